@@ -1,0 +1,618 @@
+"""The scikit-learn contract of every estimator."""
+
+import copy
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    DensityMixin,
+    TransformerMixin,
+    _fit_context,
+)
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from . import __version__
+from ._dimension import spectral_dimension
+from .backend.device import make_generator, resolve_device, single_threaded
+from .backend.flow import ManifoldFlow, chunks
+from .backend.geometry import jacobian_columns, log_volume_element
+from .backend.objectives import Objective
+from .backend.serialization import arrays_from_module, load_arrays
+from .backend.standardize import Standardizer
+from .backend.training import TrainingReport, TrainingSettings, train
+
+__all__ = ["BaseManifoldFlow"]
+
+_DTYPES = [np.float64, np.float32]
+# With fewer rows there is nothing to validate on.
+_MIN_ROWS_VALIDATED = 40
+_MIN_VALIDATION_ROWS = 10
+# Gradient steps after which a fit ends: ten passes over a million rows in batches of 512.
+_MAX_STEPS = 20_000
+
+
+class _Rows(NamedTuple):
+    """Standardised rows of a fit: a draw of the training rows, and the validation rows."""
+
+    draw: Callable[[], torch.Tensor]
+    validation: torch.Tensor | None
+    n_train: int
+
+
+class BaseManifoldFlow(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator, ABC
+):
+    """Base of the estimators: a flow fitted to rows near a low-dimensional manifold.
+
+    A subclass names its parameters and implements `_check_method_parameters`, `_build_flow`,
+    `_make_objective` and `_finish`; everything that scikit-learn expects is written here.
+    """
+
+    _parameter_constraints: dict = {
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "n_layers": [Interval(Integral, 1, None, closed="left")],
+        "hidden_layer_sizes": ["array-like"],
+        "noise_start": [Interval(Real, 0, None, closed="neither")],
+        "noise_floor": [Interval(Real, 0, None, closed="neither")],
+        "bounded": [tuple, None],
+        "dequantize": ["boolean"],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "early_stopping": ["boolean", StrOptions({"auto"})],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "warm_start": ["boolean"],
+        "device": [str],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    # ------------------------------------------------------------------ what a method provides
+
+    @abstractmethod
+    def _check_method_parameters(self, n_features: int) -> None:
+        """Raise ValueError where parameters contradict each other or the data."""
+
+    @abstractmethod
+    def _flow_config(self, n_features: int) -> dict:
+        """Return the keyword arguments of `_build_flow`, frozen at fit."""
+
+    @staticmethod
+    @abstractmethod
+    def _build_flow(config: dict, generator: torch.Generator) -> ManifoldFlow:
+        """Return an unfitted flow."""
+
+    @abstractmethod
+    def _make_objective(
+        self, flow: ManifoldFlow, rows: torch.Tensor, generator: torch.Generator
+    ) -> Objective:
+        """Return the objective of a fit on standardised training rows."""
+
+    @abstractmethod
+    def _finish(self, objective: Objective, rows: torch.Tensor) -> None:
+        """Set the fitted attributes of the method, given all standardised rows."""
+
+    # ------------------------------------------------------------------ fit
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Fit the model to data.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows. float32 rows give a model that computes in float32, all others one that
+            computes in float64; the weights are trained in float32.
+        y : Ignored
+            Not used, present for API consistency by convention.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If the rows are not finite, fewer than two, or if parameters contradict each other.
+        FloatingPointError
+            If the training loss kept becoming non-finite at ever smaller learning rates.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the score was still rising by more than `tol` when `max_iter` was reached.
+        UserWarning
+            If columns hold many ties, as integers do, and `dequantize` is False.
+        """
+        X = validate_data(self, X, dtype=_DTYPES, ensure_min_samples=2)
+        n_features = X.shape[1]
+        if self.n_components is not None and self.n_components > n_features:
+            raise ValueError(
+                f"n_components={self.n_components} must be between 1 and "
+                f"n_features={n_features}, or None."
+            )
+        self._check_parameters(X)
+        self._check_method_parameters(n_features)
+        device = resolve_device(self.device)
+        dtype = torch.float32
+        if X.dtype == np.float64 and device.type != "mps":
+            dtype = torch.float64
+
+        random_state = check_random_state(self.random_state)
+        raw = torch.tensor(X, dtype=torch.float64)
+        step = self._dequantization_step(raw)
+        config = self._flow_config(n_features)
+        previous = None
+        if self.warm_start and getattr(self, "_config", None) == config:
+            previous = self._flow
+        self._config = config
+
+        width = max(self.hidden_layer_sizes, default=1)
+        batch_size = self._batch_size(len(raw), n_features)
+        best = None
+        with single_threaded(batch_size * width * max(width, n_features)):
+            for _ in range(1 if previous is not None else self.n_init):
+                generator = make_generator(random_state.randint(2**31))
+                self._standardizer = Standardizer(n_features, self.bounded)
+                self._standardizer.fit(self._dequantized(raw, step, generator))
+                flow = self._build_flow(self._config, generator)
+                if previous is not None:
+                    flow.load_state_dict(previous.state_dict())
+                flow.place(device, torch.float32)
+                rows = self._split(raw, step, device, generator)
+                objective = self._make_objective(flow, rows.draw(), generator)
+                report = self._train(objective, rows, batch_size, generator)
+                score = report.best_score if rows.validation is not None else -report.loss_curve[-1]
+                if best is None or score > best[0]:
+                    best = score, objective, report, generator, self._standardizer
+            _, objective, report, generator, self._standardizer = best
+            self._flow = objective.flow.place(device, dtype).requires_grad_(False)
+            self._dtype = X.dtype
+            self.device_ = str(device)
+            everything = self._standardized(self._dequantized(raw, step, generator))
+            self._finish(objective, everything.to(device, dtype))
+        self.n_iter_ = report.n_iter
+        self.loss_curve_ = report.loss_curve
+        self.validation_scores_ = report.validation_scores
+        if report.n_iter >= self.max_iter and report.last_improvement > self.tol:
+            warnings.warn(
+                f"The score still rose by {report.last_improvement:.3g} nats in the last of "
+                f"{report.n_iter} epochs, more than tol={self.tol:g}. Increase max_iter.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def _check_parameters(self, X):
+        """Check what `_parameter_constraints` cannot express."""
+        sizes = self.hidden_layer_sizes
+        if any(not isinstance(size, Integral) or size < 1 for size in sizes):
+            raise ValueError(f"hidden_layer_sizes must hold integers >= 1, got {sizes!r}.")
+        if self.noise_start < self.noise_floor:
+            raise ValueError(
+                f"noise_start={self.noise_start} must not be below noise_floor={self.noise_floor}."
+            )
+        if self.bounded is not None:
+            if len(self.bounded) != 2 or not self.bounded[0] < self.bounded[1]:
+                raise ValueError(f"bounded must be (low, high) with low < high, got {self.bounded}.")
+            low, high = self.bounded
+            if X.min() < low or X.max() > high:
+                raise ValueError(
+                    f"bounded={self.bounded} must contain every value of X, got values between "
+                    f"{X.min()} and {X.max()}."
+                )
+        if not math.isfinite(float(np.square(X / X.shape[0], dtype=np.float64).sum())):
+            raise ValueError(
+                "The variance of X overflows: its values are too large. Rescale the columns."
+            )
+
+    def _batch_size(self, n_samples, n_features):
+        """Return the rows of a gradient step.
+
+        By default few rows give small batches, so that an epoch has some ten steps, and many
+        columns large ones, so that a batch has a covariance.
+        """
+        if self.batch_size != "auto":
+            return min(self.batch_size, n_samples)
+        largest = max(128, min(512, 4 * n_features))
+        return min(n_samples, max(16, min(largest, n_samples // 10)))
+
+    def _dequantization_step(self, raw):
+        """Return the spacing of the values of each column, 0 where nothing is to be added."""
+        n = len(raw)
+        step = torch.zeros(raw.shape[1], dtype=torch.float64)
+        n_tied = 0
+        for j, column in enumerate(raw.T):
+            values = torch.unique(column)
+            if 1 < len(values) < n // 2:
+                n_tied += 1
+            if self.dequantize and len(values) > 1:
+                step[j] = values.diff().min()
+        if self.dequantize:
+            # A constant column has no spacing of its own: it gets the most common one.
+            known = step[step > 0]
+            step[step == 0] = known.mode().values if len(known) else 1.0
+        elif n_tied and n >= _MIN_ROWS_VALIDATED:
+            warnings.warn(
+                f"{n_tied} columns hold many ties, as integers do: a density can grow without "
+                "bound there. Set dequantize=True to spread each value over its step.",
+                UserWarning,
+                stacklevel=3,
+            )
+        return step
+
+    @staticmethod
+    def _dequantized(raw, step, generator):
+        """Add U[0, step) to every value."""
+        if not step.any():
+            return raw
+        return raw + step * torch.rand(raw.shape, dtype=raw.dtype, generator=generator)
+
+    def _standardized(self, raw):
+        return self._standardizer.forward_and_log_det(raw)[0]
+
+    def _split(self, raw, step, device, generator):
+        """Return the rows of a fit in float32 on the device of the flow."""
+        n = len(raw)
+        validate = n >= _MIN_ROWS_VALIDATED if self.early_stopping == "auto" else self.early_stopping
+        n_validation = 0
+        if validate:
+            n_validation = max(_MIN_VALIDATION_ROWS, round(self.validation_fraction * n))
+            if n - n_validation < 2:
+                raise ValueError(
+                    f"early_stopping=True sets {n_validation} rows aside and needs at least 2 more "
+                    f"to train on, got n_samples={n}."
+                )
+
+        def prepare(rows):
+            rows = self._standardized(self._dequantized(rows, step, generator))
+            return rows.to(device=device, dtype=torch.float32)
+
+        order = torch.randperm(n, generator=generator)
+        validation = prepare(raw[order[:n_validation]]) if n_validation else None
+        train_raw = raw[order[n_validation:]]
+        if step.any():
+            return _Rows(lambda: prepare(train_raw), validation, n - n_validation)
+        train_rows = prepare(train_raw)
+        return _Rows(lambda: train_rows, validation, n - n_validation)
+
+    def _train(self, objective, rows, batch_size, generator) -> TrainingReport:
+        settings = TrainingSettings(
+            max_iter=self.max_iter,
+            max_steps=_MAX_STEPS,
+            batch_size=min(batch_size, rows.n_train),
+            learning_rate=self.learning_rate_init,
+            weight_decay=self.weight_decay,
+            n_iter_no_change=self.n_iter_no_change,
+            tol=self.tol,
+            min_progress=objective.annealing,
+        )
+        log = None
+        if self.verbose:
+
+            def log(line):
+                print(f"[{type(self).__name__}] {line}")
+
+        return train(objective, rows.draw, rows.validation, settings, generator, log)
+
+    # ------------------------------------------------------------------ inference
+
+    def _flow_in(self, dtype) -> ManifoldFlow:
+        """Return the fitted flow in the dtype that rows of a numpy dtype are computed in."""
+        wanted = torch.float32 if dtype == np.float32 else torch.float64
+        options = self._flow.tensor_options
+        if options["device"].type == "mps" or options["dtype"] == wanted:
+            return self._flow
+        return copy.deepcopy(self._flow).place(options["device"], wanted)
+
+    def _per_chunk(self, rows, function: Callable, dtype, elements_per_row: int):
+        """Apply a function of (flow, float64 CPU rows) chunk by chunk; results come to the host."""
+        flow = self._flow_in(dtype)
+        results = []
+        with torch.no_grad():
+            for chunk in chunks(len(rows), elements_per_row):
+                part = torch.tensor(rows[chunk], dtype=torch.float64)
+                result = function(flow, part)
+                results.append(result.to(device="cpu", dtype=torch.float64).numpy())
+        return np.concatenate(results).astype(dtype, copy=False)
+
+    def _check_rows(self, X):
+        check_is_fitted(self)
+        return validate_data(self, X, dtype=_DTYPES, reset=False)
+
+    def _to_flow(self, flow, rows):
+        """Return rows for the flow and the log-determinant of their standardisation."""
+        standardized, log_det = self._standardizer.forward_and_log_det(rows)
+        return standardized.to(**flow.tensor_options), log_det
+
+    def _from_flow(self, rows):
+        return self._standardizer.inverse(rows.to(device="cpu", dtype=torch.float64))
+
+    def transform(self, X):
+        """Return the manifold coordinates of rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        X_new : ndarray of shape (n_samples, n_components_)
+            Coordinates, in the dtype of X.
+        """
+        X = self._check_rows(X)
+        return self._per_chunk(X, self._project, X.dtype, X.shape[1])
+
+    def _project(self, flow, rows):
+        return flow.project(self._to_flow(flow, rows)[0])
+
+    def inverse_transform(self, X):
+        """Return the rows on the model's manifold that have given coordinates.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_components_)
+            Coordinates.
+
+        Returns
+        -------
+        X_original : ndarray of shape (n_samples, n_features_in_)
+            Rows in data units.
+        """
+        check_is_fitted(self)
+        X = check_array(X, dtype=_DTYPES)
+        if X.shape[1] != self.n_components_:
+            raise ValueError(
+                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
+                f"{self.n_components_} features as input of inverse_transform."
+            )
+        return self._per_chunk(X, self._embed, X.dtype, self.n_features_in_)
+
+    def _embed(self, flow, u):
+        return self._from_flow(flow.embed(u.to(self._flow.latent.mean.device)))
+
+    def reconstruct(self, X):
+        """Project rows on the model's manifold, along its latent law.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        X_projected : ndarray of shape (n_samples, n_features)
+            `inverse_transform(transform(X))`.
+        """
+        X = self._check_rows(X)
+
+        def project_and_embed(flow, rows):
+            return self._embed(flow, self._project(flow, rows))
+
+        return self._per_chunk(X, project_and_embed, X.dtype, X.shape[1])
+
+    def score_samples(self, X):
+        """Log-density of rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            Natural logarithm of the density with respect to Lebesgue measure of R^n_features, in
+            the units of X: it integrates to 1, whatever `n_components` is.
+        """
+        X = self._check_rows(X)
+
+        def log_density(flow, rows):
+            standardized, log_det = self._to_flow(flow, rows)
+            return flow.log_prob(standardized).to("cpu", torch.float64) + log_det
+
+        return self._per_chunk(X, log_density, X.dtype, X.shape[1])
+
+    def score(self, X, y=None):
+        """Mean log-density of rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+        y : Ignored
+            Not used, present for API consistency by convention.
+
+        Returns
+        -------
+        score : float
+            Mean of `score_samples(X)` in nats per row.
+        """
+        return float(np.mean(self.score_samples(X), dtype=np.float64))
+
+    def score_samples_manifold(self, X):
+        """Log-density on the model's manifold, at the projection of rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows; each is projected on the manifold first.
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            Natural logarithm of the density with respect to the volume of the manifold in data
+            units, log p(u) - 1/2 logdet(J'J) with J the exact Jacobian of the embedding.
+        """
+        X = self._check_rows(X)
+
+        def log_density(flow, rows):
+            u = self._project(flow, rows)
+            embedded, jacobian = flow.embedding_jacobian(u)
+            slope = self._standardizer.inverse_slope(embedded.to("cpu", torch.float64))
+            jacobian = slope[:, :, None] * jacobian.to("cpu", torch.float64)
+            return flow.latent.log_prob_manifold(u).cpu() - log_volume_element(jacobian)
+
+        return self._per_chunk(X, log_density, X.dtype, X.shape[1] * self.n_components_)
+
+    def sample(
+        self, n_samples=1, *, random_state=None, temperature=1.0, manifold_deviation=1.0
+    ):
+        """Draw rows from the model.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        random_state : int, RandomState instance or None, default=None
+            Source of the draw; pass an int for the same rows at every call.
+        temperature : float, default=1.0
+            Factor of the variance of the manifold coordinates; 1 is the fitted model.
+        manifold_deviation : float, default=1.0
+            Factor of the variance of the noise around the manifold; 1 is the fitted model, 0 draws
+            rows on the manifold.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features_in_)
+            Rows in data units.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(
+                f"Invalid value for 'n_samples': {n_samples!r}. The sampling requires at least one "
+                "sample."
+            )
+        for name, value in (("temperature", temperature), ("manifold_deviation", manifold_deviation)):
+            if not value >= 0:
+                raise ValueError(f"{name} must be >= 0, got {value!r}.")
+        generator = make_generator(check_random_state(random_state).randint(2**31))
+        rows = np.empty((n_samples, self.n_features_in_), dtype=self._dtype)
+        with torch.no_grad():
+            for chunk in chunks(n_samples, self.n_features_in_):
+                z = self._flow.latent.sample(
+                    chunk.stop - chunk.start,
+                    generator,
+                    temperature=temperature,
+                    manifold_deviation=manifold_deviation,
+                )
+                rows[chunk] = self._from_flow(self._flow.decode(z)).numpy()
+        return rows
+
+    def local_dimension(self, X):
+        """Dimension of the model's manifold around each row.
+
+        Read from the spectrum of the local covariance J C J' in standardised units, with J the
+        Jacobian of the latent -> data map at the row and C the covariance of the latent law: the
+        number of eigenvalues before the widest gap, on a log scale.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        dimension : ndarray of int of shape (n_samples,)
+            Between 1 and n_features_in_.
+        """
+        X = self._check_rows(X)
+        spectra = self._local_spectra(X, np.dtype(np.float64))
+        return spectral_dimension(spectra, self.noise_floor**2)
+
+    def _local_spectra(self, X, dtype):
+        """Return the eigenvalues (n, D) of the local covariance at rows, descending."""
+
+        def spectrum(flow, rows):
+            z = flow.bijection.forward_and_log_det(self._to_flow(flow, rows)[0])[0]
+            factor = flow.latent.covariance_factor().to(z)
+            _, columns = jacobian_columns(flow.decode, z, factor.T)
+            return torch.linalg.svdvals(columns.to("cpu", torch.float64)).square()
+
+        return self._per_chunk(X, spectrum, dtype, X.shape[1] ** 2)
+
+    # ------------------------------------------------------------------ device and state
+
+    def to(self, device):
+        """Move the fitted model to a device; the parameter `device` stays as it is.
+
+        Parameters
+        ----------
+        device : str
+            "auto", "cpu", "cuda", "cuda:<index>" or "mps".
+
+        Returns
+        -------
+        self : object
+            The estimator.
+        """
+        check_is_fitted(self)
+        target = resolve_device(device)
+        dtype = torch.float32
+        if target.type != "mps" and self._dtype == np.float64:
+            dtype = torch.float64
+        self._flow.place(target, dtype)
+        self.device_ = str(target)
+        return self
+
+    @property
+    def _n_features_out(self):
+        return self.n_components_
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def __getstate__(self):
+        """Turn the weights into numpy arrays, so that no torch object, no device and no code of the
+        network travels with a pickle; everything else is kept."""
+        state = super().__getstate__().copy()
+        if "_flow" in state:
+            state["_flow"] = arrays_from_module(self._flow)
+            state["_standardizer"] = arrays_from_module(self._standardizer)
+            state["_version"] = __version__
+        return state
+
+    def __setstate__(self, state):
+        """Rebuild the flow on the device it was fitted on, or on the CPU where that is missing."""
+        state = dict(state)
+        version = state.pop("_version", __version__)
+        if version != __version__:
+            warnings.warn(
+                f"Loading a {type(self).__name__} of skmanifoldflow {version} with {__version__}: "
+                "its results may differ.",
+                UserWarning,
+                stacklevel=2,
+            )
+        arrays = state.pop("_flow", None)
+        standardizer = state.pop("_standardizer", None)
+        super().__setstate__(state)
+        if arrays is None:
+            return
+        self._flow = self._build_flow(self._config, make_generator(0))
+        load_arrays(self._flow, arrays)
+        self._flow.latent.n_components = self.n_components_
+        self._standardizer = Standardizer(self.n_features_in_, self._config["bounded"])
+        load_arrays(self._standardizer, standardizer)
+        try:
+            self.to(self.device_)
+        except ValueError:
+            self.to("cpu")

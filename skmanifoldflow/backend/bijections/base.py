@@ -1,0 +1,24 @@
+"""What every bijection implements."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+__all__ = ["Bijection"]
+
+
+class Bijection(nn.Module, ABC):
+    """Invertible map of R^D, written in the data -> latent direction.
+
+    Both methods take rows of shape (n, D) and, for conditional bijections, a `context` of shape
+    (n, n_context); both return the mapped rows and the log absolute determinant of the Jacobian of
+    the direction taken, shape (n,).
+    """
+
+    @abstractmethod
+    def forward_and_log_det(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map data to latent."""
+
+    @abstractmethod
+    def inverse_and_log_det(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map latent to data."""

@@ -1,0 +1,84 @@
+"""Linear maps of unit volume that mix the columns between couplings."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .base import Bijection
+
+__all__ = ["Orthogonal", "Permutation"]
+
+
+class Orthogonal(Bijection):
+    """Orthogonal mixing z = x Q, log-determinant zero.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of columns D.
+    generator : torch.Generator
+        Source of Q, drawn from the Haar measure.
+    learned : bool, default=False
+        Train Q exp(S) with S skew-symmetric, started at 0; else Q stays fixed.
+    """
+
+    def __init__(
+        self, n_features: int, *, generator: torch.Generator, learned: bool = False
+    ) -> None:
+        super().__init__()
+        normal = torch.randn(n_features, n_features, dtype=torch.float64, generator=generator)
+        q, r = torch.linalg.qr(normal)
+        q = q * torch.where(r.diagonal() < 0, -1.0, 1.0)
+        self.register_buffer("q", q.to(torch.get_default_dtype()))
+        n_angles = n_features * (n_features - 1) // 2
+        self.angles = nn.Parameter(torch.zeros(n_angles)) if learned else None
+        self._reorthogonalise()
+
+    def _reorthogonalise(self) -> None:
+        # Rounded to float32 and cast back, Q is orthogonal to 1e-7 only. One Newton-Schulz step
+        # squares that error, so inverse and log-determinant are exact in the dtype in use.
+        identity = torch.eye(len(self.q), dtype=self.q.dtype, device=self.q.device)
+        self.q = self.q @ (1.5 * identity - 0.5 * self.q.T @ self.q)
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> "Orthogonal":
+        super()._apply(fn, recurse)
+        self._reorthogonalise()
+        return self
+
+    def _matrix(self) -> Tensor:
+        if self.angles is None:
+            return self.q
+        rows, columns = torch.triu_indices(len(self.q), len(self.q), offset=1, device=self.q.device)
+        upper = torch.zeros_like(self.q).index_put((rows, columns), self.angles)
+        return self.q @ torch.linalg.matrix_exp(upper - upper.T)
+
+    def forward_and_log_det(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return x @ self._matrix(), x.new_zeros(len(x))
+
+    def inverse_and_log_det(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return z @ self._matrix().T, z.new_zeros(len(z))
+
+
+class Permutation(Bijection):
+    """Fixed permutation of the columns.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of columns D.
+    generator : torch.Generator
+        Source of the permutation.
+    """
+
+    def __init__(self, n_features: int, *, generator: torch.Generator) -> None:
+        super().__init__()
+        order = torch.randperm(n_features, generator=generator)
+        self.register_buffer("order", order)
+        self.register_buffer("inverse_order", torch.argsort(order))
+
+    def forward_and_log_det(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return x[:, self.order], x.new_zeros(len(x))
+
+    def inverse_and_log_det(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return z[:, self.inverse_order], z.new_zeros(len(z))

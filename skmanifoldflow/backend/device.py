@@ -1,0 +1,88 @@
+"""Where tensors live: devices, inference dtypes, generators and the thread setting."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+__all__ = ["head_dtype", "make_generator", "randn", "resolve_device", "single_threaded"]
+
+# Below this many multiply-adds in one matrix product a second intra-op thread costs more than it
+# gives: with a busy neighbour process it makes a small training step 2 to 50 times slower.
+_MIN_WORK_FOR_THREADS = 2e7
+
+_thread_lock = threading.Lock()
+_n_single_threaded_fits = 0
+_threads_outside = 1
+
+
+def resolve_device(device: str) -> torch.device:
+    """Return the torch device that a `device` parameter names; "auto" is CUDA if present, else CPU.
+
+    MPS is used only when it is named, since it has no float64.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device={device!r} is not a device that torch knows. Expected 'auto', 'cpu', 'cuda', "
+            "'cuda:<index>' or 'mps'."
+        ) from error
+    if resolved.type == "cuda":
+        index = resolved.index or 0
+        if index >= torch.cuda.device_count():
+            raise ValueError(
+                f"device={device!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA "
+                "devices on this machine."
+            )
+    elif resolved.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise ValueError(f"device={device!r} was asked for, but torch has no MPS device here.")
+    elif resolved.type != "cpu":
+        raise ValueError(f"device={device!r} is not supported. Expected 'cpu', 'cuda' or 'mps'.")
+    return resolved
+
+
+def head_dtype(device: torch.device) -> torch.dtype:
+    """Return the dtype of latent laws and closed-form statistics: float64 wherever it exists."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def make_generator(seed: int) -> torch.Generator:
+    """Return a CPU generator, so that every device sees the same random numbers."""
+    return torch.Generator(device="cpu").manual_seed(seed)
+
+
+def randn(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw standard normal numbers on the CPU in the dtype of `like` and move them to its device."""
+    return torch.randn(shape, dtype=like.dtype, generator=generator).to(like.device)
+
+
+@contextmanager
+def single_threaded(work: float) -> Iterator[None]:
+    """Hold torch at one intra-op thread while products of `work` multiply-adds are trained.
+
+    `torch.set_num_threads` acts on the whole process, so fits that overlap in several threads
+    share one counter: the first saves the setting and the last restores it.
+    """
+    global _n_single_threaded_fits, _threads_outside
+    if work > _MIN_WORK_FOR_THREADS:
+        yield
+        return
+    with _thread_lock:
+        if _n_single_threaded_fits == 0:
+            _threads_outside = torch.get_num_threads()
+            if _threads_outside != 1:
+                torch.set_num_threads(1)
+        _n_single_threaded_fits += 1
+    try:
+        yield
+    finally:
+        with _thread_lock:
+            _n_single_threaded_fits -= 1
+            if _n_single_threaded_fits == 0 and _threads_outside != 1:
+                torch.set_num_threads(_threads_outside)

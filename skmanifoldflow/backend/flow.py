@@ -1,0 +1,77 @@
+"""A flow: a bijection with a latent law, on standardised rows."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from .bijections import Bijection
+from .device import head_dtype
+from .geometry import jacobian_columns, log_volume_element
+from .latents import LatentLaw
+
+__all__ = ["ManifoldFlow", "chunks"]
+
+# Rows times columns of one inference call: intermediate tensors stay within tens of megabytes.
+_CHUNK_ELEMENTS = 2**20
+
+
+def chunks(n_rows: int, elements_per_row: int) -> Iterator[slice]:
+    """Cut n rows into slices whose intermediate tensors have bounded size."""
+    size = max(1, min(16384, _CHUNK_ELEMENTS // max(1, elements_per_row)))
+    for start in range(0, n_rows, size):
+        yield slice(start, min(start + size, n_rows))
+
+
+class ManifoldFlow(nn.Module):
+    """Density of z = g(x) under a latent law, pulled back to standardised rows x.
+
+    Parameters
+    ----------
+    bijection : Bijection
+        The map g of R^D, data -> latent.
+    latent : LatentLaw
+        The law of z.
+    """
+
+    def __init__(self, bijection: Bijection, latent: LatentLaw) -> None:
+        super().__init__()
+        self.bijection = bijection
+        self.latent = latent
+
+    def place(self, device: torch.device, dtype: torch.dtype) -> "ManifoldFlow":
+        """Move to a device; the bijection computes in `dtype`, the law in float64 if it can."""
+        self.bijection.to(device, dtype)
+        self.latent.to(device, head_dtype(device))
+        return self
+
+    @property
+    def tensor_options(self) -> dict[str, torch.device | torch.dtype]:
+        """Device and dtype of the rows that the bijection takes."""
+        like = next((p for p in self.bijection.parameters()), None)
+        if like is None:
+            return {"device": self.latent.mean.device, "dtype": self.latent.mean.dtype}
+        return {"device": like.device, "dtype": like.dtype}
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return the log-density (n,) of standardised rows."""
+        z, log_det = self.bijection.forward_and_log_det(x)
+        return self.latent.log_prob(z) + log_det
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return the manifold coordinates (n, d)."""
+        return self.latent.project(self.bijection.forward_and_log_det(x)[0])
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return the standardised rows (n, D) of latent rows."""
+        return self.bijection.inverse_and_log_det(z.to(**self.tensor_options))[0]
+
+    def embed(self, u: Tensor) -> Tensor:
+        """Return the standardised rows (n, D) on the manifold."""
+        return self.decode(self.latent.embed(u))
+
+    def embedding_jacobian(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the embedded rows (n, D) and their Jacobian (n, D, d) in u."""
+        u = u.to(**self.tensor_options)
+        directions = torch.eye(u.shape[1], dtype=u.dtype, device=u.device)
+        return jacobian_columns(self.embed, u, directions)
