@@ -35,7 +35,7 @@ from .backend.training import TrainingReport, TrainingSettings, train
 __all__ = ["BaseManifoldFlow"]
 
 _DTYPES = [np.float64, np.float32]
-# With fewer rows there is nothing to validate on.
+# With fewer rows there is nothing to validate on, and a network would only learn them by heart.
 _MIN_ROWS_VALIDATED = 40
 _MIN_VALIDATION_ROWS = 10
 # Gradient steps after which a fit ends: ten passes over a million rows in batches of 512.
@@ -175,6 +175,8 @@ class BaseManifoldFlow(
                 if previous is not None:
                     flow.load_state_dict(previous.state_dict())
                 flow.place(device, torch.float32)
+                if self.early_stopping == "auto" and len(raw) < _MIN_ROWS_VALIDATED:
+                    flow.requires_grad_(False)
                 rows = self._split(raw, step, device, generator)
                 objective = self._make_objective(flow, rows.draw(), generator)
                 report = self._train(objective, rows, batch_size, generator)
@@ -217,7 +219,9 @@ class BaseManifoldFlow(
                     f"bounded={self.bounded} must contain every value of X, got values between "
                     f"{X.min()} and {X.max()}."
                 )
-        if not math.isfinite(float(np.square(X / X.shape[0], dtype=np.float64).sum())):
+        with np.errstate(over="ignore"):
+            sum_of_squares = float(np.square(X, dtype=np.float64).sum())
+        if not math.isfinite(sum_of_squares):
             raise ValueError(
                 "The variance of X overflows: its values are too large. Rescale the columns."
             )
@@ -225,13 +229,13 @@ class BaseManifoldFlow(
     def _batch_size(self, n_samples, n_features):
         """Return the rows of a gradient step.
 
-        By default few rows give small batches, so that an epoch has some ten steps, and many
-        columns large ones, so that a batch has a covariance.
+        By default 64 to 128, and more where there are many columns, so that a batch has a
+        covariance.
         """
         if self.batch_size != "auto":
             return min(self.batch_size, n_samples)
         largest = max(128, min(512, 4 * n_features))
-        return min(n_samples, max(16, min(largest, n_samples // 10)))
+        return min(n_samples, max(64, min(largest, n_samples // 10)))
 
     def _dequantization_step(self, raw):
         """Return the spacing of the values of each column, 0 where nothing is to be added."""

@@ -30,7 +30,144 @@ _MAX_SPECTRUM_ROWS = 256
 
 
 class ManifoldPriorFlow(BaseManifoldFlow):
-    __doc__ = "PLACEHOLDER"
+    """Volume-preserving flow with a learned, nearly degenerate normal prior.
+
+    The rows x, standardised and inflated by a little noise, are mapped by a volume-preserving
+    bijection g to z, whose law is N(m, C). C is learned; its large eigenvalues span the manifold and
+    its small ones the noise around it, so the spectrum tells the dimension, the projection of z on
+    the leading eigenvectors embeds the rows, and N(m, C) gives a normalised density that stays
+    bounded on data that lie exactly on a manifold.
+
+    Departure from isometry is penalised, which keeps the embedding faithful to distances along the
+    data; both the penalty and the inflation of rows instead of latents are additions to the source.
+
+    Parameters
+    ----------
+    n_components : int or None, default=None
+        Number of coordinates d. With None it is `intrinsic_dimension_` and C is a full covariance.
+        With an int C has d free eigenvalues and one for the rest, as in probabilistic PCA, so that
+        the likelihood depends on d and a grid search over it means something.
+    flow : {"affine", "additive"}, default="affine"
+        Kind of volume-preserving coupling. Affine layers are the more flexible; with two columns
+        both are additive.
+    n_layers : int, default=8
+        Number of coupling layers, each after a fixed random rotation of the columns. Four leave an
+        S-curve folded, eight unroll it.
+    hidden_layer_sizes : tuple of int, default=(64, 64)
+        Hidden layers of the network of each coupling.
+    spread : {"data", "latent"}, default="data"
+        Where noise is added: to x, which makes the loss the exact likelihood of inflated data, or
+        to z as in [1]_, under which the scale of z is not identified and collapses slowly.
+    prior_update : {"closed_form", "gradient"}, default="closed_form"
+        Whether m and C are the moments of z, the optimum for given g, or C = A A' + s^2 I with A
+        trained by gradient as in [1]_, which is slower to find the small eigenvalues.
+    entropy : {"ignore", "taylor"}, default="ignore"
+        Whether the entropy of the noisy z is dropped from the loss or estimated on each batch
+        ([1]_, appendix B.4). Only with ``spread="latent"``: otherwise it is constant.
+    isometry : float, default=0.1
+        Weight of the departure from isometry, of g itself and against distances along the
+        nearest-neighbour graph of the rows. 0 gives the likelihood alone, which leaves the
+        embedding arbitrary; much more than 0.5 costs likelihood.
+    noise_start : float, default=0.3
+        Standard deviation of the noise at the start of the training, in standardised units. It
+        falls to `noise_floor` over the first two thirds, from coarse structure to fine.
+    noise_floor : float, default=0.02
+        Standard deviation of the final noise, in standardised units, and of the inflation that
+        `score_samples` describes. It bounds the likelihood on exact manifolds. Inflating by the
+        standard deviation of the data's own noise costs 0.1 nats per normal direction.
+    bounded : tuple of two floats or None, default=None
+        Open interval (low, high) that contains every value of X; the density is zero outside.
+    dequantize : bool, default=False
+        Add U[0, step) to the training rows, step being the spacing of the values of each column.
+        For integers and other data with ties.
+    max_iter : int, default=80
+        Largest number of epochs. Whatever it is, training ends after 20 000 gradient steps.
+    batch_size : int or "auto", default="auto"
+        Rows of a gradient step; by default 64 to 128, up to 512 for many columns.
+    learning_rate_init : float, default=8e-3
+        Peak of the one-cycle learning rate.
+    weight_decay : float, default=0.0
+        Decoupled weight decay; the prior is exempt.
+    early_stopping : bool or "auto", default="auto"
+        Whether rows are set aside to choose the best weights and to stop. "auto" does so from 40
+        rows on; with fewer the networks are not trained at all and the model is a normal law.
+    validation_fraction : float, default=0.1
+        Share of the rows set aside, at least 10 rows.
+    n_iter_no_change : int, default=20
+        Epochs without an improvement by `tol`, after the noise has reached its floor, that end the
+        training.
+    tol : float, default=1e-4
+        Smallest improvement, in nats per row.
+    n_init : int, default=1
+        Number of fits from different random rotations and weights; the one with the best
+        validation score is kept.
+    warm_start : bool, default=False
+        Start from the weights of the previous fit if the architecture is the same.
+    device : str, default="auto"
+        "auto" (CUDA if present, else CPU), "cpu", "cuda", "cuda:<index>" or "mps". MPS has no
+        float64, so results there have float32 accuracy.
+    random_state : int, RandomState instance or None, default=None
+        Source of rotations, initial weights, noise and validation rows.
+    verbose : int, default=0
+        Print a line per epoch if positive.
+
+    Attributes
+    ----------
+    n_components_ : int
+        Number of coordinates.
+    intrinsic_dimension_ : int
+        Number of eigenvalues of `local_spectrum_` before its widest gap on a log scale.
+    local_spectrum_ : ndarray of shape (n_features_in_,)
+        Geometric mean over training rows of the eigenvalues of the model's local covariance
+        J C J', J the Jacobian of g^-1, in standardised units, descending.
+    prior_eigenvalues_ : ndarray of shape (n_features_in_,)
+        Variance of the latent coordinates in squared data units, those of the manifold first.
+    n_iter_ : int
+        Epochs run.
+    loss_curve_ : list of float
+        Mean training loss of each epoch, in nats per standardised row, penalty included.
+    validation_scores_ : list of float
+        Mean log-likelihood of the validation rows after each epoch, in nats per standardised row;
+        empty where none were set aside.
+    device_ : str
+        Where the model computes.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, if X had any.
+
+    See Also
+    --------
+    sklearn.decomposition.PCA : Linear embedding with a density.
+    sklearn.manifold.Isomap : Embedding by distances along the data, without density or inverse.
+
+    Notes
+    -----
+    Coordinates have the units of the data, as those of PCA: each is scaled so that moving it by one
+    moves a row by one unit, root mean square over the training rows. Columns in different units
+    should therefore be scaled first, which changes the reported density by the scaler's Jacobian.
+
+    With one column the only volume-preserving maps are shifts and reflections, and the model is the
+    normal law of the rows.
+
+    References
+    ----------
+    .. [1] Zhang, M., Sun, Y., Zhang, C., McDonagh, S. "Spread Flows for Manifold Modelling".
+       AISTATS 2023. First circulated as "On the latent space of flow-based models". arXiv:2109.14216.
+
+    Examples
+    --------
+    >>> from skmanifoldflow import ManifoldPriorFlow
+    >>> from skmanifoldflow.datasets import SinCurve
+    >>> X, _ = SinCurve(noise=0.05).sample(500, random_state=0)
+    >>> model = ManifoldPriorFlow(n_layers=4, hidden_layer_sizes=(32,), random_state=0).fit(X)
+    >>> model.transform(X).shape
+    (500, 1)
+    >>> model.score_samples(X).shape
+    (500,)
+    >>> model.sample(3, random_state=0).shape
+    (3, 2)
+    """
 
     _parameter_constraints: dict = {
         **BaseManifoldFlow._parameter_constraints,
@@ -56,9 +193,9 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         noise_floor=0.02,
         bounded=None,
         dequantize=False,
-        max_iter=100,
+        max_iter=80,
         batch_size="auto",
-        learning_rate_init=2e-3,
+        learning_rate_init=8e-3,
         weight_decay=0.0,
         early_stopping="auto",
         validation_fraction=0.1,

@@ -58,7 +58,7 @@ def make_generator(seed: int) -> torch.Generator:
 
 
 def randn(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw standard normal numbers on the CPU in the dtype of `like` and move them to its device."""
+    """Draw standard normal numbers on the CPU with the dtype, then the device, of `like`."""
     return torch.randn(shape, dtype=like.dtype, generator=generator).to(like.device)
 
 

@@ -1,13 +1,14 @@
 """A flow: a bijection with a latent law, on standardised rows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .bijections import Bijection
 from .device import head_dtype
-from .geometry import jacobian_columns, log_volume_element
+from .geometry import jacobian_columns
 from .latents import LatentLaw
 
 __all__ = ["ManifoldFlow", "chunks"]
@@ -46,7 +47,7 @@ class ManifoldFlow(nn.Module):
         return self
 
     @property
-    def tensor_options(self) -> dict[str, torch.device | torch.dtype]:
+    def tensor_options(self) -> dict[str, Any]:
         """Device and dtype of the rows that the bijection takes."""
         like = next((p for p in self.bijection.parameters()), None)
         if like is None:

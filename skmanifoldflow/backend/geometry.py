@@ -1,6 +1,7 @@
 """Differential geometry of a map R^d -> R^D by forward-mode derivatives."""
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -23,11 +24,12 @@ def jacobian_columns(
         Directions, the same at every point.
     """
     n, k = len(points), len(directions)
-    values, derivatives = torch.func.jvp(
+    jvp = torch.func.jvp(
         function,
         (points.repeat_interleave(k, dim=0),),
         (directions.repeat(n, 1),),
     )
+    values, derivatives = cast(tuple[Tensor, Tensor], jvp)
     return values[::k], derivatives.view(n, k, -1).transpose(1, 2)
 
 

@@ -2,12 +2,19 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 __all__ = ["MLP"]
+
+
+class _Linear(nn.Linear):
+    """Linear layer whose weights are left to its owner, who has the generator."""
+
+    def reset_parameters(self) -> None:
+        pass
 
 
 class MLP(nn.Module):
@@ -38,15 +45,14 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         sizes = [n_inputs, *hidden_layer_sizes, n_outputs]
-        self.layers = nn.ModuleList(
-            skip_init(nn.Linear, n_in, n_out) for n_in, n_out in zip(sizes[:-1], sizes[1:])
-        )
-        for layer in self.layers[:-1]:
+        layers = [_Linear(n_in, n_out) for n_in, n_out in pairwise(sizes)]
+        for layer in layers[:-1]:
             bound = math.sqrt(3.0 / max(1, layer.in_features))
             nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
             nn.init.uniform_(layer.bias, -bound / 3, bound / 3, generator=generator)
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
+        nn.init.zeros_(layers[-1].weight)
+        nn.init.zeros_(layers[-1].bias)
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:

@@ -3,14 +3,14 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from .device import head_dtype, make_generator, randn
 from .flow import ManifoldFlow, chunks
-from .latents.learned_covariance import principal_covariance
+from .latents.learned_covariance import LearnedCovariance, principal_covariance
 
 __all__ = ["Geodesics", "Objective", "SpreadLikelihood"]
 
@@ -29,8 +29,8 @@ class Objective(nn.Module, ABC):
         """Set what has a closed form, given the bijection, from all training rows."""
 
     @abstractmethod
-    def log_likelihood(self, rows: Tensor) -> float:
-        """Return the mean log-likelihood of rows, by which the best weights are chosen."""
+    def log_likelihood(self, rows: Tensor) -> Tensor:
+        """Return the log-likelihood (n,) of rows, by whose mean the best weights are chosen."""
 
     def undecayed_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that weight decay must not touch."""
@@ -45,11 +45,19 @@ class Geodesics(NamedTuple):
     mean_square: float
 
 
+def _stress(geodesics: Geodesics, z: Tensor, picked: Tensor) -> Tensor:
+    """Return the squared error of latent distances, relative to mean squared geodesics."""
+    i, j = torch.triu_indices(len(z), len(z), offset=1, device=z.device)
+    geodesic = geodesics.distances[picked[i], picked[j]]
+    error = torch.where(torch.isfinite(geodesic), nn.functional.pdist(z) - geodesic, 0.0)
+    return error.square().mean() / geodesics.mean_square
+
+
 class SpreadLikelihood(Objective):
     """Spread likelihood of a volume-preserving flow with a learned normal prior.
 
-    With spread "data" noise is added to the rows: x~ = x + s eps, z~ = g(x~). The entropy of x~ does
-    not depend on a volume-preserving g, so the cross-entropy E[-log N(z~; m, C)] is maximum
+    With spread "data" noise is added to the rows: x~ = x + s eps, z~ = g(x~). The entropy of x~
+    does not depend on a volume-preserving g, so the cross-entropy E[-log N(z~; m, C)] is maximum
     likelihood of the inflated data. With spread "latent" noise is added to z = g(x) instead, as in
     the source, and its expectation is taken in closed form.
 
@@ -81,7 +89,7 @@ class SpreadLikelihood(Objective):
     annealing = 0.65
     # Geodesic distances weigh this much more than local isometry: at the start, where they unroll
     # the data, and from `unrolling` of the training on, where they keep it so.
-    geodesic_weights = (100.0, 10.0)
+    geodesic_weights = (300.0, 100.0)
     unrolling = 0.6
     # Rows of a batch on which isometry is looked at.
     n_isometry_rows = 32
@@ -91,7 +99,7 @@ class SpreadLikelihood(Objective):
     # A batch with fewer rows per column shares its covariance with the batches before it.
     rows_per_feature = 4
     # Moments are taken over at least this many inflated rows.
-    min_moment_rows = 2048
+    min_moment_rows = 1024
 
     def __init__(
         self,
@@ -122,6 +130,11 @@ class SpreadLikelihood(Objective):
         self.a: nn.Parameter | None = None
         self.m: nn.Parameter | None = None
 
+    @property
+    def law(self) -> LearnedCovariance:
+        """The law of z."""
+        return cast(LearnedCovariance, self.flow.latent)
+
     def undecayed_parameters(self) -> list[nn.Parameter]:
         return [p for p in (self.a, self.m) if p is not None]
 
@@ -129,7 +142,7 @@ class SpreadLikelihood(Objective):
         """Set the prior to the moments of the start, and A and m too where they are trained."""
         self.refresh(rows)
         if self.prior_update == "gradient":
-            law = self.flow.latent
+            law = self.law
             d = law.n_free or len(law.mean)
             excess = (law.eigenvalues[:d] - self.noise_floor**2).clamp_min(1e-6)
             factor = law.eigenvectors[:, :d] * excess.sqrt()
@@ -168,72 +181,64 @@ class SpreadLikelihood(Objective):
         if self.geodesics is not None:
             first, last = self.geodesic_weights
             weight = max(last, first * (1 - progress / self.unrolling))
-            departure = departure + weight * self._stress(landmarks, picked)
+            departure = departure + weight * _stress(self.geodesics, landmarks, picked)
         return self._cross_entropy(z, s) + self.isometry * departure
-
-    def _stress(self, z: Tensor, picked: Tensor) -> Tensor:
-        """Return the squared error of latent distances, relative to mean squared geodesics."""
-        i, j = torch.triu_indices(len(z), len(z), offset=1, device=z.device)
-        geodesic = self.geodesics.distances[picked[i], picked[j]]
-        error = torch.where(torch.isfinite(geodesic), nn.functional.pdist(z) - geodesic, 0.0)
-        return error.square().mean() / self.geodesics.mean_square
-
-    def _batch_covariance(self, centred: Tensor, s: float) -> Tensor:
-        """Return the detached covariance of z~, pooled over batches where one has too few rows."""
-        with torch.no_grad():
-            n, n_features = centred.shape
-            rows = centred.to(head_dtype(centred.device))
-            covariance = rows.T @ rows / n
-            if self.spread == "latent":
-                covariance.diagonal().add_(s**2)
-            if not torch.isfinite(covariance).all():
-                return covariance
-            if self.running_covariance is not None:
-                share = min(1.0, n / (self.rows_per_feature * n_features))
-                covariance = torch.lerp(self.running_covariance, covariance, share)
-            self.running_covariance = covariance
-            return covariance
 
     def _cross_entropy(self, z: Tensor, s: float) -> Tensor:
         """Return E[-log N(z~; m, C)] of a batch, less H(z~) where it is estimated."""
         n, n_features = z.shape
-        if self.prior_update == "gradient":
+        noise = s**2 * torch.eye(n_features, dtype=z.dtype, device=z.device)
+        if self.a is not None and self.m is not None:
             a = torch.tril(self.a)
-            covariance = a @ a.T + s**2 * torch.eye(n_features, dtype=z.dtype, device=z.device)
             centred = z - self.m
+            # Without an error check: NaN weights give a NaN loss, which the training loop handles.
+            factor = torch.linalg.cholesky_ex(a @ a.T + noise)[0]
+            precision = torch.cholesky_inverse(factor)
+            log_det = 2 * factor.diagonal().log().sum()
         else:
             centred = z - z.mean(0)
+            precision, log_det = self._closed_form_prior(centred.detach(), s)
         moments = centred.T @ centred / n
         if self.spread == "latent":
-            moments = moments + s**2 * torch.eye(n_features, dtype=z.dtype, device=z.device)
-        if self.prior_update == "gradient":
-            precision = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
-            log_det = torch.logdet(covariance)
-            trace = (precision * moments).sum()
-        else:
-            # The prior that maximises the likelihood for given z, so that it may be held fixed in
-            # the gradient (envelope theorem).
-            covariance = self._batch_covariance(centred, s)
-            if not torch.isfinite(covariance).all():
-                return z.sum() * math.nan
-            eigenvalues, eigenvectors = torch.linalg.eigh(covariance)
-            kept = principal_covariance(eigenvalues.flip(0), self.flow.latent.n_free).flip(0)
-            kept = kept.clamp_min(torch.finfo(z.dtype).eps)
-            precision = (eigenvectors / kept) @ eigenvectors.T
-            log_det = kept.log().sum()
-            trace = (precision.to(z.dtype) * moments).sum()
-        loss = 0.5 * (log_det + trace + n_features * math.log(2 * math.pi))
+            moments = moments + noise
+        loss = 0.5 * (log_det + (precision * moments).sum() + n_features * math.log(2 * math.pi))
         if self.entropy == "taylor":
-            log_kernel = -0.5 * torch.cdist(z, z).square() / s**2
-            log_kernel = log_kernel - 0.5 * n_features * math.log(2 * math.pi * s**2)
+            log_kernel = -0.5 * (
+                torch.cdist(z, z).square() / s**2 + n_features * math.log(2 * math.pi * s**2)
+            )
             loss = loss + (torch.logsumexp(log_kernel, dim=1) - math.log(n)).mean()
         return loss
 
     @torch.no_grad()
+    def _closed_form_prior(self, centred: Tensor, s: float) -> tuple[Tensor, Tensor]:
+        """Return the precision and log-determinant of the prior that is best for given z.
+
+        At the optimum the loss does not depend on the prior to first order, so it may be held fixed
+        in the gradient (envelope theorem). Where a batch has few rows for its columns, their
+        covariance is pooled with that of the batches before.
+        """
+        n, n_features = centred.shape
+        rows = centred.to(head_dtype(centred.device))
+        covariance = rows.T @ rows / n
+        if self.spread == "latent":
+            covariance.diagonal().add_(s**2)
+        if not torch.isfinite(covariance).all():
+            return torch.full_like(covariance, math.nan).to(centred), centred.new_tensor(math.nan)
+        if self.running_covariance is not None:
+            share = min(1.0, n / (self.rows_per_feature * n_features))
+            covariance = torch.lerp(self.running_covariance, covariance, share)
+        self.running_covariance = covariance
+        eigenvalues, eigenvectors = torch.linalg.eigh(covariance)
+        eigenvalues = principal_covariance(eigenvalues.flip(0), self.law.n_free).flip(0)
+        eigenvalues = eigenvalues.clamp_min(torch.finfo(centred.dtype).eps)
+        precision = (eigenvectors / eigenvalues) @ eigenvectors.T
+        return precision.to(centred), eigenvalues.log().sum().to(centred)
+
+    @torch.no_grad()
     def refresh(self, rows: Tensor) -> None:
-        law = self.flow.latent
+        law = self.law
         n_features = len(law.mean)
-        if self.a is not None:
+        if self.a is not None and self.m is not None:
             a = torch.tril(self.a).to(law.mean)
             eye = torch.eye(n_features, dtype=a.dtype, device=a.device)
             law.set_moments(self.m, a @ a.T + self.noise_floor**2 * eye)
@@ -257,18 +262,18 @@ class SpreadLikelihood(Objective):
         """Yield g(x + s eps), s at its floor, over all rows; few rows are repeated."""
         s = self.noise_floor if self.spread == "data" else 0.0
         generator = make_generator(self.moment_seed)
-        n_repeats = max(1, -(-self.min_moment_rows // len(rows))) if s else 1
+        if s:
+            rows = rows.repeat(-(-self.min_moment_rows // len(rows)), 1)
         for chunk in chunks(len(rows), rows.shape[1]):
-            for _ in range(n_repeats):
-                x = rows[chunk]
-                if s:
-                    x = x + s * randn(tuple(x.shape), x, generator)
-                yield self.flow.bijection.forward_and_log_det(x)[0]
+            x = rows[chunk]
+            if s:
+                x = x + s * randn(tuple(x.shape), x, generator)
+            yield self.flow.bijection.forward_and_log_det(x)[0]
 
     @torch.no_grad()
-    def log_likelihood(self, rows: Tensor) -> float:
+    def log_likelihood(self, rows: Tensor) -> Tensor:
         law = self.flow.latent
         values = torch.cat([law.log_prob(z) for z in self._inflated_latents(rows)])
         if self.spread == "latent":
             values = values - 0.5 * self.noise_floor**2 * (1 / law.eigenvalues).sum()
-        return float(values.mean())
+        return values.view(-1, len(rows)).mean(0)

@@ -24,6 +24,9 @@ class Standardizer(nn.Module):
         Open interval that contains every value; None for the whole line.
     """
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, n_features: int, bounds: tuple[float, float] | None = None) -> None:
         super().__init__()
         self.bounds = bounds

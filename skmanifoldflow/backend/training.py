@@ -92,13 +92,16 @@ class _Optimizer:
     def __init__(self, objective: Objective, settings: TrainingSettings) -> None:
         undecayed = objective.undecayed_parameters()
         ids = {id(p) for p in undecayed}
-        decayed = [p for p in objective.parameters() if id(p) not in ids]
-        self.flat = [_flatten(group) for group in (decayed, undecayed) if group]
+        trained = [p for p in objective.parameters() if p.requires_grad]
+        decayed = [p for p in trained if id(p) not in ids]
+        groups = [(decayed, settings.weight_decay), (undecayed, 0.0)]
+        self.flat = [_flatten(group) for group, _ in groups if group]
+        decays = [decay for group, decay in groups if group]
         self.learning_rate = settings.learning_rate
         self.adam = torch.optim.AdamW(
             [
-                {"params": [flat], "weight_decay": settings.weight_decay * (flat is self.flat[0])}
-                for flat in self.flat
+                {"params": [flat], "weight_decay": decay}
+                for flat, decay in zip(self.flat, decays, strict=True)
             ],
             lr=settings.learning_rate,
             fused=True,
@@ -109,6 +112,7 @@ class _Optimizer:
 
     def step(self, loss: Tensor, progress: float) -> None:
         for flat in self.flat:
+            assert flat.grad is not None
             flat.grad.zero_()
         loss.backward()
         nn.utils.clip_grad_norm_(self.flat, _CLIP_NORM)
@@ -119,6 +123,77 @@ class _Optimizer:
 
 def _snapshot(objective: Objective) -> dict[str, Tensor]:
     return copy.deepcopy(objective.state_dict())
+
+
+class _Run:
+    """The state of one call of `train`."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        n_rows: int,
+        validation_rows: Tensor | None,
+        settings: TrainingSettings,
+        generator: torch.Generator,
+    ) -> None:
+        self.objective = objective
+        self.validation_rows = validation_rows
+        self.settings = settings
+        self.generator = generator
+        self.optimizer = _Optimizer(objective, settings)
+        self.step = 0
+        self.n_steps = min(
+            settings.max_iter * -(-n_rows // settings.batch_size), settings.max_steps
+        )
+        self.n_rollbacks = 0
+
+    def epoch(self, rows: Tensor) -> float:
+        """Take the gradient steps of one epoch and return their mean loss."""
+        batch_size = self.settings.batch_size
+        order = torch.randperm(len(rows), generator=self.generator).to(rows.device)
+        shuffled = rows[order]
+        total = torch.zeros((), device=rows.device)
+        n_taken = 0
+        for batch in shuffled.split(batch_size):
+            if self.step == self.n_steps:
+                break
+            # A few left-over rows have no covariance to speak of: fill them up from the others.
+            if 2 * len(batch) < batch_size:
+                batch = shuffled[-batch_size:]
+            progress = self.step / self.n_steps
+            loss = self.objective.loss(batch, progress)
+            self.optimizer.step(loss, progress)
+            total += loss.detach()
+            self.step += 1
+            n_taken += 1
+        return float(total) / n_taken
+
+    def scores(self, rows: Tensor, mean_loss: float) -> Tensor:
+        """Take the closed-form steps and return the scores whose mean is maximised.
+
+        These are the log-likelihoods of the validation rows, or minus the mean loss; NaN if the fit
+        is lost.
+        """
+        if not (math.isfinite(mean_loss) and self.optimizer.is_finite()):
+            return torch.tensor([math.nan])
+        self.objective.refresh(rows)
+        if self.validation_rows is None:
+            return torch.tensor([-mean_loss])
+        return self.objective.log_likelihood(self.validation_rows)
+
+    def roll_back(self, good: dict[str, Tensor]) -> None:
+        """Return to the last good weights with half the learning rate."""
+        learning_rate = self.optimizer.learning_rate
+        self.n_rollbacks += 1
+        if self.n_rollbacks > _MAX_ROLLBACKS:
+            raise FloatingPointError(
+                f"The training loss became non-finite {self.n_rollbacks} times, the last time "
+                f"after {self.step} steps at a learning rate of {learning_rate:g}. Use a smaller "
+                "learning_rate_init or a larger noise_floor."
+            )
+        self.objective.load_state_dict(good)
+        self.optimizer = _Optimizer(self.objective, self.settings)
+        self.optimizer.learning_rate = learning_rate / 2
 
 
 def train(
@@ -132,13 +207,15 @@ def train(
     """Minimise an objective and leave it at its best weights.
 
     Rows are permuted once per epoch and sliced. With validation rows the weights of the epoch with
-    the best validation score are restored, the closed-form start counting as epoch 0. A non-finite
-    loss takes the fit back to the last good epoch with half the learning rate.
+    the best validation score are restored, or the closed-form start if that epoch is not better by
+    one standard error of the paired difference. A non-finite loss takes the fit back to the last
+    good epoch with half the learning rate.
 
     Parameters
     ----------
     objective : Objective
-        Loss and closed-form steps; changed in place.
+        Loss and closed-form steps; changed in place. If nothing in it requires a gradient, only
+        the closed-form step is taken.
     draw_rows : callable
         Returns the standardised training rows (n, D) of an epoch.
     validation_rows : Tensor of shape (n_validation, D) or None
@@ -158,73 +235,48 @@ def train(
     report = TrainingReport()
     rows = draw_rows()
     objective.refresh(rows)
+    start_scores = None
     if validation_rows is not None:
-        report.best_score = objective.log_likelihood(validation_rows)
-    best = good = _snapshot(objective)
+        start_scores = best_scores = objective.log_likelihood(validation_rows)
+        report.best_score = float(start_scores.mean())
     if not any(p.requires_grad for p in objective.parameters()):
-        # A flow without weights is at its optimum: its law has a closed form.
         report.n_iter = 1
-        report.loss_curve = [-objective.log_likelihood(rows)]
+        report.loss_curve = [-float(objective.log_likelihood(rows).mean())]
         return report
 
-    optimizer = _Optimizer(objective, settings)
-    steps_per_epoch = -(-len(rows) // settings.batch_size)
-    n_steps = min(settings.max_iter * steps_per_epoch, settings.max_steps)
-    step = n_rollbacks = n_stalled = 0
-    reference = report.best_score
-    while step < n_steps:
-        order = torch.randperm(len(rows), generator=generator).to(rows.device)
-        shuffled = rows[order]
-        total = torch.zeros((), device=rows.device)
-        n_taken = 0
-        for batch in shuffled.split(settings.batch_size):
-            if step == n_steps:
-                break
-            # A last batch of a few rows has no covariance to speak of.
-            if len(batch) < min(settings.batch_size, len(rows)) // 2:
-                batch = shuffled[-settings.batch_size :]
-            loss = objective.loss(batch, step / n_steps)
-            optimizer.step(loss, step / n_steps)
-            total += loss.detach()
-            step += 1
-            n_taken += 1
-        mean_loss = float(total) / n_taken
-        score = math.nan
-        if math.isfinite(mean_loss) and optimizer.is_finite():
-            objective.refresh(rows)
-            score = -mean_loss
-            if validation_rows is not None:
-                score = objective.log_likelihood(validation_rows)
+    start = best = good = _snapshot(objective)
+    run = _Run(objective, len(rows), validation_rows, settings, generator)
+    reference = report.best_score if start_scores is not None else None
+    n_stalled = 0
+    while run.step < run.n_steps:
+        mean_loss = run.epoch(rows)
+        scores = run.scores(rows, mean_loss)
+        score = float(scores.mean())
         if not math.isfinite(score):
-            n_rollbacks += 1
-            if n_rollbacks > _MAX_ROLLBACKS:
-                raise FloatingPointError(
-                    f"The training loss became non-finite {n_rollbacks} times, the last time after "
-                    f"{step} steps at a learning rate of {optimizer.learning_rate:g}. Use a smaller "
-                    "learning_rate_init or a larger noise_floor."
-                )
-            objective.load_state_dict(good)
-            learning_rate = optimizer.learning_rate / 2
-            optimizer = _Optimizer(objective, settings)
-            optimizer.learning_rate = learning_rate
+            run.roll_back(good)
             continue
         good = _snapshot(objective)
         report.n_iter += 1
         report.loss_curve.append(mean_loss)
-        if validation_rows is not None:
+        if start_scores is not None:
             report.validation_scores.append(score)
             if score > report.best_score:
-                report.best_score, best = score, good
+                report.best_score, best, best_scores = score, good, scores
         if log is not None:
             log(f"Epoch {report.n_iter}, loss {mean_loss:.4f}, score {score:.4f}")
+        if reference is None:
+            reference = score
         report.last_improvement = score - reference
         if report.last_improvement > settings.tol:
             reference, n_stalled = score, 0
-        elif step >= settings.min_progress * n_steps:
+        elif run.step >= settings.min_progress * run.n_steps:
             n_stalled += 1
             if n_stalled >= settings.n_iter_no_change:
                 break
         rows = draw_rows()
-    if validation_rows is not None:
+    if start_scores is not None:
+        gain = best_scores - start_scores
+        if gain.mean() <= gain.std() / math.sqrt(len(gain)):
+            best, report.best_score = start, float(start_scores.mean())
         objective.load_state_dict(best)
     return report

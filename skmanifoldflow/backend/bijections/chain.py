@@ -1,6 +1,7 @@
 """Composition of bijections."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -20,16 +21,20 @@ class Chain(Bijection):
 
     def __init__(self, bijections: Iterable[Bijection]) -> None:
         super().__init__()
-        self.bijections = nn.ModuleList(bijections)
+        self.bijections = cast(Sequence[Bijection], nn.ModuleList(bijections))
 
-    def forward_and_log_det(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward_and_log_det(
+        self, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(len(x))
         for bijection in self.bijections:
             x, log_det = bijection.forward_and_log_det(x, context)
             total = total + log_det
         return x, total
 
-    def inverse_and_log_det(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse_and_log_det(
+        self, z: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         total = z.new_zeros(len(z))
         for bijection in reversed(self.bijections):
             z, log_det = bijection.inverse_and_log_det(z, context)

@@ -75,12 +75,16 @@ class Coupling(Bijection):
         params = self.conditioner(inputs)
         return passed, moved, list(params.split(self.n_transformed, dim=1))
 
-    def forward_and_log_det(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward_and_log_det(
+        self, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         passed, moved, params = self._split(x, context)
         moved, log_det = self._map(moved, params)
         return torch.cat([passed, moved], dim=1), log_det
 
-    def inverse_and_log_det(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse_and_log_det(
+        self, z: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         passed, moved, params = self._split(z, context)
         moved, log_det = self._inverse_map(moved, params)
         return torch.cat([passed, moved], dim=1), log_det

@@ -23,6 +23,8 @@ class Orthogonal(Bijection):
         Train Q exp(S) with S skew-symmetric, started at 0; else Q stays fixed.
     """
 
+    q: Tensor
+
     def __init__(
         self, n_features: int, *, generator: torch.Generator, learned: bool = False
     ) -> None:
@@ -42,8 +44,10 @@ class Orthogonal(Bijection):
         self.q = self.q @ (1.5 * identity - 0.5 * self.q.T @ self.q)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "Orthogonal":
+        dtype = self.q.dtype
         super()._apply(fn, recurse)
-        self._reorthogonalise()
+        if self.q.dtype != dtype:
+            self._reorthogonalise()
         return self
 
     def _matrix(self) -> Tensor:
@@ -53,10 +57,14 @@ class Orthogonal(Bijection):
         upper = torch.zeros_like(self.q).index_put((rows, columns), self.angles)
         return self.q @ torch.linalg.matrix_exp(upper - upper.T)
 
-    def forward_and_log_det(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward_and_log_det(
+        self, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         return x @ self._matrix(), x.new_zeros(len(x))
 
-    def inverse_and_log_det(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse_and_log_det(
+        self, z: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         return z @ self._matrix().T, z.new_zeros(len(z))
 
 
@@ -71,14 +79,21 @@ class Permutation(Bijection):
         Source of the permutation.
     """
 
+    order: Tensor
+    inverse_order: Tensor
+
     def __init__(self, n_features: int, *, generator: torch.Generator) -> None:
         super().__init__()
         order = torch.randperm(n_features, generator=generator)
         self.register_buffer("order", order)
         self.register_buffer("inverse_order", torch.argsort(order))
 
-    def forward_and_log_det(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward_and_log_det(
+        self, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         return x[:, self.order], x.new_zeros(len(x))
 
-    def inverse_and_log_det(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse_and_log_det(
+        self, z: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         return z[:, self.inverse_order], z.new_zeros(len(z))

@@ -14,6 +14,8 @@ class LatentLaw(nn.Module, ABC):
     Laws compute in float64 wherever the device has it, whatever the dtype of the bijection.
     """
 
+    mean: Tensor
+
     @abstractmethod
     def log_prob(self, z: Tensor) -> Tensor:
         """Return the log-density (n,) in nats of latent rows (n, D)."""

@@ -48,7 +48,6 @@ class LearnedCovariance(LatentLaw):
         Eigenvalues of C before the rest is averaged, in descending order until components are set.
     """
 
-    mean: Tensor
     spectrum: Tensor
     eigenvectors: Tensor
     component_scale: Tensor

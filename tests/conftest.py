@@ -1,0 +1,14 @@
+"""Settings that every test shares."""
+
+import pytest
+import torch
+
+# A second thread only slows these small products down, and makes their rounding depend on the
+# machine.
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def generator():
+    """A generator of fixed seed."""
+    return torch.Generator().manual_seed(0)

@@ -1,0 +1,389 @@
+"""The contract of every estimator."""
+
+import copy
+import pickle
+import random
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_iris
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import (
+    check_global_output_transform_pandas,
+    check_inplace_ensure_writeable,
+    check_param_validation,
+    check_set_output_transform,
+    check_set_output_transform_pandas,
+    check_transformer_get_feature_names_out,
+    check_transformer_get_feature_names_out_pandas,
+    parametrize_with_checks,
+)
+
+from skmanifoldflow import ManifoldPriorFlow
+from skmanifoldflow.datasets import SCurve
+
+SMALL = {"max_iter": 3, "n_layers": 2, "hidden_layer_sizes": (8,)}
+ESTIMATORS = [ManifoldPriorFlow]
+SETTINGS = [{}, {**SMALL, "early_stopping": False}]
+
+pytestmark = [
+    # The data of scikit-learn's checks are partly integers.
+    pytest.mark.filterwarnings("ignore:.*hold many ties.*:UserWarning"),
+    # Some of them fit a frame and transform an array, or the reverse.
+    pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning"),
+]
+
+
+@parametrize_with_checks([Estimator(**kw) for Estimator in ESTIMATORS for kw in SETTINGS])
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+EXTRA_CHECKS = [
+    check_param_validation,
+    check_transformer_get_feature_names_out,
+    check_transformer_get_feature_names_out_pandas,
+    check_set_output_transform,
+    check_set_output_transform_pandas,
+    check_global_output_transform_pandas,
+    check_inplace_ensure_writeable,
+]
+
+
+@pytest.mark.parametrize("check", EXTRA_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("settings", SETTINGS, ids=["default", "small"])
+@pytest.mark.parametrize("Estimator", ESTIMATORS)
+def test_extra_scikit_learn_checks(Estimator, settings, check):
+    check(Estimator.__name__, Estimator(**settings))
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return SCurve(noise=0.05).sample(300, random_state=0)[0]
+
+
+@pytest.fixture(scope="module", params=ESTIMATORS, ids=lambda e: e.__name__)
+def model(request, rows):
+    return request.param(2, random_state=0, **SMALL).fit(rows)
+
+
+def test_shapes_and_attributes(model, rows):
+    Z = model.transform(rows)
+    assert Z.shape == (300, 2)
+    assert model.inverse_transform(Z).shape == rows.shape
+    assert model.score_samples(rows).shape == (300,)
+    assert isinstance(model.score(rows), float)
+    assert model.score(rows) == pytest.approx(model.score_samples(rows).mean(), abs=1e-12)
+    assert model.sample(7, random_state=0).shape == (7, 3)
+    assert model.score_samples_manifold(rows).shape == (300,)
+    dimension = model.local_dimension(rows)
+    assert dimension.shape == (300,)
+    assert set(dimension) <= {1, 2, 3}
+    assert 1 <= model.n_iter_ <= 3
+    assert len(model.loss_curve_) == len(model.validation_scores_) == model.n_iter_
+    assert model.n_components_ == 2
+    assert model.intrinsic_dimension_ in (1, 2, 3)
+    assert model.device_ == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert list(model.get_feature_names_out()) == [
+        type(model).__name__.lower() + str(i) for i in range(2)
+    ]
+
+
+def test_embedding_is_a_projection(model, rows):
+    """reconstruct projects: coordinates survive it, and projecting twice changes nothing."""
+    projected = model.reconstruct(rows)
+    np.testing.assert_allclose(projected, model.inverse_transform(model.transform(rows)))
+    np.testing.assert_allclose(model.transform(projected), model.transform(rows), atol=1e-9)
+    np.testing.assert_allclose(model.reconstruct(projected), projected, atol=1e-9)
+
+
+def test_variance_is_descending_and_signs_are_fixed(model, rows):
+    variances = model.transform(rows).var(axis=0)
+    assert np.all(np.diff(variances) <= 0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dtype_of_the_rows_is_the_dtype_of_the_results(rows, dtype, model):
+    X = rows.astype(dtype)
+    for result in (
+        model.transform(X),
+        model.inverse_transform(model.transform(X)),
+        model.score_samples(X),
+        model.reconstruct(X),
+        model.score_samples_manifold(X),
+    ):
+        assert result.dtype == dtype
+    np.testing.assert_allclose(model.transform(X), model.transform(rows), atol=1e-4)
+
+
+def test_float32_fit_draws_float32_rows(model, rows):
+    fitted = clone(model).fit(rows.astype(np.float32))
+    assert fitted.sample(3, random_state=0).dtype == np.float32
+    assert fitted.transform(rows).dtype == np.float64
+
+
+def test_a_row_does_not_depend_on_the_others(model, rows):
+    for method in ("transform", "score_samples", "reconstruct", "score_samples_manifold"):
+        together = getattr(model, method)(rows[:50])
+        alone = np.concatenate([getattr(model, method)(row[None]) for row in rows[:50]])
+        np.testing.assert_allclose(alone, together, rtol=1e-10, atol=1e-10)
+
+
+def test_same_seed_same_model(model, rows):
+    again = clone(model).fit(rows)
+    np.testing.assert_array_equal(again.score_samples(rows), model.score_samples(rows))
+    np.testing.assert_array_equal(
+        again.sample(5, random_state=1), model.sample(5, random_state=1)
+    )
+    other = clone(model).set_params(random_state=1).fit(rows)
+    assert not np.array_equal(other.score_samples(rows), model.score_samples(rows))
+
+
+def test_global_random_states_and_threads_are_left_alone(model, rows):
+    def state():
+        return (
+            np.random.get_state()[1].tobytes(),
+            torch.get_rng_state().numpy().tobytes(),
+            random.getstate(),
+            torch.get_num_threads(),
+        )
+
+    before = state()
+    fitted = clone(model).fit(rows)
+    fitted.sample(3, random_state=0)
+    fitted.score_samples(rows)
+    fitted.transform(rows)
+    pickle.loads(pickle.dumps(fitted))
+    assert state() == before
+
+
+def test_fit_transform_equals_fit_then_transform(model, rows):
+    np.testing.assert_array_equal(clone(model).fit_transform(rows), model.transform(rows))
+
+
+@pytest.mark.parametrize(
+    "copier",
+    [
+        copy.deepcopy,
+        lambda model: pickle.loads(pickle.dumps(model)),
+    ],
+    ids=["deepcopy", "pickle"],
+)
+def test_copies_compute_the_same(model, rows, copier):
+    other = copier(model)
+    for method in ("transform", "score_samples", "score_samples_manifold"):
+        np.testing.assert_array_equal(getattr(other, method)(rows), getattr(model, method)(rows))
+    np.testing.assert_array_equal(
+        other.sample(4, random_state=0), model.sample(4, random_state=0)
+    )
+    assert joblib.hash(other) == joblib.hash(model)
+
+
+def test_memory_mapped_model(model, rows, tmp_path):
+    path = tmp_path / "model.joblib"
+    joblib.dump(model, path)
+    other = joblib.load(path, mmap_mode="r")
+    np.testing.assert_array_equal(other.score_samples(rows), model.score_samples(rows))
+
+
+def test_state_holds_no_torch_objects_and_no_rows(model, rows):
+    def flatten(value):
+        if isinstance(value, dict):
+            for item in value.values():
+                yield from flatten(item)
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                yield from flatten(item)
+        else:
+            yield value
+
+    for value in flatten(model.__getstate__()):
+        assert not type(value).__module__.startswith("torch")
+        if isinstance(value, np.ndarray):
+            assert len(rows) not in value.shape
+
+
+def test_model_fitted_on_a_missing_device_loads_on_the_cpu(model, rows):
+    state = model.__getstate__()
+    state["device_"] = "cuda:7"
+    other = type(model).__new__(type(model))
+    other.__setstate__(state)
+    assert other.device_ == "cpu"
+    np.testing.assert_array_equal(other.score_samples(rows), model.score_samples(rows))
+
+
+def test_model_of_another_version_warns(model):
+    state = model.__getstate__()
+    state["_version"] = "0.0.1"
+    other = type(model).__new__(type(model))
+    with pytest.warns(UserWarning, match=r"skmanifoldflow 0\.0\.1"):
+        other.__setstate__(state)
+
+
+def test_parameters_changed_after_fit_do_not_change_the_model(model, rows):
+    other = copy.deepcopy(model)
+    other.set_params(n_layers=5, hidden_layer_sizes=(3,), bounded=(-9, 9))
+    again = pickle.loads(pickle.dumps(other))
+    np.testing.assert_array_equal(again.score_samples(rows), model.score_samples(rows))
+
+
+def test_grid_search_in_a_pipeline(rows):
+    for Estimator in ESTIMATORS:
+        name = Estimator.__name__.lower()
+        pipeline = make_pipeline(StandardScaler(), Estimator(random_state=0, **SMALL))
+        search = GridSearchCV(pipeline, {f"{name}__n_components": [1, 2]}, cv=2, n_jobs=2)
+        search.fit(rows)
+        serial = GridSearchCV(pipeline, {f"{name}__n_components": [1, 2]}, cv=2).fit(rows)
+        np.testing.assert_array_equal(
+            search.cv_results_["mean_test_score"], serial.cv_results_["mean_test_score"]
+        )
+        assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_warm_start_goes_on(rows):
+    for Estimator in ESTIMATORS:
+        model = Estimator(random_state=0, warm_start=True, **SMALL).fit(rows)
+        first = model.validation_scores_[-1]
+        weights = model.__getstate__()["_flow"]
+        model.set_params(random_state=1).fit(rows)
+        # The rotations are random: that they are the same shows where the second fit started.
+        again = model.__getstate__()["_flow"]
+        rotations = [name for name in weights if name.endswith(".q")]
+        assert rotations
+        for name in rotations:
+            np.testing.assert_allclose(again[name], weights[name], atol=1e-6)
+        assert model.validation_scores_[-1] > first - 0.2
+
+
+def test_n_init_keeps_the_best(rows):
+    for Estimator in ESTIMATORS:
+        one = Estimator(random_state=0, **SMALL).fit(rows)
+        three = Estimator(random_state=0, n_init=3, **SMALL).fit(rows)
+        assert max(three.validation_scores_) >= max(one.validation_scores_)
+
+
+def test_validation_keeps_the_best_weights(rows):
+    """A learning rate that ruins the flow leaves the closed-form start."""
+    for Estimator in ESTIMATORS:
+        model = Estimator(random_state=0, learning_rate_init=10.0, **SMALL).fit(rows)
+        X = rows - rows.mean(0)
+        covariance = X.T @ X / len(X)
+        _, log_det = np.linalg.slogdet(covariance)
+        gaussian = -0.5 * (log_det + 3 + 3 * np.log(2 * np.pi))
+        assert model.score(rows) > gaussian - 0.02
+
+
+@pytest.mark.parametrize("method", ["transform", "score_samples", "sample", "local_dimension"])
+@pytest.mark.parametrize("Estimator", ESTIMATORS)
+def test_not_fitted(Estimator, method, rows):
+    with pytest.raises(NotFittedError):
+        getattr(Estimator(), method)(*(() if method == "sample" else (rows,)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_components": 4}, "n_components=4 must be between 1 and n_features=3"),
+        ({"hidden_layer_sizes": (0,)}, "hidden_layer_sizes must hold integers >= 1"),
+        ({"noise_start": 0.01}, "noise_start=0.01 must not be below noise_floor=0.02"),
+        ({"bounded": (1, 0)}, "low < high"),
+        ({"bounded": (0, 1)}, "must contain every value of X"),
+        ({"device": "tpu9"}, "device='tpu9'"),
+        ({"device": "cuda:99"}, "torch sees"),
+        ({"max_iter": 0}, "max_iter"),
+        ({"flow": "affin"}, "flow"),
+    ],
+)
+@pytest.mark.parametrize("Estimator", ESTIMATORS)
+def test_bad_parameters(Estimator, settings, message, rows):
+    with pytest.raises(ValueError, match=message):
+        Estimator(**settings).fit(rows)
+
+
+def test_bad_rows(model, rows):
+    with pytest.raises(ValueError, match="expecting 2 features as input of inverse_transform"):
+        model.inverse_transform(rows)
+    with pytest.raises(ValueError, match="expecting 3 features"):
+        model.score_samples(rows[:, :2])
+    with pytest.raises(ValueError, match="at least one"):
+        model.sample(0)
+    with pytest.raises(ValueError, match="temperature must be >= 0"):
+        model.sample(1, temperature=-1)
+    with pytest.raises(ValueError, match="overflows"):
+        clone(model).fit(rows * 1e200)
+    with pytest.raises(ValueError, match="early_stopping=True sets 10 rows aside"):
+        clone(model).set_params(early_stopping=True).fit(rows[:11])
+
+
+def test_unfinished_fit_warns(rows):
+    for Estimator in ESTIMATORS:
+        with pytest.warns(ConvergenceWarning, match="Increase max_iter"):
+            # Without validation rows the score is the loss, which falls with the noise.
+            Estimator(random_state=0, early_stopping=False, **SMALL).fit(rows)
+
+
+def test_ties_warn_once_and_name_the_parameter():
+    X = load_iris().data
+    X = np.round(X)
+    for Estimator in ESTIMATORS:
+        with pytest.warns(UserWarning, match="dequantize=True") as record:
+            Estimator(**SMALL).fit(X)
+        assert sum("dequantize" in str(w.message) for w in record) == 1
+
+
+def test_dequantize_spreads_integers():
+    """The density of dequantised integers integrates to their frequencies over unit cells."""
+    rng = np.random.RandomState(0)
+    X = rng.binomial(6, 0.4, size=(400, 1)).astype(float)
+    for Estimator in ESTIMATORS:
+        model = Estimator(dequantize=True, random_state=0, **SMALL).fit(X)
+        # The law of X + U[0, 1) has variance np(1-p) + 1/12 and mean np + 1/2.
+        drawn = model.sample(20000, random_state=0)
+        assert drawn.mean() == pytest.approx(X.mean() + 0.5, abs=0.05)
+        assert drawn.var() == pytest.approx(X.var() + 1 / 12, abs=0.08)
+
+
+def test_bounded_density(rows):
+    """Nothing outside the box, and all of the mass inside."""
+    rng = np.random.RandomState(0)
+    X = rng.beta(2, 3, size=(400, 1)) * 4 - 1
+    for Estimator in ESTIMATORS:
+        model = Estimator(bounded=(-1.0, 3.0), random_state=0, **SMALL).fit(X)
+        grid = np.linspace(-1, 3, 20001)[1:-1, None]
+        density = np.exp(model.score_samples(grid))
+        assert np.trapezoid(density, grid[:, 0]) == pytest.approx(1, abs=1e-3)
+        assert model.score_samples([[3.1]])[0] == -np.inf
+        drawn = model.sample(1000, random_state=0)
+        assert drawn.min() > -1
+        assert drawn.max() < 3
+
+
+def test_pandas_output(model, rows):
+    frame = pd.DataFrame(rows, columns=["a", "b", "c"])
+    fitted = clone(model).set_output(transform="pandas").fit(frame)
+    out = fitted.transform(frame)
+    assert isinstance(out, pd.DataFrame)
+    assert list(out.columns) == list(fitted.get_feature_names_out())
+
+
+def test_to_moves_and_keeps_the_parameter(model, rows):
+    other = copy.deepcopy(model).to("cpu")
+    assert other.device_ == "cpu"
+    assert other.device == model.device
+    np.testing.assert_array_equal(other.score_samples(rows), model.score_samples(rows))
+
+
+@pytest.mark.gpu
+def test_cuda_fit_agrees_with_the_cpu(rows):
+    for Estimator in ESTIMATORS:
+        model = Estimator(2, random_state=0, device="cuda", **SMALL).fit(rows)
+        assert model.device_ == "cuda"
+        on_cpu = copy.deepcopy(model).to("cpu")
+        np.testing.assert_allclose(on_cpu.score_samples(rows), model.score_samples(rows), atol=1e-8)
