@@ -1,7 +1,7 @@
 """The data that the comparison report is about: built-in sets and files."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,6 @@ class Data:
     name: str
     X: np.ndarray
     y: np.ndarray | None = None
-    columns: list[str] = field(default_factory=list)
     n_components: int = 2
     value_step: str | float = "auto"
     image_shape: tuple[int, int] | None = None
@@ -45,8 +44,8 @@ def _digits(seed):
 
 def _table(name, loader):
     def make(seed):
-        X, y = loader(return_X_y=True)
-        return Data(name, X, y)
+        bunch = loader()
+        return Data(name, bunch.data, bunch.target_names[bunch.target])
 
     return make
 
@@ -103,7 +102,7 @@ def load(source, target=None, seed=0):
             raise ValueError(f"There is no column {target!r} in {source}: it has {list(columns)}.")
         y = _labels(columns.pop(target), target)
     X = _numeric(columns)
-    return Data(path.stem, X, y, columns=list(columns), n_components=max(1, min(2, X.shape[1] - 1)))
+    return Data(path.stem, X, y, n_components=max(1, min(2, X.shape[1] - 1)))
 
 
 def _read_npy(path):
@@ -122,9 +121,12 @@ def _read_csv(path):
         first = pandas.read_csv(path, header=None, nrows=1)
         # Names are text: a first line of numbers is a row already.
         has_names = any(dtype.kind not in "iuf" for dtype in first.dtypes)
-        return _columns(pandas.read_csv(path, header="infer" if has_names else None))
+        columns = _columns(pandas.read_csv(path, header="infer" if has_names else None))
     except ValueError as error:
         raise ValueError(f"{path} cannot be read as comma-separated values: {error}") from error
+    # pandas writes the index of a frame as a first column without a name.
+    columns.pop("Unnamed: 0", None)
+    return columns
 
 
 def _read_parquet(path):
@@ -135,6 +137,8 @@ def _read_parquet(path):
         raise ImportError(
             f"Reading {path} needs pyarrow beside pandas: pip install pyarrow"
         ) from error
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as parquet: {error}") from error
 
 
 def _pandas(path):
@@ -151,16 +155,10 @@ def _columns(frame):
 
 
 def _labels(values, name):
-    """Return labels as classes 0, 1, ..., or as they are if they are measurements."""
-    if values.dtype.kind == "f":
-        if not np.isfinite(values).all():
-            raise ValueError(f"The target column {name!r} holds NaN or infinite values.")
-        if not np.array_equal(values, np.round(values)):
-            return values
-    try:
-        return np.unique(values, return_inverse=True)[1]
-    except TypeError as error:
-        raise ValueError(f"The target column {name!r} holds missing or mixed values.") from error
+    """Return labels that scikit-learn takes: numbers as they are, all else as text."""
+    if any(value is None or value != value for value in values.tolist()):
+        raise ValueError(f"Values are missing in the target column {name!r}.")
+    return values if values.dtype.kind in "iuf" else values.astype(str)
 
 
 def _numeric(columns):

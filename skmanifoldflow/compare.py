@@ -224,7 +224,7 @@ def compare(
     Notes
     -----
     The reconstruction error and the trustworthiness are measured in standardised columns.
-    Trustworthiness looks at 10 neighbours, at fewer where the test part has fewer than 22 rows.
+    Trustworthiness looks at 10 neighbours, at fewer where the test part has fewer than 21 rows.
     The size of the Gaussian mixture, 30 components at most, is picked by BIC.
 
     Examples
@@ -236,7 +236,7 @@ def compare(
     >>> for result in comparison.results:
     ...     print(result.estimator, result.n_components, f"{result.knn_accuracy:.2f}")
     PCA 2 0.97
-    Isomap 2 0.97
+    Isomap 2 1.00
     """
     X = check_array(X, dtype=np.float64, ensure_min_samples=_MIN_ROWS)
     check_consistent_length(X, y)
@@ -318,13 +318,13 @@ def _value_steps(X, value_step):
 def _measure(name, model, X_train, X_test, y_train, y_test, seconds):
     """Return the figures of a fitted pipeline."""
     scaler, estimator = model
-    density = error = trust = accuracy = None
+    density = error = trust = accuracy = n_components = None
     if hasattr(model, "score_samples"):
         # The estimator's density is one of standardised rows.
         density = float(np.mean(model.score_samples(X_test)) - np.log(scaler.scale_).sum())
     if hasattr(model, "transform"):
         Z_train, Z_test = model.transform(X_train), model.transform(X_test)
-        scaled = scaler.transform(X_test)
+        scaled, n_components = scaler.transform(X_test), Z_test.shape[1]
         n_neighbors = min(10, (len(X_test) - 1) // 2)
         trust = float(trustworthiness(scaled, Z_test, n_neighbors=n_neighbors))
         if hasattr(estimator, "inverse_transform"):
@@ -338,7 +338,7 @@ def _measure(name, model, X_train, X_test, y_train, y_test, seconds):
         reconstruction_error=error,
         trustworthiness=trust,
         knn_accuracy=accuracy,
-        n_components=Z_test.shape[1] if hasattr(model, "transform") else None,
+        n_components=n_components,
         intrinsic_dimension=getattr(estimator, "intrinsic_dimension_", None),
         fit_seconds=seconds,
     )

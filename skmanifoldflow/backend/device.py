@@ -1,6 +1,7 @@
 """Where tensors live: devices, inference dtypes, generators and the thread setting."""
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,7 +15,8 @@ __all__ = ["head_dtype", "make_generator", "randn", "resolve_device", "single_th
 _MIN_WORK_FOR_THREADS = 2e7
 
 _thread_lock = threading.Lock()
-_n_single_threaded_fits = 0
+# Fits under way that hold one thread, by the thread they run in.
+_n_fits: Counter[int] = Counter()
 _threads_outside = 1
 
 
@@ -66,23 +68,28 @@ def randn(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> T
 def single_threaded(work: float) -> Iterator[None]:
     """Hold torch at one intra-op thread while products of `work` multiply-adds are trained.
 
-    `torch.set_num_threads` acts on the whole process, so fits that overlap in several threads
-    share one counter: the first saves the setting and the last restores it.
+    Torch keeps the number for each thread that has computed, and one for threads to come, which the
+    last call from any thread sets. So fits that overlap restore what was there before the first of
+    them, each for its own thread and all for threads to come.
     """
-    global _n_single_threaded_fits, _threads_outside
+    global _threads_outside
     if work > _MIN_WORK_FOR_THREADS:
         yield
         return
+    thread = threading.get_ident()
     with _thread_lock:
-        if _n_single_threaded_fits == 0:
-            _threads_outside = torch.get_num_threads()
-            if _threads_outside != 1:
-                torch.set_num_threads(1)
-        _n_single_threaded_fits += 1
+        n_threads = torch.get_num_threads()
+        if not _n_fits:
+            _threads_outside = n_threads
+        _n_fits[thread] += 1
+        if n_threads != 1:
+            torch.set_num_threads(1)
     try:
         yield
     finally:
         with _thread_lock:
-            _n_single_threaded_fits -= 1
-            if _n_single_threaded_fits == 0 and _threads_outside != 1:
-                torch.set_num_threads(_threads_outside)
+            _n_fits[thread] -= 1
+            if _n_fits[thread] == 0:
+                del _n_fits[thread]
+                if _threads_outside != 1:
+                    torch.set_num_threads(_threads_outside)

@@ -143,9 +143,8 @@ class SpreadLikelihood(Objective):
         self.refresh(rows)
         if self.prior_update == "gradient":
             law = self.law
-            d = law.n_free or len(law.mean)
-            excess = (law.eigenvalues[:d] - self.noise_floor**2).clamp_min(1e-6)
-            factor = law.eigenvectors[:, :d] * excess.sqrt()
+            excess = (law.spectrum - self.noise_floor**2).clamp_min(1e-6)
+            factor = law.eigenvectors * excess.sqrt()
             # A' = Q R leaves A A' = R' R, and R' is lower triangular as the source has it.
             a = torch.linalg.qr(factor.T, mode="r").R.T
             self.a = nn.Parameter(a.to(**self.flow.tensor_options))
@@ -272,7 +271,7 @@ class SpreadLikelihood(Objective):
 
     @torch.no_grad()
     def log_likelihood(self, rows: Tensor) -> Tensor:
-        law = self.flow.latent
+        law = self.law
         values = torch.cat([law.log_prob(z) for z in self._inflated_latents(rows)])
         if self.spread == "latent":
             values = values - 0.5 * self.noise_floor**2 * (1 / law.eigenvalues).sum()

@@ -1,0 +1,141 @@
+"""Displays in the manner of scikit-learn; matplotlib is imported when one is drawn."""
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+__all__ = ["SpectrumDisplay"]
+
+
+def check_matplotlib(caller):
+    """Raise an ImportError that names the extra to install where matplotlib is missing."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"{caller} needs matplotlib. It comes with the extra [plot], "
+            "pip install 'skmanifoldflow[plot]', or alone, pip install matplotlib."
+        ) from error
+
+
+class SpectrumDisplay:
+    """Spectrum of the local covariance of a model, and the dimension read from it.
+
+    A drawing of the eigenvalues on a log scale. Those of the manifold are filled, those that count
+    as noise are hollow.
+
+    Parameters
+    ----------
+    spectrum : array-like of shape (n_features,)
+        Eigenvalues in descending order: variances, in standardised units.
+    noise_variance : float
+        Variance of the noise that was added to the rows in the fit, in standardised units. No
+        eigenvalue below it has a meaning.
+    intrinsic_dimension : int
+        Number of eigenvalues that belong to the manifold.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Axes of the last drawing.
+    figure_ : matplotlib Figure
+        Its figure.
+    lines_ : tuple of matplotlib Line2D
+        Eigenvalues of the manifold, and those of the noise.
+    floor_ : matplotlib Line2D
+        Horizontal line at `noise_variance`.
+    dimension_ : matplotlib Line2D
+        Vertical line behind the last eigenvalue of the manifold.
+
+    Examples
+    --------
+    >>> from skmanifoldflow.plotting import SpectrumDisplay
+    >>> display = SpectrumDisplay([2.1, 0.8, 0.003], noise_variance=4e-4, intrinsic_dimension=2)
+    >>> display.plot().ax_.get_yscale()
+    'log'
+    """
+
+    def __init__(self, spectrum, *, noise_variance, intrinsic_dimension):
+        self.spectrum = spectrum
+        self.noise_variance = noise_variance
+        self.intrinsic_dimension = intrinsic_dimension
+
+    @classmethod
+    def from_estimator(cls, estimator, *, ax=None):
+        """Draw the spectrum of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : estimator instance
+            Fitted estimator with `local_spectrum_`, such as
+            :class:`~skmanifoldflow.ManifoldPriorFlow`.
+        ax : matplotlib Axes, default=None
+            Axes to draw on. None makes a new figure.
+
+        Returns
+        -------
+        display : SpectrumDisplay
+            The drawing.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+        """
+        check_matplotlib(f"{cls.__name__}.from_estimator")
+        check_is_fitted(estimator, "local_spectrum_")
+        display = cls(
+            estimator.local_spectrum_,
+            noise_variance=estimator.noise_floor**2,
+            intrinsic_dimension=estimator.intrinsic_dimension_,
+        )
+        return display.plot(ax=ax)
+
+    def plot(self, ax=None):
+        """Draw the spectrum.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw on. None makes a new figure.
+
+        Returns
+        -------
+        display : SpectrumDisplay
+            The display itself.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        check_matplotlib(f"{type(self).__name__}.plot")
+        from matplotlib.ticker import MaxNLocator
+
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            _, ax = plt.subplots(layout="constrained")
+        spectrum = np.asarray(self.spectrum)
+        index = np.arange(1, len(spectrum) + 1)
+        d = self.intrinsic_dimension
+        style = {"marker": "o", "linestyle": "none", "color": "#0072B2"}
+        (kept,) = ax.plot(index[:d], spectrum[:d], label="manifold", **style)
+        (rest,) = ax.plot(
+            index[d:], spectrum[d:], label="noise", markerfacecolor="none", **style
+        )
+        self.lines_ = kept, rest
+        self.floor_ = ax.axhline(
+            self.noise_variance, linestyle="--", color="0.4", label="noise floor"
+        )
+        self.dimension_ = ax.axvline(
+            d + 0.5, linestyle=":", color="#D55E00", label=f"dimension {d}"
+        )
+        ax.set_yscale("log")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set(xlabel="component", ylabel="eigenvalue (standardised units)")
+        ax.legend()
+        self.ax_ = ax
+        self.figure_ = ax.figure
+        return self

@@ -1,0 +1,98 @@
+"""A bijection with its law."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import integrate, stats
+
+from skmanifoldflow.backend.bijections import AffineCoupling, Chain, Orthogonal
+from skmanifoldflow.backend.device import make_generator
+from skmanifoldflow.backend.flow import ManifoldFlow, chunks
+from skmanifoldflow.backend.latents import LearnedCovariance
+
+CPU = torch.device("cpu")
+
+
+def build(n_features=3, n_free=2, dtype=torch.float64):
+    generator = make_generator(0)
+    n_mapped = n_features - n_features // 2
+    layers = []
+    for _ in range(3):
+        layers.append(Orthogonal(n_features, generator=generator))
+        layers.append(AffineCoupling(n_features, n_mapped, (8,), generator=generator))
+    chain = Chain(layers)
+    with torch.no_grad():
+        for p in chain.parameters():
+            p.copy_(0.5 * torch.randn(p.shape, generator=generator))
+    law = LearnedCovariance(n_features, n_free)
+    factor = torch.randn(n_features, n_features, dtype=torch.float64, generator=generator)
+    law.set_moments(torch.full((n_features,), 0.3), factor @ factor.T)
+    return ManifoldFlow(chain, law).place(CPU, dtype).requires_grad_(False)
+
+
+def draw(n_rows, n_features, dtype=torch.float64):
+    return torch.randn(n_rows, n_features, dtype=dtype, generator=make_generator(1))
+
+
+@pytest.mark.parametrize("n_features", [1, 2])
+def test_density_integrates_to_one(n_features):
+    flow = build(n_features, n_free=1)
+    axis = torch.linspace(-30, 30, 601, dtype=torch.float64)
+    grid = torch.cartesian_prod(*[axis] * n_features).view(-1, n_features)
+    density = flow.log_prob(grid).exp().numpy()
+    for _ in range(n_features):
+        density = integrate.simpson(density.reshape(-1, len(axis)), x=axis.numpy())
+    assert density.item() == pytest.approx(1, abs=1e-4)
+
+
+def test_log_prob_is_the_change_of_variables():
+    flow, x = build(), draw(9, 3)
+    z = flow.bijection.forward_and_log_det(x)[0]
+    covariance = flow.latent.covariance_factor()
+    law = stats.multivariate_normal(flow.latent.mean, covariance @ covariance.T)
+    jacobian = torch.func.vmap(
+        torch.func.jacrev(lambda row: flow.bijection.forward_and_log_det(row[None])[0][0])
+    )(x)
+    np.testing.assert_allclose(flow.log_prob(x), law.logpdf(z) + np.linalg.slogdet(jacobian)[1])
+
+
+def test_decode_and_embed_are_the_inverses():
+    flow, x = build(), draw(9, 3)
+    z = flow.bijection.forward_and_log_det(x)[0]
+    torch.testing.assert_close(flow.decode(z), x)
+    u = flow.project(x)
+    assert u.shape == (9, 2)
+    torch.testing.assert_close(flow.project(flow.embed(u)), u)
+
+
+@pytest.mark.parametrize("n_components", [1, 2, 3])
+def test_embedding_jacobian_equals_autograd(n_components):
+    flow = build(n_free=n_components)
+    u = draw(5, n_components)
+    x, jacobian = flow.embedding_jacobian(u)
+    torch.testing.assert_close(x, flow.embed(u))
+    for row, expected_at in zip(jacobian, u, strict=True):
+        expected = torch.autograd.functional.jacobian(lambda v: flow.embed(v[None])[0], expected_at)
+        torch.testing.assert_close(row, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_bijection_computes_in_its_dtype_and_the_law_in_float64(dtype):
+    flow = build(dtype=dtype)
+    assert flow.tensor_options == {"device": CPU, "dtype": dtype}
+    assert flow.latent.mean.dtype == torch.float64
+    x = draw(4, 3, dtype)
+    assert flow.log_prob(x).dtype == flow.project(x).dtype == torch.float64
+    assert flow.embed(flow.project(x)).dtype == dtype
+    assert all(result.dtype == dtype for result in flow.embedding_jacobian(flow.project(x)))
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "elements_per_row"),
+    [(0, 1), (1, 1), (100_000, 1), (100_000, 1000), (9, 2**30), (9, 0)],
+)
+def test_chunks_cover_every_row_once(n_rows, elements_per_row):
+    rows = np.arange(n_rows)
+    pieces = [rows[chunk] for chunk in chunks(n_rows, elements_per_row)]
+    assert np.array_equal(np.concatenate([rows[:0], *pieces]), rows)
+    assert all(len(p) == 1 or len(p) * elements_per_row <= 2**20 for p in pieces)

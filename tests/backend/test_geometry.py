@@ -1,0 +1,107 @@
+"""Jacobians against autograd, volume elements against closed forms."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from skmanifoldflow.backend.geometry import jacobian_columns, log_volume_element
+
+
+def curved(x):
+    """Map R^3 to R^5, row by row."""
+    a, b, c = x.unbind(-1)
+    return torch.stack([a * b, torch.sin(b), torch.exp(0.3 * c) * a, c, a**3 - b * c], dim=-1)
+
+
+def all_directions(n):
+    return torch.eye(n, dtype=torch.float64)
+
+
+def draw(n_rows, n_features, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n_rows, n_features, dtype=torch.float64, generator=generator)
+
+
+def test_jacobian_equals_autograd():
+    points = draw(6, 3)
+    values, columns = jacobian_columns(curved, points, all_directions(3))
+    torch.testing.assert_close(values, curved(points))
+    for point, jacobian in zip(points, columns, strict=True):
+        expected = torch.autograd.functional.jacobian(curved, point)
+        torch.testing.assert_close(jacobian, expected)
+
+
+@pytest.mark.parametrize("n_directions", [1, 2, 7])
+def test_directional_derivatives(n_directions):
+    points, directions = draw(4, 3), draw(n_directions, 3, seed=1)
+    _, columns = jacobian_columns(curved, points, directions)
+    assert columns.shape == (4, 5, n_directions)
+    for point, derivatives in zip(points, columns, strict=True):
+        expected = torch.autograd.functional.jacobian(curved, point) @ directions.T
+        torch.testing.assert_close(derivatives, expected)
+
+
+def test_transposed_outputs_are_read_row_by_row():
+    matrix = draw(5, 3, seed=1)
+    _, columns = jacobian_columns(lambda x: (matrix @ x.T).T, draw(4, 3), all_directions(3))
+    torch.testing.assert_close(columns, matrix.expand(4, 5, 3))
+
+
+@pytest.mark.parametrize(("n_rows", "d"), [(1, 1), (3, 1), (5, 3), (4, 4), (64, 10)])
+def test_log_volume_element_equals_slogdet(n_rows, d):
+    jacobian = draw(8 * n_rows, d).reshape(8, n_rows, d)
+    gram = jacobian.mT @ jacobian
+    torch.testing.assert_close(log_volume_element(jacobian), 0.5 * torch.linalg.slogdet(gram)[1])
+
+
+def test_log_volume_element_keeps_small_singular_values():
+    # J'J has condition number 1e20 and no digit of the small one left.
+    left, _ = torch.linalg.qr(draw(6, 2))
+    right, _ = torch.linalg.qr(draw(2, 2, seed=1))
+    jacobian = left * torch.tensor([1.0, 1e-10], dtype=torch.float64) @ right
+    assert log_volume_element(jacobian[None]).item() == pytest.approx(math.log(1e-10), rel=1e-6)
+
+
+def test_degenerate_jacobian_has_no_volume():
+    assert log_volume_element(torch.zeros(1, 3, 2, dtype=torch.float64)).item() == -math.inf
+
+
+def sphere(angles):
+    theta, phi = angles.unbind(-1)
+    x, y = torch.sin(theta) * torch.cos(phi), torch.sin(theta) * torch.sin(phi)
+    return 3 * torch.stack([x, y, torch.cos(theta)], dim=-1)
+
+
+def torus(angles):
+    theta, phi = angles.unbind(-1)
+    ring = 2 + 0.5 * torch.cos(theta)
+    x, y = ring * torch.cos(phi), ring * torch.sin(phi)
+    return torch.stack([x, y, 0.5 * torch.sin(theta)], dim=-1)
+
+
+def helix(angles):
+    return torch.cat([torch.cos(angles), torch.sin(angles), 2 * angles], dim=-1)
+
+
+def stereographic(u):
+    """Map R^4 to the unit sphere in R^5."""
+    square = u.square().sum(-1, keepdim=True)
+    return torch.cat([2 * u, square - 1], dim=-1) / (square + 1)
+
+
+@pytest.mark.parametrize(
+    ("surface", "d", "volume"),
+    [
+        (sphere, 2, lambda u: 9 * np.abs(np.sin(u[:, 0]))),
+        (torus, 2, lambda u: 0.5 * (2 + 0.5 * np.cos(u[:, 0]))),
+        (helix, 1, lambda u: np.full(len(u), math.sqrt(5))),
+        (stereographic, 4, lambda u: (2 / (1 + np.square(u).sum(1))) ** 4),
+    ],
+)
+def test_volume_elements_of_known_surfaces(surface, d, volume):
+    points = draw(9, d)
+    values, jacobian = jacobian_columns(surface, points, all_directions(d))
+    torch.testing.assert_close(values, surface(points))
+    np.testing.assert_allclose(log_volume_element(jacobian), np.log(volume(points.numpy())))
