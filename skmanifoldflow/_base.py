@@ -212,7 +212,9 @@ class BaseManifoldFlow(
             )
         if self.bounded is not None:
             if len(self.bounded) != 2 or not self.bounded[0] < self.bounded[1]:
-                raise ValueError(f"bounded must be (low, high) with low < high, got {self.bounded}.")
+                raise ValueError(
+                    f"bounded must be (low, high) with low < high, got {self.bounded}."
+                )
             low, high = self.bounded
             if X.min() < low or X.max() > high:
                 raise ValueError(
@@ -274,7 +276,9 @@ class BaseManifoldFlow(
     def _split(self, raw, step, device, generator):
         """Return the rows of a fit in float32 on the device of the flow."""
         n = len(raw)
-        validate = n >= _MIN_ROWS_VALIDATED if self.early_stopping == "auto" else self.early_stopping
+        validate = (
+            n >= _MIN_ROWS_VALIDATED if self.early_stopping == "auto" else self.early_stopping
+        )
         n_validation = 0
         if validate:
             n_validation = max(_MIN_VALIDATION_ROWS, round(self.validation_fraction * n))
@@ -476,9 +480,7 @@ class BaseManifoldFlow(
 
         return self._per_chunk(X, log_density, X.dtype, X.shape[1] * self.n_components_)
 
-    def sample(
-        self, n_samples=1, *, random_state=None, temperature=1.0, manifold_deviation=1.0
-    ):
+    def sample(self, n_samples=1, *, random_state=None, temperature=1.0, manifold_deviation=1.0):
         """Draw rows from the model.
 
         Parameters
@@ -504,7 +506,10 @@ class BaseManifoldFlow(
                 f"Invalid value for 'n_samples': {n_samples!r}. The sampling requires at least one "
                 "sample."
             )
-        for name, value in (("temperature", temperature), ("manifold_deviation", manifold_deviation)):
+        for name, value in (
+            ("temperature", temperature),
+            ("manifold_deviation", manifold_deviation),
+        ):
             if not value >= 0:
                 raise ValueError(f"{name} must be >= 0, got {value!r}.")
         generator = make_generator(check_random_state(random_state).randint(2**31))

@@ -21,6 +21,7 @@ class Data:
     name: str
     X: np.ndarray
     y: np.ndarray | None = None
+    y_name: str = "label"
     n_components: int = 2
     value_step: str | float = "auto"
     image_shape: tuple[int, int] | None = None
@@ -57,6 +58,7 @@ def _toy(name, law, n_components):
             name,
             X,
             coordinates[:, 0],
+            "position on the manifold",
             n_components=n_components,
             value_step=None,
             units=f"Rows lie near the manifold, with normal noise of deviation {law.noise:g}.",
@@ -102,7 +104,7 @@ def load(source, target=None, seed=0):
             raise ValueError(f"There is no column {target!r} in {source}: it has {list(columns)}.")
         y = _labels(columns.pop(target), target)
     X = _numeric(columns)
-    return Data(path.stem, X, y, n_components=max(1, min(2, X.shape[1] - 1)))
+    return Data(path.stem, X, y, target or "label", n_components=max(1, min(2, X.shape[1] - 1)))
 
 
 def _read_npy(path):

@@ -4,22 +4,25 @@ import math
 
 import numpy as np
 from sklearn.decomposition import PCA
+from sklearn.mixture import GaussianMixture
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 __all__ = ["draw"]
 
 _WIDTH = 9.33  # inches: 1400 pixels at 150 dots per inch
 _MAX_COLUMNS = 4
 _MAX_POINTS = 1000
-_IMAGE_GRID = 8, 10  # rows, columns
+_IMAGE_GRID = 6, 8  # rows, columns
 _DATA_COLOR, _SAMPLE_COLOR = "0.75", "#0072B2"
 # Ten colours that stay apart with the common kinds of colour blindness (P. Tol's "muted", which has
 # nine, and black).
 _CLASS_COLORS = [
     "#332288",
-    "#88CCEE",
+    "#CC6677",
     "#DDCC77",
     "#117733",
-    "#CC6677",
+    "#88CCEE",
     "#AA4499",
     "#44AA99",
     "#999933",
@@ -28,19 +31,19 @@ _CLASS_COLORS = [
 ]
 
 
-def draw(comparison, image_shape=None, title="", seed=0):
+def draw(comparison, image_shape=None, y_name="label", seed=0):
     """Return a matplotlib Figure of the embedded test rows and of samples of the models."""
     from matplotlib.figure import Figure
 
     embedders = [name for name, model in comparison.models.items() if hasattr(model, "transform")]
     samplers = [name for name, model in comparison.models.items() if _sampler(model)]
     n_above, n_below = len(embedders), 1 + len(samplers) if samplers else 0
-    heights = [0.4 + 2.35 * math.ceil(n / _MAX_COLUMNS) for n in (n_above, n_below) if n]
-    figure = Figure(figsize=(_WIDTH, 0.4 + sum(heights)), dpi=150, layout="constrained")
-    figure.suptitle(title, fontsize=12, fontweight="bold")
+    heights = [0.5 + 2.4 * math.ceil(n / _MAX_COLUMNS) for n in (n_above, n_below) if n]
+    figure = Figure(figsize=(_WIDTH, sum(heights)), dpi=150, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
     parts = iter(np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights)))
     if embedders:
-        _draw_embeddings(next(parts), comparison, embedders)
+        _draw_embeddings(next(parts), comparison, embedders, y_name)
     if samplers:
         part = next(parts)
         if image_shape is None:
@@ -57,11 +60,11 @@ def _sampler(model):
 
 
 def _sample(model, n, seed):
-    """Draw rows in data units, the same at every call."""
+    """Draw rows in data units."""
     sampler = _sampler(model)
-    if hasattr(sampler, "weights_"):  # a mixture: its seed is a parameter, and it gives labels too
-        rows = sampler.set_params(random_state=seed).sample(n)[0]
-        rows = rows[np.random.RandomState(seed).permutation(n)]
+    if isinstance(sampler, GaussianMixture):
+        # Its seed is a parameter, and its rows come ordered by mixture component.
+        rows = np.random.RandomState(seed).permutation(sampler.sample(n)[0])
     else:
         rows = sampler.sample(n, random_state=seed)
     return model[0].inverse_transform(rows)
@@ -76,6 +79,10 @@ def _panels(part, n, **options):
     return axes[:n]
 
 
+def _head(part, text):
+    part.suptitle(text, fontsize=11, fontweight="bold")
+
+
 def _bare(ax, title):
     """Title axes whose units mean nothing."""
     ax.set_title(title, fontsize=10)
@@ -84,10 +91,12 @@ def _bare(ax, title):
         spine.set_color("0.7")
 
 
-def _draw_embeddings(part, comparison, names):
+def _draw_embeddings(part, comparison, names, y_name):
     y = comparison.y_test
-    colors, handles, note = _colors(comparison)
-    part.suptitle(f"Test rows embedded{note}", fontsize=10, color="0.3")
+    if y is None:
+        y, y_name = comparison.X_test[:, 0], "first column"
+    colors, handles = _colors(y)
+    _head(part, f"Embeddings of the test rows (colour: {y_name})")
     for ax, name in zip(_panels(part, len(names)), names, strict=True):
         Z = comparison.models[name].transform(comparison.X_test)
         if Z.shape[1] > 1:
@@ -95,18 +104,18 @@ def _draw_embeddings(part, comparison, names):
             ax.set_xlabel("component 1", fontsize=8)
             ax.set_ylabel("component 2", fontsize=8)
         else:
-            # One component is set against what it should follow.
-            known = y is not None and y.dtype.kind in "iuf"
-            first, second = Z[:, 0], y if known else comparison.X_test[:, 0]
+            # One component is set against what the colour shows.
+            first, second = Z[:, 0], y
             ax.set_xlabel("component 1", fontsize=8)
-            ax.set_ylabel("label" if known else "first column", fontsize=8)
+            ax.set_ylabel(y_name, fontsize=8)
         ax.scatter(first, second, c=colors, s=9, linewidths=0)
         _bare(ax, name)
     if handles:
+        longest = max(len(handle.get_label()) for handle in handles)
         part.legend(
             handles=handles,
             loc="outside lower center",
-            ncols=len(handles),
+            ncols=min(len(handles), max(1, 120 // (longest + 4))),
             fontsize=8,
             frameon=False,
             handletextpad=0,
@@ -114,23 +123,20 @@ def _draw_embeddings(part, comparison, names):
         )
 
 
-def _colors(comparison):
-    """Return a colour for each test row, legend handles if they mean classes, and a remark."""
+def _colors(y):
+    """Return a colour for each value, and legend handles if the values are few."""
     from matplotlib import colormaps
     from matplotlib.lines import Line2D
 
-    y, note = comparison.y_test, ", colour: label"
-    if y is None:
-        y, note = comparison.X_test[:, 0], ", colour: first column"
-    classes, codes = np.unique(y, return_inverse=True)
-    if comparison.y_test is not None and len(classes) <= len(_CLASS_COLORS):
-        handles = [
-            Line2D([], [], marker="o", linestyle="none", color=color, markersize=5, label=str(name))
-            for name, color in zip(classes, _CLASS_COLORS, strict=False)
-        ]
-        return np.array(_CLASS_COLORS)[codes], handles, note
-    # By rank, so that a few far values do not take all colours.
-    return colormaps["viridis"](codes / max(1, len(classes) - 1)), None, note
+    values, codes = np.unique(y, return_inverse=True)
+    if len(values) > len(_CLASS_COLORS):
+        # By rank, so that a few far values do not take all colours.
+        return colormaps["viridis"](codes / (len(values) - 1)), None
+    handles = [
+        Line2D([], [], marker="o", linestyle="none", color=color, markersize=5, label=str(value))
+        for value, color in zip(values, _CLASS_COLORS, strict=False)
+    ]
+    return np.array(_CLASS_COLORS)[codes], handles
 
 
 def _draw_sample_images(part, comparison, names, image_shape, seed):
@@ -139,7 +145,7 @@ def _draw_sample_images(part, comparison, names, image_shape, seed):
     low, high = comparison.X_train.min(), comparison.X_train.max()
     panels = [("Test rows", comparison.X_test[:n])]
     panels += [(name, _sample(comparison.models[name], n, seed)) for name in names]
-    part.suptitle("Test rows, and samples of the models", fontsize=10, color="0.3")
+    _head(part, "Samples")
     for ax, (title, images) in zip(_panels(part, len(panels)), panels, strict=True):
         ax.imshow(_mosaic(images, image_shape, n_columns, low), cmap="gray_r", vmin=low, vmax=high)
         _bare(ax, title)
@@ -157,21 +163,44 @@ def _mosaic(images, shape, n_columns, background):
 
 
 def _draw_sample_points(part, comparison, names, seed):
-    """Draw samples over data in two or three dimensions."""
-    data = comparison.X_train[:_MAX_POINTS]
-    n_columns = data.shape[1]
-    project, what = np.asarray, "the columns of the data"
-    if n_columns > 3:
-        pca = PCA(2).fit(comparison.models[names[0]][0].transform(comparison.X_train))
-        scaler = comparison.models[names[0]][0]
-        project = lambda rows: pca.transform(scaler.transform(rows))  # noqa: E731
-        what = "the first two principal components of the data"
-    elif n_columns == 1:
-        raise NotImplementedError
-    part.suptitle(f"Training rows, and samples of the models, in {what}", fontsize=10, color="0.3")
-    options = {"subplot_kw": {"projection": "3d"}} if n_columns == 3 else {}
-    options |= {"sharex": True, "sharey": True}
+    """Draw samples over training rows: in their columns up to three, else in two components."""
+    data, where, options = comparison.X_train[:_MAX_POINTS], "", {}
+    if data.shape[1] == 3:
+        options = {"subplot_kw": {"projection": "3d"}}
+    elif data.shape[1] > 3:
+        where = ", on the first two principal components"
+        project = make_pipeline(StandardScaler(), PCA(2)).fit(comparison.X_train).transform
+    _head(part, f"Samples{where}")
     axes = _panels(part, 1 + len(names), **options)
-    for ax, name in zip(axes, ["Training rows", *names], strict=True):
-        rows = data
-        _bare(ax, name)
+    panels = [("Training rows", None)]
+    panels += [(name, _sample(comparison.models[name], len(data), seed)) for name in names]
+    for ax, (title, rows) in zip(axes, panels, strict=True):
+        clouds = [(data, _DATA_COLOR)] + ([] if rows is None else [(rows, _SAMPLE_COLOR)])
+        for points, color in clouds:
+            _draw_cloud(ax, project(points) if where else points, color)
+        # A stray sample must not shrink the rest: the box is the one of the data and a margin.
+        _frame(ax, project(data) if where else data)
+        _bare(ax, title)
+
+
+def _draw_cloud(ax, points, color):
+    """Draw points in as many dimensions as they have, one to three."""
+    if points.shape[1] == 1:
+        ax.hist(points[:, 0], bins=40, density=True, histtype="step", color=color)
+    elif points.shape[1] == 2:
+        ax.scatter(*points.T, s=4, color=color, linewidths=0)
+    else:
+        ax.scatter(*points.T, s=2, color=color, linewidths=0, depthshade=False)
+        ax.view_init(elev=10, azim=-75)
+        ax.set_axis_off()
+
+
+def _frame(ax, data):
+    """Limit axes to the range of the data and a margin."""
+    low, high = data.min(axis=0), data.max(axis=0)
+    margin = 0.12 * (high - low)
+    setters = [ax.set_xlim, ax.set_ylim, getattr(ax, "set_zlim", None)]
+    if data.shape[1] == 3:
+        ax.set_box_aspect(high - low, zoom=1.25)
+    for setter, start, stop in zip(setters, low - margin, high + margin, strict=False):
+        setter(start, stop)

@@ -41,7 +41,7 @@ def _mixture(shape, seed):
         GaussianMixture(reg_covar=1e-4, random_state=seed),
         {"n_components": [size for size in _MIXTURE_SIZES if size <= largest]},
         scoring=lambda mixture, X, y=None: -mixture.bic(X),
-        cv=[(slice(None), slice(None))],
+        cv=[(np.arange(shape[0]), np.arange(shape[0]))],
     )
 
 
@@ -261,18 +261,14 @@ def compare(
         if verbose:
             print(f"[{i + 1}/{len(chosen)}] {name} ... ", end="", flush=True)
         model = make_pipeline(StandardScaler(), clone(estimator))
-        start = time.perf_counter()
-        model.fit(X_train)
-        seconds = time.perf_counter() - start
+        seconds = _fit(name, model, X_train)
         models[name] = model
         results.append(_measure(name, model, X_train, X_test, y_train, y_test, seconds))
         if verbose:
             picked = getattr(model[-1], "best_params_", {})
             note = "".join(f", {key}={value}" for key, value in picked.items())
             print(f"{seconds:.1f} s{note}", flush=True)
-    return Comparison(
-        results, models, X_train, X_test, y_train, y_test, steps[kept], kept
-    )
+    return Comparison(results, models, X_train, X_test, y_train, y_test, steps[kept], kept)
 
 
 def _choose(estimators, n_components, shape, seed):
@@ -313,6 +309,17 @@ def _value_steps(X, value_step):
         elif len(values) < len(X) // 2:
             steps[j] = np.diff(values).min()
     return steps
+
+
+def _fit(name, model, X):
+    """Fit a pipeline, put its name before its warnings, and return the seconds."""
+    with warnings.catch_warnings(record=True) as caught:
+        start = time.perf_counter()
+        model.fit(X)
+        seconds = time.perf_counter() - start
+    for warning in caught:
+        warnings.warn(f"{name}: {warning.message}", warning.category, stacklevel=3)
+    return seconds
 
 
 def _measure(name, model, X_train, X_test, y_train, y_test, seconds):

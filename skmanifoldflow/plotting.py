@@ -122,9 +122,7 @@ class SpectrumDisplay:
         d = self.intrinsic_dimension
         style = {"marker": "o", "linestyle": "none", "color": "#0072B2"}
         (kept,) = ax.plot(index[:d], spectrum[:d], label="manifold", **style)
-        (rest,) = ax.plot(
-            index[d:], spectrum[d:], label="noise", markerfacecolor="none", **style
-        )
+        (rest,) = ax.plot(index[d:], spectrum[d:], label="noise", markerfacecolor="none", **style)
         self.lines_ = kept, rest
         self.floor_ = ax.axhline(
             self.noise_variance, linestyle="--", color="0.4", label="noise floor"

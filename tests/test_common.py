@@ -139,9 +139,7 @@ def test_a_row_does_not_depend_on_the_others(model, rows):
 def test_same_seed_same_model(model, rows):
     again = clone(model).fit(rows)
     np.testing.assert_array_equal(again.score_samples(rows), model.score_samples(rows))
-    np.testing.assert_array_equal(
-        again.sample(5, random_state=1), model.sample(5, random_state=1)
-    )
+    np.testing.assert_array_equal(again.sample(5, random_state=1), model.sample(5, random_state=1))
     other = clone(model).set_params(random_state=1).fit(rows)
     assert not np.array_equal(other.score_samples(rows), model.score_samples(rows))
 
@@ -180,9 +178,7 @@ def test_copies_compute_the_same(model, rows, copier):
     other = copier(model)
     for method in ("transform", "score_samples", "score_samples_manifold"):
         np.testing.assert_array_equal(getattr(other, method)(rows), getattr(model, method)(rows))
-    np.testing.assert_array_equal(
-        other.sample(4, random_state=0), model.sample(4, random_state=0)
-    )
+    np.testing.assert_array_equal(other.sample(4, random_state=0), model.sample(4, random_state=0))
     assert joblib.hash(other) == joblib.hash(model)
 
 

@@ -80,9 +80,7 @@ def test_start_is_the_linear_gaussian_ancestor(n_components):
         pca = PCA(n_components).fit(Y)
         covariance = pca.get_covariance() * (len(Y) - 1) / len(Y)
         expected = multivariate_normal(np.zeros(3), covariance).logpdf(Y)
-    np.testing.assert_allclose(
-        model.score_samples(X), expected - np.log(scale).sum(), atol=2e-3
-    )
+    np.testing.assert_allclose(model.score_samples(X), expected - np.log(scale).sum(), atol=2e-3)
 
 
 def test_one_column_is_a_normal_law():
@@ -251,9 +249,7 @@ def test_eigenvalues_are_variances_in_data_units():
     assert model.intrinsic_dimension_ == 2
     ratio = model.prior_eigenvalues_[:2] / PCA(2).fit(X).explained_variance_
     assert np.all((ratio > 0.6) & (ratio < 1.6))
-    np.testing.assert_allclose(
-        model.transform(X).var(0), model.prior_eigenvalues_[:2], rtol=0.05
-    )
+    np.testing.assert_allclose(model.transform(X).var(0), model.prior_eigenvalues_[:2], rtol=0.05)
 
 
 def test_local_dimension_of_a_plane():

@@ -19,6 +19,7 @@ from sklearn.linear_model import LinearRegression
 
 from skmanifoldflow import ManifoldPriorFlow
 from skmanifoldflow.datasets import SCurve
+from skmanifoldflow.plotting import SpectrumDisplay
 
 NOISE = 0.05
 curve = SCurve(noise=NOISE)
@@ -59,21 +60,10 @@ print(f"R^2 of the true coordinates: {r2:.3f}")
 # %%
 # Spectrum and noise floor
 # ------------------------
-# The eigenvalues of the learned prior are variances along the directions of the latent space, in
-# standardised units. Those of the sheet stand high. The last is its thickness: the noise of the
-# data, whose standard deviation in standardised units depends on the column, and the inflation by
-# ``noise_floor``, below which no eigenvalue is meaningful.
-floor = flow.noise_floor**2
-noise = (NOISE / X.std(axis=0)) ** 2 + floor
-index = np.arange(1, len(flow.prior_eigenvalues_) + 1)
-
-fig, ax = plt.subplots(figsize=(5, 3.4), layout="constrained")
-ax.semilogy(index, flow.prior_eigenvalues_, "o-")
-ax.axhspan(noise.min(), noise.max(), alpha=0.2, label="noise of the data and floor")
-ax.axhline(floor, ls="--", c="grey", label=r"noise_floor$^2$")
-ax.axvline(flow.intrinsic_dimension_ + 0.5, ls=":", c="k", label="dimension read")
-ax.set(xlabel="component", ylabel="eigenvalue of the prior", xticks=index)
-ax.legend()
+# The eigenvalues of the local covariance of the model, in standardised units. Those of the sheet
+# stand high. The last is its thickness: the noise of the data and the inflation by ``noise_floor``,
+# below which no eigenvalue is meaningful. The widest gap is the dimension.
+SpectrumDisplay.from_estimator(flow)
 plt.show()
 
 # %%

@@ -53,7 +53,8 @@ def volume_preserving_flow(
     for i in range(n_layers):
         n_transformed = n_features // 2 if i % 2 else n_features - n_features // 2
         layers.append(_mixing(n_features, generator))
-        if flow == "additive":
+        # One log-scale minus its mean is zero, so the affine layer is additive there.
+        if flow == "additive" or n_transformed == 1:
             coupling: Bijection = AdditiveCoupling(
                 n_features, n_transformed, hidden_layer_sizes, generator=generator
             )

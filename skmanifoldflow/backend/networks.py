@@ -55,9 +55,10 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers[:-1]:
+        *hidden, last = self.layers
+        for layer in hidden:
             x = layer(x)
             # As a product SiLU trains twice as fast on a CPU as torch's silu, whose backward
             # computes a second exponential.
             x = x * torch.sigmoid(x)
-        return self.layers[-1](x)
+        return last(x)

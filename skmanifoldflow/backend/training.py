@@ -63,20 +63,48 @@ class TrainingReport:
     last_improvement: float = 0.0
 
 
-def _flatten(parameters: list[nn.Parameter]) -> nn.Parameter:
-    """Return one parameter whose storage, and whose gradient's, all `parameters` share.
+class Adam:
+    """Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019) on one flat vector.
 
-    Optimiser and clipping then cost one call instead of one for each tensor.
+    The parameters become views of one vector and their gradients of another, so that a step and the
+    clipping cost a handful of calls instead of a handful for each tensor. `torch.optim` computes
+    the same, but takes more than a second of a process to import what its first step needs.
+
+    Parameters
+    ----------
+    parameters : list of Parameter
+        What is trained; their storage changes.
+    weight_decay : float
+        Share of the parameters that is taken off in each step, times the learning rate.
     """
-    flat = nn.Parameter(torch.cat([p.detach().flatten() for p in parameters]))
-    flat.grad = torch.zeros_like(flat)
-    start = 0
-    for p in parameters:
-        stop = start + p.numel()
-        p.data = flat.data[start:stop].view_as(p)
-        p.grad = flat.grad[start:stop].view_as(p)
-        start = stop
-    return flat
+
+    betas = (0.9, 0.999)
+    eps = 1e-8
+
+    def __init__(self, parameters: list[nn.Parameter], weight_decay: float) -> None:
+        self.weight_decay = weight_decay
+        self.values = torch.cat([p.detach().flatten() for p in parameters])
+        self.gradient = torch.zeros_like(self.values)
+        start = 0
+        for p in parameters:
+            stop = start + p.numel()
+            p.data = self.values[start:stop].view_as(p)
+            p.grad = self.gradient[start:stop].view_as(p)
+            start = stop
+        self.mean = torch.zeros_like(self.values)
+        self.square = torch.zeros_like(self.values)
+        self.n_steps = 0
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """Move the parameters along their gradient, which is left as it is."""
+        beta1, beta2 = self.betas
+        self.n_steps += 1
+        self.mean.lerp_(self.gradient, 1 - beta1)
+        self.square.mul_(beta2).addcmul_(self.gradient, self.gradient, value=1 - beta2)
+        scale = (self.square / (1 - beta2**self.n_steps)).sqrt_().add_(self.eps)
+        self.values.mul_(1 - learning_rate * self.weight_decay)
+        self.values.addcdiv_(self.mean, scale, value=-learning_rate / (1 - beta1**self.n_steps))
 
 
 def _one_cycle(progress: float) -> float:
@@ -87,7 +115,7 @@ def _one_cycle(progress: float) -> float:
 
 
 class _Optimizer:
-    """Adam on one flat vector for the decayed and one for the undecayed parameters."""
+    """Adam for the decayed and for the undecayed parameters, with one clipping for both."""
 
     def __init__(self, objective: Objective, settings: TrainingSettings) -> None:
         undecayed = objective.undecayed_parameters()
@@ -95,30 +123,21 @@ class _Optimizer:
         trained = [p for p in objective.parameters() if p.requires_grad]
         decayed = [p for p in trained if id(p) not in ids]
         groups = [(decayed, settings.weight_decay), (undecayed, 0.0)]
-        self.flat = [_flatten(group) for group, _ in groups if group]
-        decays = [decay for group, decay in groups if group]
+        self.groups = [Adam(parameters, decay) for parameters, decay in groups if parameters]
         self.learning_rate = settings.learning_rate
-        self.adam = torch.optim.AdamW(
-            [
-                {"params": [flat], "weight_decay": decay}
-                for flat, decay in zip(self.flat, decays, strict=True)
-            ],
-            lr=settings.learning_rate,
-            fused=True,
-        )
 
     def is_finite(self) -> bool:
-        return all(bool(torch.isfinite(flat).all()) for flat in self.flat)
+        return all(bool(torch.isfinite(group.values).all()) for group in self.groups)
 
     def step(self, loss: Tensor, progress: float) -> None:
-        for flat in self.flat:
-            assert flat.grad is not None
-            flat.grad.zero_()
+        for group in self.groups:
+            group.gradient.zero_()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.flat, _CLIP_NORM)
-        for group in self.adam.param_groups:
-            group["lr"] = self.learning_rate * _one_cycle(progress)
-        self.adam.step()
+        norm = torch.stack([group.gradient.norm() for group in self.groups]).norm()
+        shrink = (_CLIP_NORM / (norm + 1e-6)).clamp(max=1.0)
+        for group in self.groups:
+            group.gradient.mul_(shrink)
+            group.step(self.learning_rate * _one_cycle(progress))
 
 
 def _snapshot(objective: Objective) -> dict[str, Tensor]:
@@ -141,7 +160,7 @@ class _Run:
         self.settings = settings
         self.generator = generator
         self.optimizer = _Optimizer(objective, settings)
-        self.step = 0
+        self.step = self.epoch_start = 0
         self.n_steps = min(
             settings.max_iter * -(-n_rows // settings.batch_size), settings.max_steps
         )
@@ -149,6 +168,7 @@ class _Run:
 
     def epoch(self, rows: Tensor) -> float:
         """Take the gradient steps of one epoch and return their mean loss."""
+        self.epoch_start = self.step
         batch_size = self.settings.batch_size
         order = torch.randperm(len(rows), generator=self.generator).to(rows.device)
         shuffled = rows[order]
@@ -192,6 +212,7 @@ class _Run:
                 "learning_rate_init or a larger noise_floor."
             )
         self.objective.load_state_dict(good)
+        self.step = self.epoch_start
         self.optimizer = _Optimizer(self.objective, self.settings)
         self.optimizer.learning_rate = learning_rate / 2
 
@@ -264,10 +285,9 @@ def train(
                 report.best_score, best, best_scores = score, good, scores
         if log is not None:
             log(f"Epoch {report.n_iter}, loss {mean_loss:.4f}, score {score:.4f}")
-        if reference is None:
-            reference = score
-        report.last_improvement = score - reference
-        if report.last_improvement > settings.tol:
+        # The first loss has none before it to be compared with.
+        report.last_improvement = 0.0 if reference is None else score - reference
+        if reference is None or report.last_improvement > settings.tol:
             reference, n_stalled = score, 0
         elif run.step >= settings.min_progress * run.n_steps:
             n_stalled += 1

@@ -43,6 +43,18 @@ def test_directional_derivatives(n_directions):
         torch.testing.assert_close(derivatives, expected)
 
 
+def test_jacobian_needs_no_gradients_and_keeps_none():
+    weight = torch.ones(5, dtype=torch.float64, requires_grad=True)
+    points = draw(6, 3).requires_grad_()
+    expected = jacobian_columns(curved, points.detach(), all_directions(3))
+    with torch.no_grad():
+        results = jacobian_columns(lambda x: curved(x) * weight, points, all_directions(3))
+    for result, value in zip(results, expected, strict=True):
+        assert not result.requires_grad
+        torch.testing.assert_close(result, value)
+    assert weight.grad is None and points.grad is None
+
+
 def test_transposed_outputs_are_read_row_by_row():
     matrix = draw(5, 3, seed=1)
     _, columns = jacobian_columns(lambda x: (matrix @ x.T).T, draw(4, 3), all_directions(3))

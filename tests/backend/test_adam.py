@@ -1,0 +1,42 @@
+"""The optimiser against torch's own."""
+
+import torch
+
+from skmanifoldflow.backend.training import Adam
+
+
+def test_adam_takes_the_steps_of_torch():
+    generator = torch.Generator().manual_seed(0)
+
+    def make():
+        torch_generator = torch.Generator().manual_seed(1)
+        return [
+            torch.nn.Parameter(torch.randn(shape, generator=torch_generator, dtype=torch.float64))
+            for shape in ((3, 4), (5,), ())
+        ]
+
+    ours, theirs = make(), make()
+    adam = Adam(ours, weight_decay=0.3)
+    reference = torch.optim.AdamW(theirs, lr=1.0, weight_decay=0.3)
+    for step in range(20):
+        learning_rate = 0.1 / (1 + step)
+        target = torch.randn((), generator=generator, dtype=torch.float64)
+        for parameters in (ours, theirs):
+            loss = sum(((p - target) ** 4).sum() for p in parameters)
+            for p in parameters:
+                p.grad.zero_() if p.grad is not None else None
+            loss.backward()
+        adam.step(learning_rate)
+        reference.param_groups[0]["lr"] = learning_rate
+        reference.step()
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12)
+
+
+def test_parameters_are_views_of_one_vector():
+    parameters = [torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.zeros(3))]
+    adam = Adam(parameters, weight_decay=0.0)
+    adam.values.fill_(5.0)
+    assert all(bool((p == 5).all()) for p in parameters)
+    (2 * parameters[1].sum()).backward()
+    torch.testing.assert_close(adam.gradient, torch.tensor([0.0] * 4 + [2.0] * 3))

@@ -1,0 +1,377 @@
+"""The spread likelihood against scipy, closed forms and Monte Carlo."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from scipy.spatial.distance import pdist
+
+from skmanifoldflow.backend.architectures import volume_preserving_flow
+from skmanifoldflow.backend.bijections import AffineCoupling, Chain, Orthogonal
+from skmanifoldflow.backend.device import make_generator
+from skmanifoldflow.backend.flow import ManifoldFlow
+from skmanifoldflow.backend.latents import LearnedCovariance
+from skmanifoldflow.backend.objectives import Geodesics, SpreadLikelihood
+
+D = 3
+FLOOR = 0.05
+
+
+def draw(n_rows=60, n_features=D, seed=0):
+    """Return correlated rows with a mean."""
+    rng = np.random.default_rng(seed)
+    mixing = rng.normal(size=(n_features, n_features))
+    return torch.tensor(
+        rng.normal(size=(n_rows, n_features)) @ mixing + rng.normal(size=n_features)
+    )
+
+
+def build(bijection=None, n_features=D, n_free=None, dtype=torch.float64, **kwargs):
+    """Return an objective, by default around the identity."""
+    flow = ManifoldFlow(
+        Chain([]) if bijection is None else bijection, LearnedCovariance(n_features, n_free)
+    )
+    settings = {
+        "spread": "data",
+        "prior_update": "closed_form",
+        "entropy": "ignore",
+        "isometry": 0.0,
+        "noise_start": 0.3,
+        "noise_floor": FLOOR,
+        "geodesics": None,
+        "generator": make_generator(1),
+    }
+    objective = SpreadLikelihood(flow, **{**settings, **kwargs})
+    flow.place(torch.device("cpu"), dtype)
+    return objective
+
+
+def curved(n_features=D):
+    """Return a volume-preserving flow with random weights."""
+    generator = make_generator(2)
+    flow = volume_preserving_flow("affine", n_features, 4, (8,), generator=generator)
+    with torch.no_grad():
+        for p in flow.parameters():
+            p.copy_(0.4 * torch.randn(p.shape, generator=generator))
+    return flow.double()
+
+
+def stretching(log_scale, n_features=D):
+    """Return the map x -> exp(log_scale) x."""
+    layer = AffineCoupling(n_features, n_features, (), generator=make_generator(0))
+    with torch.no_grad():
+        layer.conditioner.layers[-1].bias[n_features:] = 2 * math.atanh(log_scale / 2)
+    return Chain([layer]).double()
+
+
+def inflated(objective, rows, progress):
+    """Return the rows with the noise that the next call of `loss` adds to them."""
+    generator = torch.Generator()
+    generator.set_state(objective.generator.get_state())
+    noise = torch.randn(rows.shape, dtype=rows.dtype, generator=generator)
+    return rows + objective.noise(progress) * noise
+
+
+def covariance_of(rows):
+    return np.cov(rows.detach().numpy().T, ddof=0).reshape(rows.shape[1], rows.shape[1])
+
+
+def cross_entropy(rows, mean, covariance):
+    return -stats.multivariate_normal(mean, covariance).logpdf(rows).mean()
+
+
+# Noise
+
+
+def test_noise_falls_geometrically_to_its_floor():
+    objective = build(noise_start=0.8, noise_floor=0.05)
+    end = objective.annealing
+    assert objective.noise(0.0) == pytest.approx(0.8)
+    assert objective.noise(end / 2) == pytest.approx(math.sqrt(0.8 * 0.05))
+    assert objective.noise(end) == objective.noise((end + 1) / 2) == objective.noise(1.0) == 0.05
+    values = [objective.noise(progress) for progress in np.linspace(0, end, 20)]
+    np.testing.assert_allclose(np.diff(np.log(values)), np.log(0.05 / 0.8) / 19)
+
+
+def test_noise_that_starts_below_its_floor_stays_at_it():
+    objective = build(noise_start=0.01, noise_floor=0.1)
+    assert {objective.noise(progress) for progress in (0.0, 0.3, 1.0)} == {0.1}
+
+
+# The closed-form prior
+
+
+@pytest.mark.parametrize("n_features", [1, 2, 5])
+@pytest.mark.parametrize("progress", [0.0, 0.4, 1.0])
+def test_loss_is_the_cross_entropy_with_the_moments_of_the_batch(n_features, progress):
+    objective, rows = build(n_features=n_features), draw(n_features=n_features)
+    x = inflated(objective, rows, progress)
+    expected = cross_entropy(x, x.mean(0), covariance_of(x))
+    assert objective.loss(rows, progress).item() == pytest.approx(expected)
+
+
+def test_loss_sees_the_rows_through_the_flow():
+    objective, rows = build(curved()), draw()
+    z, _ = objective.flow.bijection.forward_and_log_det(inflated(objective, rows, 0.4))
+    z = z.detach()
+    expected = cross_entropy(z, z.mean(0), covariance_of(z))
+    assert objective.loss(rows, 0.4).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("spread", ["data", "latent"])
+@pytest.mark.parametrize("n_free", [None, 1, 2])
+def test_gradient_is_that_of_half_the_log_determinant(spread, n_free):
+    objective, rows = build(curved(), n_free=n_free, spread=spread), draw()
+    assert len(rows) >= objective.rows_per_feature * D
+    parameters = list(objective.flow.bijection.parameters())
+    # A second call has a running covariance, which many rows overrule.
+    for progress in (0.2, 0.5):
+        x = inflated(objective, rows, progress) if spread == "data" else rows
+        z, _ = objective.flow.bijection.forward_and_log_det(x)
+        covariance = torch.cov(z.T, correction=0)
+        if spread == "latent":
+            covariance = covariance + objective.noise(progress) ** 2 * torch.eye(D).double()
+        eigenvalues = torch.linalg.eigvalsh(covariance)
+        n_rest = D - (n_free or D)
+        log_det = eigenvalues[n_rest:].log().sum()
+        if n_rest:
+            log_det = log_det + n_rest * eigenvalues[:n_rest].mean().log()
+        expected = torch.autograd.grad(0.5 * log_det, parameters)
+        actual = torch.autograd.grad(objective.loss(rows, progress), parameters)
+        for a, e in zip(actual, expected, strict=True):
+            torch.testing.assert_close(a, e, rtol=1e-7, atol=1e-10)
+
+
+def test_float32_loss_and_gradient_follow_float64():
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        objective = build(curved(), dtype=dtype, spread="latent")
+        loss = objective.loss(draw().to(dtype), 0.5)
+        assert loss.dtype == dtype
+        gradients = torch.autograd.grad(loss, list(objective.flow.bijection.parameters()))
+        results.append(torch.cat([loss[None], *(g.flatten() for g in gradients)]).double())
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+def test_few_rows_share_their_covariance_with_the_batches_before():
+    objective = build(spread="latent", noise_start=FLOOR)
+    first, second = draw(100), draw(3, seed=1)
+    objective.loss(first, 0.0)
+    loss = objective.loss(second, 0.0)
+    noise = FLOOR**2 * np.eye(D)
+    share = 3 / (objective.rows_per_feature * D)
+    own = covariance_of(second) + noise
+    pooled = (1 - share) * (covariance_of(first) + noise) + share * own
+    precision = np.linalg.inv(pooled)
+    expected = 0.5 * (
+        np.linalg.slogdet(pooled)[1] + np.sum(precision * own) + D * math.log(2 * math.pi)
+    )
+    assert loss.item() == pytest.approx(expected)
+
+
+def test_fewer_rows_than_columns_have_a_finite_loss():
+    objective = build(curved(20), n_features=20)
+    loss = objective.loss(draw(5, 20), 1.0)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(p.grad).all() for p in objective.parameters())
+
+
+def test_latent_spread_is_the_expectation_over_the_noise():
+    objective, rows = build(spread="latent", noise_start=0.5), draw()
+    s = 0.5
+    covariance = covariance_of(rows) + s**2 * np.eye(D)
+    rng = np.random.default_rng(0)
+    draws = np.array(
+        [
+            cross_entropy(rows.numpy() + s * rng.normal(size=rows.shape), rows.mean(0), covariance)
+            for _ in range(300)
+        ]
+    )
+    error = draws.std() / math.sqrt(len(draws))
+    assert abs(objective.loss(rows, 0.0).item() - draws.mean()) < 4 * error < 0.03
+
+
+# The trained prior
+
+
+@pytest.mark.parametrize("n_free", [None, 2])
+def test_trained_prior_starts_at_the_moments(n_free):
+    objective, rows = build(prior_update="gradient", n_free=n_free, spread="latent"), draw()
+    objective.start_prior(rows)
+    assert torch.equal(objective.a, objective.a.tril())
+    a = objective.a.detach().numpy()
+    np.testing.assert_allclose(a @ a.T, covariance_of(rows), atol=1e-12)
+    np.testing.assert_allclose(objective.m.detach(), rows.mean(0))
+    assert objective.undecayed_parameters() == [objective.a, objective.m]
+    assert {id(p) for p in objective.parameters()} >= {id(objective.a), id(objective.m)}
+
+
+def random_prior(objective):
+    """Replace A and m; return them as numpy arrays, A with its upper triangle at zero."""
+    objective.start_prior(draw())
+    generator = make_generator(3)
+    with torch.no_grad():
+        for p in (objective.a, objective.m):
+            p.copy_(torch.randn(p.shape, dtype=p.dtype, generator=generator))
+    return np.tril(objective.a.detach().numpy()), objective.m.detach().numpy()
+
+
+@pytest.mark.parametrize("n_free", [None, 2])
+@pytest.mark.parametrize("progress", [0.0, 1.0])
+def test_trained_prior_is_scored_as_by_scipy(n_free, progress):
+    objective, rows = build(prior_update="gradient", n_free=n_free), draw()
+    a, m = random_prior(objective)
+    s = objective.noise(progress)
+    expected = cross_entropy(inflated(objective, rows, progress), m, a @ a.T + s**2 * np.eye(D))
+    assert objective.loss(rows, progress).item() == pytest.approx(expected)
+
+
+def test_trained_prior_with_latent_spread_is_the_expectation_over_the_noise():
+    objective, rows = build(prior_update="gradient", n_free=2, spread="latent"), draw()
+    a, m = random_prior(objective)
+    s = objective.noise(0.0)
+    covariance = a @ a.T + s**2 * np.eye(D)
+    # E (x + s eps)' P (x + s eps) exceeds x' P x by s^2 tr P.
+    expected = cross_entropy(rows, m, covariance) + 0.5 * s**2 * np.trace(np.linalg.inv(covariance))
+    assert objective.loss(rows, 0.0).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n_free", [None, 2])
+def test_trained_prior_is_handed_to_the_law(n_free):
+    objective, rows = build(prior_update="gradient", n_free=n_free), draw()
+    a, m = random_prior(objective)
+    objective.refresh(rows)
+    eigenvalues, vectors = np.linalg.eigh(a @ a.T + FLOOR**2 * np.eye(D))
+    n_rest = D - (n_free or D)
+    eigenvalues[:n_rest] = eigenvalues[: n_rest or 1].mean()
+    law = stats.multivariate_normal(m, vectors * eigenvalues @ vectors.T)
+    np.testing.assert_allclose(objective.flow.log_prob(rows).detach(), law.logpdf(rows))
+
+
+def test_trained_prior_has_a_gradient():
+    objective, rows = build(prior_update="gradient", spread="latent"), draw()
+    objective.start_prior(rows)
+    objective.loss(rows, 1.0).backward()
+    # The moments of the rows are the optimum.
+    torch.testing.assert_close(objective.m.grad, torch.zeros(D, dtype=torch.float64))
+    torch.testing.assert_close(objective.a.grad, torch.zeros(D, D, dtype=torch.float64))
+    random_prior(objective)
+    objective.m.grad = objective.a.grad = None
+    objective.loss(rows, 1.0).backward()
+    assert (objective.m.grad != 0).all() and (objective.a.grad.tril() != 0).any()
+    assert (objective.a.grad.triu(1) == 0).all()
+
+
+# Entropy
+
+
+@pytest.mark.parametrize("n_rows", [10, 60])
+def test_taylor_entropy_is_that_of_the_kernel_mixture(n_rows):
+    rows = draw(n_rows)
+    plain, taylor = (build(spread="latent", entropy=entropy) for entropy in ("ignore", "taylor"))
+    s = taylor.noise(0.0)
+    mixture = [np.prod(stats.norm.pdf(row, rows, s), axis=1).mean() for row in rows.numpy()]
+    difference = taylor.loss(rows, 0.0) - plain.loss(rows, 0.0)
+    assert difference.item() == pytest.approx(np.log(mixture).mean())
+
+
+# Isometry
+
+
+def departure(bijection, rows, progress=0.0, **kwargs):
+    """Return what the isometry term adds to the loss, per unit of its weight."""
+    plain = build(bijection, n_features=rows.shape[1])
+    penalised = build(bijection, n_features=rows.shape[1], isometry=2.0, **kwargs)
+    return (penalised.loss(rows, progress) - plain.loss(rows, progress)).item() / 2
+
+
+def euclidean(rows):
+    distances = torch.cdist(rows, rows)
+    return Geodesics(rows, distances, float(distances.square().mean()))
+
+
+def test_rotation_departs_from_nothing():
+    rotation = Chain([Orthogonal(D, generator=make_generator(5))]).double()
+    assert departure(rotation, draw()) == pytest.approx(0, abs=1e-12)
+    assert departure(rotation, draw(), geodesics=euclidean(draw(50))) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("log_scale", [0.3, -0.7])
+@pytest.mark.parametrize("n_rows", [1, 10, 100])
+def test_stretching_departs_by_its_squared_log(log_scale, n_rows):
+    rows = draw(n_rows)
+    expected = (2 * log_scale) ** 2
+    assert departure(stretching(log_scale), rows) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.2, 1.0])
+def test_geodesics_penalise_the_squared_error_of_distances(progress):
+    rows, log_scale = draw(20, seed=4), 0.3
+    geodesics = euclidean(rows)
+    first, last = SpreadLikelihood.geodesic_weights
+    weight = max(last, first * (1 - progress / SpreadLikelihood.unrolling))
+    stress = np.square((math.exp(log_scale) - 1) * pdist(rows.numpy())).mean()
+    expected = (2 * log_scale) ** 2 + weight * stress / geodesics.mean_square
+    actual = departure(stretching(log_scale), draw(), progress, geodesics=geodesics)
+    assert actual == pytest.approx(expected)
+
+
+def test_unconnected_rows_have_no_distance_error():
+    rows, log_scale = draw(20, seed=4), 0.3
+    geodesics = euclidean(rows)
+    geodesics.distances[:8, 8:] = geodesics.distances[8:, :8] = torch.inf
+    squares = np.concatenate([np.square(pdist(part)) for part in (rows[:8], rows[8:])])
+    stress = (math.exp(log_scale) - 1) ** 2 * squares.sum() / math.comb(20, 2)
+    expected = (2 * log_scale) ** 2 + (
+        SpreadLikelihood.geodesic_weights[0] * stress / geodesics.mean_square
+    )
+    actual = departure(stretching(log_scale), draw(), geodesics=geodesics)
+    assert actual == pytest.approx(expected)
+
+
+def test_all_terms_have_finite_gradients():
+    objective = build(curved(), isometry=0.5, geodesics=euclidean(draw(100, seed=1)))
+    objective.loss(draw(), 0.3).backward()
+    assert all(torch.isfinite(p.grad).all() for p in objective.parameters())
+
+
+# Non-finite rows and weights
+
+MODES = [
+    {"spread": "data"},
+    {"spread": "latent"},
+    {"spread": "latent", "entropy": "taylor"},
+    {"spread": "data", "prior_update": "gradient"},
+    {"spread": "latent", "prior_update": "gradient"},
+    {"spread": "data", "isometry": 0.1},
+    {"spread": "data", "n_free": 2},
+]
+every_mode = pytest.mark.parametrize("mode", MODES, ids=str)
+
+
+@every_mode
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_non_finite_rows_give_a_nan_loss_once(mode, value, dtype):
+    objective, rows = build(curved(), dtype=dtype, **mode), draw().to(dtype)
+    objective.start_prior(rows)
+    lost = rows.clone()
+    lost[3, 1] = value
+    loss = objective.loss(lost, 0.5)
+    loss.backward()
+    assert torch.isnan(loss)
+    assert torch.isfinite(objective.loss(rows, 0.5))
+
+
+@every_mode
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_nan_weights_give_a_nan_loss(mode, dtype):
+    objective, rows = build(curved(), dtype=dtype, **mode), draw().to(dtype)
+    objective.start_prior(rows)
+    with torch.no_grad():
+        for p in objective.parameters():
+            p.fill_(math.nan)
+    assert torch.isnan(objective.loss(rows, 0.5))

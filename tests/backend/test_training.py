@@ -1,0 +1,398 @@
+"""The training loop on objectives whose optimum is known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skmanifoldflow.backend.device import make_generator
+from skmanifoldflow.backend.objectives import Objective
+from skmanifoldflow.backend.training import TrainingSettings, _Optimizer, train
+
+
+def settings(**kwargs):
+    defaults = {
+        "max_iter": 10,
+        "max_steps": 10_000,
+        "batch_size": 1000,
+        "learning_rate": 0.1,
+        "weight_decay": 0.0,
+        "n_iter_no_change": 10_000,
+        "tol": 0.0,
+    }
+    return TrainingSettings(**{**defaults, **kwargs})
+
+
+def draw(n_rows=40, n_features=3, seed=0):
+    rows = torch.randn(n_rows, n_features, dtype=torch.float64, generator=make_generator(seed))
+    return rows + torch.arange(n_features)
+
+
+class Centre(Objective):
+    """Mean squared distance to a learned centre: the optimum is the mean of the rows.
+
+    Losses of the calls in `faults` are replaced by the value given there.
+    """
+
+    def __init__(self, n_features=3, faults=None):
+        super().__init__()
+        self.centre = nn.Parameter(torch.zeros(n_features, dtype=torch.float64))
+        self.register_buffer("spread", torch.zeros((), dtype=torch.float64))
+        self.faults = faults or {}
+        self.batches, self.progress, self.centres = [], [], []
+
+    def loss(self, batch, progress):
+        self.centres.append(self.centre.detach().clone())
+        self.batches.append(batch)
+        self.progress.append(progress)
+        value = 0.5 * (batch - self.centre).square().sum(1).mean()
+        return value * self.faults.get(len(self.batches), 1.0)
+
+    @torch.no_grad()
+    def refresh(self, rows):
+        self.spread = (rows - self.centre).square().mean()
+
+    @torch.no_grad()
+    def log_likelihood(self, rows):
+        return -0.5 * (rows - self.centre).square().sum(1)
+
+
+class Scripted(Centre):
+    """An objective whose validation scores are given, that of the start first."""
+
+    def __init__(self, scores, **kwargs):
+        super().__init__(**kwargs)
+        self.scores = iter(scores)
+        self.seen = []
+
+    def log_likelihood(self, rows):
+        self.seen.append((self.centre.detach().clone(), self.spread.clone()))
+        score = next(self.scores)
+        return torch.tensor(score) if isinstance(score, list) else torch.full((len(rows),), score)
+
+
+class Regression(Objective):
+    """Least squares of the last column on the others."""
+
+    def __init__(self, n_features):
+        super().__init__()
+        self.slope = nn.Parameter(torch.zeros(n_features - 1, 1, dtype=torch.float64))
+        self.constant = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+
+    def loss(self, batch, progress):
+        return (batch[:, -1:] - batch[:, :-1] @ self.slope - self.constant).square().mean()
+
+    def refresh(self, rows):
+        pass
+
+    def log_likelihood(self, rows):
+        raise AssertionError("There are no validation rows.")
+
+
+class HalfDecayed(Centre):
+    """The first two columns of the centre are decayed, the last one is not."""
+
+    def __init__(self):
+        super().__init__(2)
+        self.last = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+
+    def loss(self, batch, progress):
+        centre = torch.cat([self.centre, self.last])
+        return 0.5 * (batch - centre).square().sum(1).mean()
+
+    def refresh(self, rows):
+        pass
+
+    def undecayed_parameters(self):
+        return [self.last]
+
+
+def run(objective, rows=None, validation_rows=None, seed=0, log=None, **kwargs):
+    rows = draw() if rows is None else rows
+    generator = make_generator(seed)
+    return train(objective, lambda: rows, validation_rows, settings(**kwargs), generator, log)
+
+
+def one_cycle(progress):
+    """Return the factor of the learning rate: a linear rise to 1, then half a cosine to 0."""
+    return np.interp(progress, [0, 0.1], [0.1, 1]) * (
+        0.5 + 0.5 * math.cos(math.pi * max(0, (progress - 0.1) / 0.9))
+    )
+
+
+def test_reaches_the_mean():
+    rows, objective = draw(), Centre()
+    report = run(objective, rows, max_iter=300)
+    torch.testing.assert_close(objective.centre.detach(), rows.mean(0), atol=1e-3, rtol=0)
+    assert report.n_iter == len(report.loss_curve) == 300
+    optimum = 0.5 * rows.var(0, correction=0).sum().item()
+    assert report.loss_curve[-1] == pytest.approx(optimum, abs=1e-5)
+    assert report.validation_scores == []
+
+
+def test_reaches_least_squares():
+    rows, objective = draw(60, 4), Regression(4)
+    run(objective, rows, max_iter=400)
+    design = np.column_stack([rows[:, :-1], np.ones(60)])
+    expected, *_ = np.linalg.lstsq(design, rows[:, -1], rcond=None)
+    found = torch.cat([objective.slope[:, 0], objective.constant]).detach()
+    np.testing.assert_allclose(found, expected, atol=5e-3)
+
+
+def test_batches_reach_the_mean_too():
+    rows, objective = draw(400), Centre()
+    run(objective, rows, max_iter=40, batch_size=50)
+    torch.testing.assert_close(objective.centre.detach(), rows.mean(0), atol=0.01, rtol=0)
+
+
+def test_weight_decay_spares_what_asks_for_it():
+    rows, objective = draw() + 2, HalfDecayed()
+    run(objective, rows, max_iter=400, weight_decay=2.0)
+    assert (objective.centre < rows.mean(0)[:2] - 0.2).all()
+    assert objective.last.item() == pytest.approx(rows.mean(0)[2].item(), abs=1e-3)
+
+
+def test_learning_rate_follows_one_cycle():
+    # With a constant gradient each step of Adam is the learning rate.
+    objective = Centre(1)
+    run(objective, torch.full((5, 1), 1e6, dtype=torch.float64), max_iter=50, learning_rate=0.01)
+    steps = torch.stack([*objective.centres, objective.centre.detach()])[:, 0].diff()
+    expected = [0.01 * one_cycle(i / 50) for i in range(50)]
+    np.testing.assert_allclose(steps, expected, rtol=1e-4)
+
+
+def test_every_row_is_seen_once_per_epoch():
+    rows, objective = draw(12), Centre()
+    run(objective, rows, max_iter=5, batch_size=4)
+    epochs = [torch.cat(objective.batches[i : i + 3]) for i in range(0, 15, 3)]
+    for epoch in epochs:
+        assert sorted(epoch.tolist()) == sorted(rows.tolist())
+    orders = {tuple(epoch[:, 0].tolist()) for epoch in epochs}
+    assert len(orders) == 5
+
+
+@pytest.mark.parametrize(("n_rows", "sizes"), [(12, [8, 4]), (10, [8, 8]), (3, [3])])
+def test_few_left_over_rows_are_filled_up(n_rows, sizes):
+    rows, objective = draw(n_rows), Centre()
+    run(objective, rows, max_iter=1, batch_size=8)
+    assert [len(batch) for batch in objective.batches] == sizes
+    seen = torch.cat(objective.batches).tolist()
+    assert {tuple(row) for row in seen} == {tuple(row) for row in rows.tolist()}
+
+
+def test_rows_are_drawn_anew_for_every_epoch():
+    draws = iter([draw(6, seed=seed) for seed in range(10)])
+    used = []
+
+    def draw_rows():
+        used.append(next(draws))
+        return used[-1]
+
+    objective = Centre()
+    train(objective, draw_rows, None, settings(max_iter=4), make_generator(0))
+    for batch, rows in zip(objective.batches, used, strict=False):
+        assert sorted(batch.tolist()) == sorted(rows.tolist())
+
+
+def test_max_steps_ends_the_fit_whatever_max_iter_is():
+    objective = Centre()
+    report = run(objective, draw(12), max_iter=100, batch_size=4, max_steps=7)
+    assert len(objective.batches) == 7 and report.n_iter == 3
+    np.testing.assert_allclose(objective.progress, np.arange(7) / 7)
+
+
+def test_same_seed_same_result_and_no_global_random_numbers():
+    state = torch.get_rng_state()
+    first, again, other = Centre(), Centre(), Centre()
+    reports = [
+        run(objective, seed=seed, batch_size=8)
+        for objective, seed in [(first, 0), (again, 0), (other, 1)]
+    ]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first.centre, again.centre) and reports[0] == reports[1]
+    assert not torch.equal(first.centre, other.centre)
+
+
+def test_log_takes_a_line_per_epoch():
+    lines = []
+    report = run(Centre(), log=lines.append, max_iter=4)
+    assert len(lines) == 4
+    assert lines[3].startswith(f"Epoch 4, loss {report.loss_curve[3]:.4f}, score")
+
+
+# Best weights
+
+
+def test_best_weights_are_restored():
+    objective = Scripted([0.0, 1.0, 5.0, 2.0, 3.0])
+    report = run(objective, validation_rows=draw(4), max_iter=4)
+    centre, spread = objective.seen[2]
+    assert torch.equal(objective.centre, centre) and torch.equal(objective.spread, spread)
+    assert report.validation_scores == [1.0, 5.0, 2.0, 3.0]
+    assert report.best_score == 5.0
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [0.0, -1.0, -2.0],
+        # Better on average by .1, with a standard error of .4 over the four rows.
+        [0.0, [0.9, -0.7, 0.9, -0.7], -1.0],
+    ],
+)
+def test_start_is_kept_unless_surely_worse(scores):
+    objective = Scripted(scores)
+    report = run(objective, validation_rows=draw(4), max_iter=2)
+    assert (objective.centre == 0).all()
+    assert report.best_score == 0.0 and len(report.validation_scores) == 2
+
+
+def test_scores_are_those_of_the_validation_rows():
+    rows, validation_rows = draw(), draw(30, seed=1)
+    objective = Centre()
+    report = run(objective, rows, validation_rows, max_iter=300)
+    # From zero the path to the mean of the rows passes near that of the validation rows.
+    best = -0.5 * (validation_rows - objective.centre).square().sum(1).mean()
+    assert max(report.validation_scores) == report.best_score == pytest.approx(best.item())
+
+
+# Early stopping
+
+
+def test_stops_after_epochs_without_a_better_score():
+    objective = Scripted([0.0] * 100)
+    assert run(objective, validation_rows=draw(4), max_iter=50, n_iter_no_change=3).n_iter == 3
+
+
+def test_does_not_stop_early_before_min_progress():
+    kwargs = {"max_iter": 20, "n_iter_no_change": 3, "min_progress": 0.5}
+    report = run(Scripted([0.0] * 100), validation_rows=draw(4), **kwargs)
+    assert report.n_iter == 12
+
+
+def test_an_improvement_starts_the_count_again():
+    scores = [0.0, 0.0, 0.0, 1.0, 1.0, 1.0625, 1.0625]
+    objective = Scripted(scores)
+    kwargs = {"max_iter": 50, "n_iter_no_change": 3, "tol": 0.1}
+    report = run(objective, validation_rows=draw(4), **kwargs)
+    assert report.validation_scores == scores[1:]
+    assert report.last_improvement == 0.0625
+
+
+def test_training_loss_decides_without_validation_rows():
+    assert run(Centre(), max_iter=30, n_iter_no_change=1).n_iter == 30
+    constant = Centre(faults=dict.fromkeys(range(1, 100), 0.0))
+    assert run(constant, max_iter=30, n_iter_no_change=2).n_iter == 3
+
+
+# Non-finite losses
+
+
+@pytest.mark.parametrize("fault", [math.nan, math.inf])
+def test_rolls_back_with_half_the_learning_rate(fault):
+    objective = Centre(faults={10: fault, 20: fault})
+    report = run(objective, max_iter=30)
+    # Two epochs are taken again.
+    assert len(objective.batches) == 32 and report.n_iter == 30
+    assert np.isfinite(report.loss_curve).all() and torch.isfinite(objective.centre).all()
+    for call, learning_rate, progress in [(10, 0.05, 9 / 30), (20, 0.025, 18 / 30)]:
+        before, retried, after = objective.centres[call - 1 : call + 2]
+        assert torch.equal(before, retried)
+        assert objective.progress[call - 1] == objective.progress[call] == progress
+        # The first step of a new Adam is the learning rate, whatever the gradient.
+        expected = learning_rate * one_cycle(progress)
+        np.testing.assert_allclose((after - retried).abs(), expected, rtol=1e-5)
+
+
+def test_rolls_back_where_the_score_is_lost():
+    objective = Scripted([0.0, 1.0, math.nan, 2.0, 3.0])
+    report = run(objective, validation_rows=draw(4), max_iter=3)
+    assert report.validation_scores == [1.0, 2.0, 3.0]
+    assert torch.equal(objective.centres[1], objective.centres[2])
+
+
+def test_only_epoch_is_taken_again():
+    objective = Centre(faults={1: math.nan})
+    report = run(objective, max_iter=1)
+    assert report.n_iter == 1 and (objective.centre != 0).any()
+
+
+@pytest.mark.parametrize("max_iter", [1, 2, 10])
+def test_fourth_non_finite_loss_is_an_error(max_iter):
+    objective = Centre(faults=dict.fromkeys(range(1, 100), math.nan))
+    message = (
+        "non-finite 4 times, the last time after 1 steps at a learning rate of 0.0125. "
+        "Use a smaller learning_rate_init or a larger noise_floor"
+    )
+    with pytest.raises(FloatingPointError, match=message):
+        run(objective, max_iter=max_iter)
+    assert len(objective.batches) == 4
+
+
+def test_whole_epoch_is_taken_back():
+    # The second of three batches is lost, and with it the weights of the third.
+    objective = Centre(faults={5: math.nan})
+    report = run(objective, draw(12), max_iter=3, batch_size=4)
+    assert len(objective.batches) == 12 and report.n_iter == 3
+    assert torch.equal(objective.centres[3], objective.centres[6])
+
+
+def test_nothing_to_train_takes_the_closed_form_step_only():
+    rows = draw()
+    objective = Centre().requires_grad_(False)
+    report = run(objective, rows, max_iter=5)
+    assert report.n_iter == 1 and objective.batches == []
+    assert objective.spread == rows.square().mean()
+    assert report.loss_curve == [pytest.approx(0.5 * rows.square().sum(1).mean().item())]
+
+
+def test_frozen_parameters_stay():
+    objective = HalfDecayed()
+    objective.centre.requires_grad_(False)
+    run(objective, max_iter=5)
+    assert (objective.centre == 0).all() and objective.last != 0
+
+
+def assert_shared(optimizer, groups):
+    """Every parameter and gradient is a view of the flat one of its group."""
+    for group, parameters in zip(optimizer.groups, groups, strict=True):
+        assert torch.equal(group.values, torch.cat([p.detach().flatten() for p in parameters]))
+        gradients = [p.grad for p in parameters]
+        for whole, parts in [(group.values, parameters), (group.gradient, gradients)]:
+            storage = whole.untyped_storage().data_ptr()
+            assert all(part.untyped_storage().data_ptr() == storage for part in parts)
+
+
+def test_flat_parameters_stay_views():
+    class Layers(HalfDecayed):
+        def __init__(self):
+            super().__init__()
+            self.matrix = nn.Parameter(torch.arange(2.0, 8.0, dtype=torch.float64).view(2, 3).T)
+
+        def loss(self, batch, progress):
+            return super().loss(batch, progress) + (self.matrix - 1).square().sum()
+
+    objective = Layers()
+    groups = [[objective.centre, objective.matrix], [objective.last]]
+    start = {name: value.clone() for name, value in objective.state_dict().items()}
+    optimizer = _Optimizer(objective, settings())
+    assert_shared(optimizer, groups)
+    assert all(torch.equal(value, start[name]) for name, value in objective.state_dict().items())
+    for _ in range(3):
+        loss = objective.loss(draw(), 0.5)
+        expected = torch.autograd.grad(objective.loss(draw(), 0.5), objective.parameters())
+        optimizer.step(loss, 0.5)
+        assert_shared(optimizer, groups)
+        # Clipping scales all of them together.
+        ratios = [p.grad / e for p, e in zip(objective.parameters(), expected, strict=True)]
+        np.testing.assert_allclose(torch.cat([r.flatten() for r in ratios]), ratios[0][0])
+    objective.load_state_dict(start)
+    assert_shared(optimizer, groups)
+    optimizer.step(objective.loss(draw(), 0.5), 0.5)
+    assert not torch.equal(objective.matrix, start["matrix"])
+    assert optimizer.is_finite()
+    with torch.no_grad():
+        objective.matrix[0, 1] = math.nan
+    assert not optimizer.is_finite()
