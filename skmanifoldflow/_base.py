@@ -42,6 +42,11 @@ _MIN_VALIDATION_ROWS = 10
 _MAX_STEPS = 20_000
 
 
+def _tensor(rows):
+    """Return a float64 CPU copy of rows, which may be read-only or have negative strides."""
+    return torch.tensor(np.ascontiguousarray(rows), dtype=torch.float64)
+
+
 class _Rows(NamedTuple):
     """Standardised rows of a fit: a draw of the training rows, and the validation rows."""
 
@@ -155,7 +160,7 @@ class BaseManifoldFlow(
             dtype = torch.float64
 
         random_state = check_random_state(self.random_state)
-        raw = torch.tensor(X, dtype=torch.float64)
+        raw = _tensor(X)
         step = self._dequantization_step(raw)
         config = self._flow_config(n_features)
         previous = None
@@ -335,8 +340,7 @@ class BaseManifoldFlow(
         results = []
         with torch.no_grad():
             for chunk in chunks(len(rows), elements_per_row):
-                part = torch.tensor(rows[chunk], dtype=torch.float64)
-                result = function(flow, part)
+                result = function(flow, _tensor(rows[chunk]))
                 results.append(result.to(device="cpu", dtype=torch.float64).numpy())
         return np.concatenate(results).astype(dtype, copy=False)
 

@@ -33,10 +33,10 @@ class ManifoldPriorFlow(BaseManifoldFlow):
     """Volume-preserving flow with a learned, nearly degenerate normal prior.
 
     The rows x, standardised and inflated by a little noise, are mapped by a volume-preserving
-    bijection g to z, whose law is N(m, C). C is learned; its large eigenvalues span the manifold and
-    its small ones the noise around it, so the spectrum tells the dimension, the projection of z on
-    the leading eigenvectors embeds the rows, and N(m, C) gives a normalised density that stays
-    bounded on data that lie exactly on a manifold.
+    bijection g to z, whose law is N(m, C). C is learned: the eigenvectors of its large eigenvalues
+    span the manifold and the small ones are the noise around it. So the spectrum tells the
+    dimension, the projection of z on the leading eigenvectors embeds the rows, and N(m, C) gives a
+    normalised density that stays bounded on data that lie exactly on a manifold.
 
     Departure from isometry is penalised, which keeps the embedding faithful to distances along the
     data; both the penalty and the inflation of rows instead of latents are additions to the source.
@@ -60,7 +60,8 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         to z as in [1]_, under which the scale of z is not identified and collapses slowly.
     prior_update : {"closed_form", "gradient"}, default="closed_form"
         Whether m and C are the moments of z, the optimum for given g, or C = A A' + s^2 I with A
-        trained by gradient as in [1]_, which is slower to find the small eigenvalues.
+        trained by gradient as in [1]_, which is slower to find the small eigenvalues. In both cases
+        the eigenvalues of an int `n_components` are taken from C after each epoch.
     entropy : {"ignore", "taylor"}, default="ignore"
         Whether the entropy of the noisy z is dropped from the loss or estimated on each batch
         ([1]_, appendix B.4). Only with ``spread="latent"``: otherwise it is constant.
@@ -153,7 +154,8 @@ class ManifoldPriorFlow(BaseManifoldFlow):
     References
     ----------
     .. [1] Zhang, M., Sun, Y., Zhang, C., McDonagh, S. "Spread Flows for Manifold Modelling".
-       AISTATS 2023. First circulated as "On the latent space of flow-based models". arXiv:2109.14216.
+       AISTATS 2023. arXiv:2109.14216. First circulated as "On the latent space of flow-based
+       models".
 
     Examples
     --------

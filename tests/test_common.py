@@ -147,7 +147,7 @@ def test_same_seed_same_model(model, rows):
 def test_global_random_states_and_threads_are_left_alone(model, rows):
     def state():
         return (
-            np.random.get_state()[1].tobytes(),
+            np.random.get_state()[1].tobytes(),  # noqa: NPY002
             torch.get_rng_state().numpy().tobytes(),
             random.getstate(),
             torch.get_num_threads(),
@@ -160,6 +160,23 @@ def test_global_random_states_and_threads_are_left_alone(model, rows):
     fitted.transform(rows)
     pickle.loads(pickle.dumps(fitted))
     assert state() == before
+
+
+def test_memory_layout_does_not_matter(model, rows):
+    """Read-only, reversed, strided and big-endian rows."""
+    frozen = rows.copy()
+    frozen.setflags(write=False)
+    expected = model.score_samples(rows)
+    for X, undo in (
+        (frozen, slice(None)),
+        (rows[::-1], slice(None, None, -1)),
+        (np.asfortranarray(rows), slice(None)),
+        (np.repeat(rows, 2, axis=1)[:, ::2], slice(None)),
+        (rows.astype(">f8"), slice(None)),
+    ):
+        np.testing.assert_allclose(model.score_samples(X)[undo], expected, rtol=1e-12)
+    again = clone(model).fit(rows[:, ::-1][:, ::-1])
+    np.testing.assert_array_equal(again.score_samples(rows), expected)
 
 
 def test_fit_transform_equals_fit_then_transform(model, rows):

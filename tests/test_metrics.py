@@ -1,0 +1,122 @@
+"""Figures of merit against their definitions and closed forms."""
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+from scipy.stats import norm, ortho_group
+
+from skmanifoldflow.metrics import bits_per_dim, continuity
+
+
+def continuity_by_definition(X, X_embedded, k):
+    """Sum of Venna & Kaski (2001), row by row."""
+    n = len(X)
+    distance, distance_embedded = cdist(X, X), cdist(X_embedded, X_embedded)
+    total = 0
+    for i in range(n):
+        others = [j for j in range(n) if j != i]
+        neighbors = sorted(others, key=lambda j: distance[i, j])[:k]
+        ranks = {
+            j: rank + 1 for rank, j in enumerate(sorted(others, key=distance_embedded[i].item))
+        }
+        total += sum(ranks[j] - k for j in neighbors if ranks[j] > k)
+    return 1 - 2 / (n * k * (2 * n - 3 * k - 1)) * total
+
+
+@pytest.mark.parametrize("n_neighbors", [1, 5, 14])
+def test_continuity_is_its_definition(n_neighbors):
+    rng = np.random.RandomState(0)
+    X = rng.standard_normal((30, 4))
+    expected = continuity_by_definition(X, X[:, :1], n_neighbors)
+    assert expected < 0.95
+    assert continuity(X, X[:, :1], n_neighbors=n_neighbors) == pytest.approx(expected, abs=1e-12)
+
+
+def test_continuity_of_an_isometry_is_one():
+    X = np.random.RandomState(0).standard_normal((60, 3))
+    assert continuity(X, 3 * X @ ortho_group.rvs(3, random_state=0) + 1) == 1
+
+
+def test_continuity_sees_tears_and_not_folds():
+    t = np.linspace(0, 1, 200)[:, None]
+    torn = np.where(t < 0.5, t, t + 100 + 7 * np.sin(40 * t))
+    circle = np.column_stack([np.cos(2 * np.pi * t), np.sin(2 * np.pi * t)])
+    # Closing a line to a circle keeps all neighbours and adds false ones, opening it loses some.
+    assert continuity(t, circle) > 0.999
+    assert continuity(circle, t) < 0.99
+    assert continuity(t, torn) < 0.99
+
+
+def test_continuity_refuses_too_many_neighbors():
+    X = np.zeros((10, 2))
+    with pytest.raises(ValueError, match="n_neighbors"):
+        continuity(X, X, n_neighbors=5)
+
+
+class Density:
+    """A model with a given log-density."""
+
+    def __init__(self, function):
+        self.score_samples = function
+
+
+@pytest.mark.parametrize("n_levels", [2, 16, 256])
+def test_bits_of_the_uniform_law(n_levels):
+    X = np.random.RandomState(0).randint(n_levels, size=(20, 3))
+    uniform = Density(lambda rows: np.full(len(rows), -3 * np.log(n_levels)))
+    bits = bits_per_dim(uniform, X, n_levels=n_levels, n_draws=2, random_state=0)
+    assert bits == pytest.approx(np.log2(n_levels))
+
+
+def test_bits_of_a_law_constant_on_cells_are_its_cross_entropy():
+    probabilities = np.array([0.5, 0.25, 0.125, 0.125])
+    table = Density(lambda rows: np.log(probabilities)[rows.astype(int)].sum(axis=1))
+    X = np.array([[0, 0], [1, 3], [2, 1]])
+    # -log2 p is 1, 2, 3, 3.
+    assert bits_per_dim(table, X, n_levels=4, random_state=0) == pytest.approx(
+        (1 + 1 + 2 + 3 + 3 + 2) / 6
+    )
+
+
+def test_bits_of_a_normal_law_and_the_jensen_bound():
+    mean, deviation = 4.3, 1.7
+    law = norm(mean, deviation)
+    normal = Density(lambda rows: law.logpdf(rows).sum(axis=1))
+    X = np.random.RandomState(0).randint(9, size=(50, 2))
+    # Mean over u of (x + u - mean)^2 is (x + 1/2 - mean)^2 + 1/12.
+    nats = 0.5 * np.log(2 * np.pi * deviation**2) + ((X + 0.5 - mean) ** 2 + 1 / 12) / (
+        2 * deviation**2
+    )
+    bits = bits_per_dim(normal, X, n_levels=9, n_draws=4000, random_state=1)
+    assert bits == pytest.approx(nats.mean() / np.log(2), abs=2e-3)
+    exact = -np.log2(law.cdf(X + 1) - law.cdf(X)).mean()
+    assert exact < bits < exact + 0.1
+
+
+def test_bits_depend_on_the_seed_alone():
+    X = np.arange(12).reshape(6, 2)
+    normal = Density(lambda rows: norm(5, 4).logpdf(rows).sum(axis=1))
+    first, again, other = (bits_per_dim(normal, X, random_state=seed) for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_bits_are_infinite_outside_the_support():
+    empty = Density(lambda rows: np.where(rows[:, 0] < 1, -np.inf, 0.0))
+    assert bits_per_dim(empty, [[0, 0], [1, 1]]) == np.inf
+
+
+@pytest.mark.parametrize(
+    ("X", "options", "message"),
+    [
+        ([[0.5]], {}, "integers from 0 to 255"),
+        ([[-1]], {}, "integers from 0 to 255"),
+        ([[4]], {"n_levels": 4}, "integers from 0 to 3, got values from 4 to 4"),
+        ([[0]], {"n_levels": 1}, "n_levels must be an integer >= 2"),
+        ([[0]], {"n_draws": 0}, "n_draws must be an integer >= 1"),
+        ([[0]], {"n_draws": 1.5}, "n_draws must be an integer >= 1"),
+        ([[np.nan]], {}, "NaN"),
+    ],
+)
+def test_bits_errors(X, options, message):
+    with pytest.raises(ValueError, match=message):
+        bits_per_dim(Density(lambda rows: np.zeros(len(rows))), X, **options)
