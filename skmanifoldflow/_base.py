@@ -366,7 +366,7 @@ class BaseManifoldFlow(
 
         Returns
         -------
-        X_new : ndarray of shape (n_samples, n_components_)
+        X_new : ndarray of shape (n_samples, `n_components_`)
             Coordinates, in the dtype of X.
         """
         X = self._check_rows(X)
@@ -380,12 +380,12 @@ class BaseManifoldFlow(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_components_)
+        X : array-like of shape (n_samples, `n_components_`)
             Coordinates.
 
         Returns
         -------
-        X_original : ndarray of shape (n_samples, n_features_in_)
+        X_original : ndarray of shape (n_samples, `n_features_in_`)
             Rows in data units.
         """
         check_is_fitted(self)
@@ -501,7 +501,7 @@ class BaseManifoldFlow(
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features_in_)
+        X : ndarray of shape (n_samples, `n_features_in_`)
             Rows in data units.
         """
         check_is_fitted(self)
@@ -544,7 +544,7 @@ class BaseManifoldFlow(
         Returns
         -------
         dimension : ndarray of int of shape (n_samples,)
-            Between 1 and n_features_in_.
+            Between 1 and `n_features_in_`.
         """
         X = self._check_rows(X)
         spectra = self._local_spectra(X, np.dtype(np.float64))

@@ -118,10 +118,10 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         Number of coordinates.
     intrinsic_dimension_ : int
         Number of eigenvalues of `local_spectrum_` before its widest gap on a log scale.
-    local_spectrum_ : ndarray of shape (n_features_in_,)
+    local_spectrum_ : ndarray of shape (`n_features_in_`,)
         Geometric mean over training rows of the eigenvalues of the model's local covariance
         J C J', J the Jacobian of g^-1, in standardised units, descending.
-    prior_eigenvalues_ : ndarray of shape (n_features_in_,)
+    prior_eigenvalues_ : ndarray of shape (`n_features_in_`,)
         Variance of the latent coordinates in squared data units, those of the manifold first.
     n_iter_ : int
         Epochs run.
@@ -134,7 +134,7 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         Where the model computes.
     n_features_in_ : int
         Number of columns seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, if X had any.
 
     See Also

@@ -1,5 +1,10 @@
 """Settings that every test shares."""
 
+import os
+
+# scikit-learn's check of array API input runs only where scipy was imported with this setting.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
+
 import pytest
 import torch
 

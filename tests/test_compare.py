@@ -1,0 +1,288 @@
+"""The comparison against figures computed in other ways."""
+
+import csv
+import re
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+from scipy.special import logsumexp
+from scipy.stats import mode, multivariate_normal
+from sklearn.decomposition import PCA, FactorAnalysis
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.manifold import Isomap, trustworthiness
+from sklearn.mixture import GaussianMixture
+
+from skmanifoldflow import ManifoldPriorFlow
+from skmanifoldflow.compare import ESTIMATORS, Comparison, Result, compare
+
+FAST_FLOW = ManifoldPriorFlow(
+    2, n_layers=2, hidden_layer_sizes=(8,), isometry=0, max_iter=2, random_state=0
+)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Three clusters on a bent sheet, in columns of very different units."""
+    rng = np.random.RandomState(0)
+    y = rng.randint(3, size=150)
+    u = rng.standard_normal((150, 2)) + 4 * y[:, None]
+    X = np.column_stack([u, np.sin(u[:, 0]), u[:, 1] ** 2])
+    return (X + 0.1 * rng.standard_normal(X.shape)) * [1, 100, 0.01, 3] + [0, 1e3, -5, 2], y
+
+
+@pytest.fixture(scope="module")
+def comparison(rows):
+    estimators = {
+        "flow": FAST_FLOW,
+        "PCA": PCA(2),
+        "factors": FactorAnalysis(2),
+        "Isomap": Isomap(n_components=2, n_neighbors=30),
+        "mixture": GaussianMixture(3, random_state=0),
+    }
+    return compare(*rows, estimators=estimators, random_state=0)
+
+
+def result_of(comparison, name):
+    return next(result for result in comparison.results if result.estimator == name)
+
+
+def standardized(comparison):
+    mean, deviation = comparison.X_train.mean(axis=0), comparison.X_train.std(axis=0)
+    return (comparison.X_train - mean) / deviation, (comparison.X_test - mean) / deviation
+
+
+# Figures
+
+
+def test_the_split_keeps_rows_and_labels_together(rows, comparison):
+    X, y = rows
+    assert len(comparison.X_test) == 30
+    together = np.vstack([comparison.X_train, comparison.X_test])
+    order, order_together = np.argsort(X[:, 0]), np.argsort(together[:, 0])
+    np.testing.assert_array_equal(together[order_together], X[order])
+    labels = np.concatenate([comparison.y_train, comparison.y_test])
+    np.testing.assert_array_equal(labels[order_together], y[order])
+
+
+@pytest.mark.parametrize("name", ["PCA", "factors", "mixture"])
+def test_log_density_is_in_the_units_of_the_data(comparison, name):
+    estimator = comparison.models[name][-1]
+    weights, means = np.ones(1), np.zeros((1, 4))
+    if name == "mixture":
+        weights, means, covariances = estimator.weights_, estimator.means_, estimator.covariances_
+    else:
+        covariances = estimator.get_covariance()[None]
+    # The same normal laws, moved to data units before their densities are taken.
+    mean, deviation = comparison.X_train.mean(axis=0), comparison.X_train.std(axis=0)
+    terms = [
+        np.log(w)
+        + multivariate_normal(mean + deviation * m, deviation[:, None] * C * deviation).logpdf(
+            comparison.X_test
+        )
+        for w, m, C in zip(weights, means, covariances, strict=True)
+    ]
+    expected = logsumexp(terms, axis=0).mean()
+    assert result_of(comparison, name).log_density == pytest.approx(expected, rel=1e-9)
+
+
+def test_log_density_of_a_flow_does_not_depend_on_the_units(rows, comparison):
+    X, y = rows
+    scale = np.array([1e-3, 1, 50, 7])
+    scaled = compare(X * scale + 3, y, estimators={"flow": FAST_FLOW}, random_state=0)
+    expected = result_of(comparison, "flow").log_density - np.log(scale).sum()
+    assert scaled.results[0].log_density == pytest.approx(expected, abs=1e-3)
+
+
+def test_reconstruction_error_of_pca_is_the_residual_of_the_svd(comparison):
+    train, test = standardized(comparison)
+    axes = np.linalg.svd(train, full_matrices=False)[2][:2]
+    expected = np.mean((test - test @ axes.T @ axes) ** 2)
+    assert result_of(comparison, "PCA").reconstruction_error == pytest.approx(expected)
+
+
+def test_trustworthiness_is_of_standardized_test_rows(comparison):
+    train, test = standardized(comparison)
+    axes = np.linalg.svd(train, full_matrices=False)[2][:2]
+    expected = trustworthiness(test, test @ axes.T, n_neighbors=10)
+    assert result_of(comparison, "PCA").trustworthiness == pytest.approx(expected)
+
+
+def test_accuracy_is_the_vote_of_five_neighbors(comparison):
+    train, test = standardized(comparison)
+    axes = np.linalg.svd(train, full_matrices=False)[2][:2]
+    nearest = np.argsort(cdist(test @ axes.T, train @ axes.T), axis=1)[:, :5]
+    vote = mode(comparison.y_train[nearest], axis=1).mode
+    expected = np.mean(vote == comparison.y_test)
+    assert result_of(comparison, "PCA").knn_accuracy == pytest.approx(expected)
+
+
+def test_figures_that_an_estimator_does_not_have_are_none(comparison):
+    missing = {
+        result.estimator: {key for key, value in asdict(result).items() if value is None}
+        for result in comparison.results
+    }
+    embedding = {"reconstruction_error", "trustworthiness", "knn_accuracy", "n_components"}
+    assert missing == {
+        "flow": set(),
+        "PCA": {"intrinsic_dimension"},
+        "factors": {"reconstruction_error", "intrinsic_dimension"},
+        "Isomap": {"log_density", "reconstruction_error", "intrinsic_dimension"},
+        "mixture": embedding | {"intrinsic_dimension"},
+    }
+    flow = result_of(comparison, "flow")
+    assert flow.n_components == 2
+    assert flow.intrinsic_dimension == comparison.models["flow"][-1].intrinsic_dimension_
+
+
+@pytest.mark.parametrize("y", [None, np.linspace(0, 1, 150)])
+def test_accuracy_needs_classes(rows, y):
+    comparison = compare(rows[0], y, estimators=["PCA"], random_state=0)
+    assert comparison.results[0].knn_accuracy is None
+
+
+def test_labels_may_be_text(rows, comparison):
+    X, y = rows
+    named = compare(X, np.array(["a", "b", "c"])[y], estimators={"PCA": PCA(2)}, random_state=0)
+    assert named.results[0].knn_accuracy == result_of(comparison, "PCA").knn_accuracy
+
+
+def test_the_mixture_has_the_size_of_lowest_bic(rows):
+    comparison = compare(rows[0], estimators=["GaussianMixture"], random_state=0)
+    train, _ = standardized(comparison)
+    search = comparison.models["GaussianMixture"][-1]
+    sizes = search.param_grid["n_components"]
+    assert max(sizes) == 14  # 120 training rows, at least 2 x 4 of them for each component
+    seed = search.best_estimator_.random_state
+    bic = [
+        GaussianMixture(size, reg_covar=1e-4, random_state=seed).fit(train).bic(train)
+        for size in sizes
+    ]
+    assert search.best_params_ == {"n_components": sizes[int(np.argmin(bic))]}
+
+
+def test_a_seed_decides_everything(rows):
+    def run(seed):
+        names = ["FactorAnalysis", "GaussianMixture"]
+        comparison = compare(np.round(rows[0][:, :2]), estimators=names, random_state=seed)
+        return [replace(result, fit_seconds=0) for result in comparison.results]
+
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    assert run(0) == run(0) == run(np.random.RandomState(0)) != run(1)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
+# Arguments
+
+
+def test_default_estimators_follow_the_arguments():
+    built = {name: build(3, (200, 5), 7) for name, build in ESTIMATORS.items()}
+    assert list(built)[0] == "ManifoldPriorFlow"
+    for name in ("ManifoldPriorFlow", "PCA", "FactorAnalysis"):
+        assert built[name].n_components == 3 and built[name].random_state == 7
+    assert built["Isomap"].n_components == 3
+
+
+def test_estimators_given_are_not_fitted(rows):
+    estimators = {"PCA": PCA(1)}
+    compare(rows[0], estimators=estimators, random_state=0)
+    assert not hasattr(estimators["PCA"], "components_")
+
+
+def test_value_step():
+    rng = np.random.RandomState(0)
+    X = np.column_stack(
+        [rng.randint(5, size=200), 0.1 * rng.randint(9, size=200), rng.standard_normal(200)]
+    )
+
+    def spread(value_step):
+        options = {"estimators": {"PCA": PCA(1)}, "random_state": 0}
+        comparison = compare(X, value_step=value_step, **options)
+        moved = np.vstack([comparison.X_train, comparison.X_test])
+        plain = compare(X, value_step=None, **options)
+        return comparison.value_step, moved - np.vstack([plain.X_train, plain.X_test])
+
+    steps, added = spread("auto")
+    np.testing.assert_allclose(steps, [1, 0.1, 0])
+    assert (added >= 0).all() and (added[:, :2] < steps[:2]).all()
+    np.testing.assert_allclose(added.mean(axis=0), [0.5, 0.05, 0], atol=0.08)
+    np.testing.assert_array_equal(added[:, 2], 0)
+    steps, added = spread(0.5)
+    np.testing.assert_array_equal(steps, 0.5)
+    assert (added > 0.25).any(axis=0).all() and (added < 0.5 + 1e-9).all()
+
+
+def test_constant_columns_are_left_out(rows):
+    X = np.column_stack([np.full(150, 3.0), rows[0], np.zeros(150)])
+    with pytest.warns(UserWarning, match=r"Constant columns are left out: \[0, 5\]"):
+        comparison = compare(X, estimators=["PCA"], random_state=0)
+    np.testing.assert_array_equal(comparison.kept_columns, [1, 2, 3, 4])
+    plain = compare(rows[0], estimators=["PCA"], random_state=0)
+    assert comparison.results[0].reconstruction_error == plain.results[0].reconstruction_error
+
+
+def test_warnings_say_which_estimator(rows):
+    with pytest.warns(ConvergenceWarning, match="^factors: FactorAnalysis did not converge"):
+        compare(rows[0], estimators={"factors": FactorAnalysis(2, max_iter=1)}, random_state=0)
+
+
+def test_progress_is_a_line_for_each(rows, capsys):
+    compare(rows[0], estimators=["PCA", "GaussianMixture"], random_state=0)
+    assert capsys.readouterr().out == ""
+    compare(rows[0], estimators=["PCA", "GaussianMixture"], random_state=0, verbose=1)
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"\[1/2\] PCA \.\.\. \d+\.\d s", first)
+    assert re.fullmatch(r"\[2/2\] GaussianMixture \.\.\. \d+\.\d s, n_components=\d+", second)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"X": np.eye(49)}, "minimum of 50"),
+        ({"X": np.full((60, 2), np.nan)}, "NaN"),
+        ({"y": [1, 2]}, "inconsistent numbers of samples"),
+        ({"n_components": 5}, "between 1 and 4.*got 5"),
+        ({"n_components": 0}, "between 1 and 4.*got 0"),
+        ({"n_components": None}, "between 1 and 4.*got None"),
+        ({"estimators": ["PCA", "TSNE"]}, r"Unknown estimators \['TSNE'\].*'PCA'"),
+        ({"estimators": "PCA"}, "list of names"),
+        ({"estimators": []}, "list of names"),
+        ({"value_step": -1}, "value_step must be"),
+        ({"value_step": "half"}, "value_step must be"),
+    ],
+)
+def test_errors(rows, change, message):
+    arguments = {"X": rows[0], "estimators": ["PCA"], "random_state": 0} | change
+    with pytest.raises(ValueError, match=message):
+        compare(**arguments)
+
+
+# Output
+
+
+def test_table_is_aligned():
+    results = [
+        Result("flow", -1.234, 0.5, 0.9876, 1.0, 10, 3, 12.34),
+        Result("a longer name", None, None, None, None, None, None, 0.0),
+    ]
+    table = Comparison(results, {}, None, None, None, None, None, None).table()
+    head, first, second = table.splitlines()
+    assert len(head) == len(first) == len(second)
+    assert first.split() == ["flow", "-1.23", "0.500", "0.988", "1.000", "10", "3", "12.3"]
+    assert second.split() == ["a", "longer", "name", *"------", "0.0"]
+    for match in re.finditer(r"\S+(?: \S+)*(?=  |$)", head):
+        end = match.end()
+        assert match.start() == 0 or {first[end - 1], second[end - 1]}.isdisjoint(" ")
+
+
+def test_csv_holds_the_results(comparison, tmp_path):
+    path = tmp_path / "results.csv"
+    comparison.to_csv(path)
+    with open(path, newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == len(comparison.results)
+    for line, result in zip(lines, comparison.results, strict=True):
+        expected = {k: "" if v is None else str(v) for k, v in asdict(result).items()}
+        assert line == expected
+    assert float(lines[0]["log_density"]) == comparison.results[0].log_density
