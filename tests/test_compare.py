@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.manifold import Isomap, trustworthiness
 from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import KFold
 
 from skmanifoldflow import ManifoldPriorFlow
 from skmanifoldflow.compare import ESTIMATORS, Comparison, Result, compare
@@ -148,18 +149,26 @@ def test_labels_may_be_text(rows, comparison):
     assert named.results[0].knn_accuracy == result_of(comparison, "PCA").knn_accuracy
 
 
-def test_the_mixture_has_the_size_of_lowest_bic(rows):
+def test_the_mixture_is_cross_validated(rows):
     comparison = compare(rows[0], estimators=["GaussianMixture"], random_state=0)
     train, _ = standardized(comparison)
     search = comparison.models["GaussianMixture"][-1]
     sizes = search.param_grid["n_components"]
     assert max(sizes) == 14  # 120 training rows, at least 2 x 4 of them for each component
     seed = search.best_estimator_.random_state
-    bic = [
-        GaussianMixture(size, reg_covar=1e-4, random_state=seed).fit(train).bic(train)
+    folds = list(KFold(3).split(train))
+
+    def held_out(size, reg_covar):
+        mixture = GaussianMixture(size, reg_covar=reg_covar, random_state=seed)
+        return np.mean([mixture.fit(train[fit]).score(train[test]) for fit, test in folds])
+
+    scores = {
+        (size, reg_covar): held_out(size, reg_covar)
         for size in sizes
-    ]
-    assert search.best_params_ == {"n_components": sizes[int(np.argmin(bic))]}
+        for reg_covar in search.param_grid["reg_covar"]
+    }
+    best = search.best_params_
+    assert (best["n_components"], best["reg_covar"]) == max(scores, key=scores.get)
 
 
 def test_a_seed_decides_everything(rows):
@@ -233,7 +242,7 @@ def test_progress_is_a_line_for_each(rows, capsys):
     compare(rows[0], estimators=["PCA", "GaussianMixture"], random_state=0, verbose=1)
     first, second = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"\[1/2\] PCA \.\.\. \d+\.\d s", first)
-    assert re.fullmatch(r"\[2/2\] GaussianMixture \.\.\. \d+\.\d s, n_components=\d+", second)
+    assert re.fullmatch(r"\[2/2\] GaussianMixture \.\.\. \d+\.\d s, n_components=\d+, reg_covar=[\d.]+", second)
 
 
 @pytest.mark.parametrize(
