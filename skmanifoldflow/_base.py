@@ -47,12 +47,14 @@ def _tensor(rows):
     return torch.tensor(np.ascontiguousarray(rows), dtype=torch.float64)
 
 
-class _Rows(NamedTuple):
-    """Standardised rows of a fit: a draw of the training rows, and the validation rows."""
+class _Fit(NamedTuple):
+    """One trained start: its score, and what turns raw rows into standardised ones."""
 
-    draw: Callable[[], torch.Tensor]
-    validation: torch.Tensor | None
-    n_train: int
+    score: float
+    objective: Objective
+    report: TrainingReport
+    standardizer: Standardizer
+    prepare: Callable[[torch.Tensor], torch.Tensor]
 
 
 class BaseManifoldFlow(
@@ -166,34 +168,23 @@ class BaseManifoldFlow(
         previous = None
         if self.warm_start and getattr(self, "_config", None) == config:
             previous = self._flow
-        self._config = config
 
         width = max(self.hidden_layer_sizes, default=1)
         batch_size = self._batch_size(len(raw), n_features)
-        best = None
         with single_threaded(batch_size * width * max(width, n_features)):
-            for _ in range(1 if previous is not None else self.n_init):
-                generator = make_generator(random_state.randint(2**31))
-                self._standardizer = Standardizer(n_features, self.bounded)
-                self._standardizer.fit(self._dequantized(raw, step, generator))
-                flow = self._build_flow(self._config, generator)
-                if previous is not None:
-                    flow.load_state_dict(previous.state_dict())
-                flow.place(device, torch.float32)
-                if self.early_stopping == "auto" and len(raw) < _MIN_ROWS_VALIDATED:
-                    flow.requires_grad_(False)
-                rows = self._split(raw, step, device, generator)
-                objective = self._make_objective(flow, rows.draw(), generator)
-                report = self._train(objective, rows, batch_size, generator)
-                score = report.best_score if rows.validation is not None else -report.loss_curve[-1]
-                if best is None or score > best[0]:
-                    best = score, objective, report, generator, self._standardizer
-            _, objective, report, generator, self._standardizer = best
-            self._flow = objective.flow.place(device, dtype).requires_grad_(False)
+            fits = [
+                self._fit_once(raw, step, config, previous, device, batch_size, seed)
+                for seed in random_state.randint(2**31, size=1 if previous else self.n_init)
+            ]
+            best = max(fits, key=lambda fit: fit.score)
+            # Nothing of an earlier fit is touched before this one has succeeded.
+            report = best.report
+            self._config = config
+            self._standardizer = best.standardizer
+            self._flow = best.objective.flow.place(device, dtype).requires_grad_(False)
             self._dtype = X.dtype
             self.device_ = str(device)
-            everything = self._standardized(self._dequantized(raw, step, generator))
-            self._finish(objective, everything.to(device, dtype))
+            self._finish(best.objective, best.prepare(raw).to(device, dtype))
         self.n_iter_ = report.n_iter
         self.loss_curve_ = report.loss_curve
         self.validation_scores_ = report.validation_scores
@@ -268,48 +259,44 @@ class BaseManifoldFlow(
             )
         return step
 
-    @staticmethod
-    def _dequantized(raw, step, generator):
-        """Add U[0, step) to every value."""
-        if not step.any():
-            return raw
-        return raw + step * torch.rand(raw.shape, dtype=raw.dtype, generator=generator)
+    def _fit_once(self, raw, step, config, previous, device, batch_size, seed) -> _Fit:
+        """Fit from one random start, or from the weights of a previous flow."""
+        generator = make_generator(int(seed))
 
-    def _standardized(self, raw):
-        return self._standardizer.forward_and_log_det(raw)[0]
-
-    def _split(self, raw, step, device, generator):
-        """Return the rows of a fit in float32 on the device of the flow."""
-        n = len(raw)
-        validate = (
-            n >= _MIN_ROWS_VALIDATED if self.early_stopping == "auto" else self.early_stopping
-        )
-        n_validation = 0
-        if validate:
-            n_validation = max(_MIN_VALIDATION_ROWS, round(self.validation_fraction * n))
-            if n - n_validation < 2:
-                raise ValueError(
-                    f"early_stopping=True sets {n_validation} rows aside and needs at least 2 more "
-                    f"to train on, got n_samples={n}."
-                )
+        def dequantize(rows):
+            if not step.any():
+                return rows
+            return rows + step * torch.rand(rows.shape, dtype=rows.dtype, generator=generator)
 
         def prepare(rows):
-            rows = self._standardized(self._dequantized(rows, step, generator))
-            return rows.to(device=device, dtype=torch.float32)
+            return standardizer.forward_and_log_det(dequantize(rows))[0]
 
-        order = torch.randperm(n, generator=generator)
-        validation = prepare(raw[order[:n_validation]]) if n_validation else None
+        standardizer = Standardizer(raw.shape[1], self.bounded).fit(dequantize(raw))
+        flow = self._build_flow(config, generator)
+        if previous is not None:
+            flow.load_state_dict(previous.state_dict())
+        flow.place(device, torch.float32)
+        if self.early_stopping == "auto" and len(raw) < _MIN_ROWS_VALIDATED:
+            flow.requires_grad_(False)
+
+        order = torch.randperm(len(raw), generator=generator)
+        n_validation = self._n_validation(len(raw))
+        validation = None
+        if n_validation:
+            validation = prepare(raw[order[:n_validation]]).to(device, torch.float32)
         train_raw = raw[order[n_validation:]]
-        if step.any():
-            return _Rows(lambda: prepare(train_raw), validation, n - n_validation)
-        train_rows = prepare(train_raw)
-        return _Rows(lambda: train_rows, validation, n - n_validation)
+        train_rows = prepare(train_raw).to(device, torch.float32)
 
-    def _train(self, objective, rows, batch_size, generator) -> TrainingReport:
+        def draw():
+            if step.any():
+                return prepare(train_raw).to(device, torch.float32)
+            return train_rows
+
+        objective = self._make_objective(flow, train_rows, generator)
         settings = TrainingSettings(
             max_iter=self.max_iter,
             max_steps=_MAX_STEPS,
-            batch_size=min(batch_size, rows.n_train),
+            batch_size=min(batch_size, len(train_raw)),
             learning_rate=self.learning_rate_init,
             weight_decay=self.weight_decay,
             n_iter_no_change=self.n_iter_no_change,
@@ -322,7 +309,24 @@ class BaseManifoldFlow(
             def log(line):
                 print(f"[{type(self).__name__}] {line}")
 
-        return train(objective, rows.draw, rows.validation, settings, generator, log)
+        report = train(objective, draw, validation, settings, generator, log)
+        score = report.best_score if n_validation else -report.loss_curve[-1]
+        return _Fit(score, objective, report, standardizer, prepare)
+
+    def _n_validation(self, n_samples):
+        """Return the number of rows that are set aside."""
+        validate = self.early_stopping
+        if validate == "auto":
+            validate = n_samples >= _MIN_ROWS_VALIDATED
+        if not validate:
+            return 0
+        n_validation = max(_MIN_VALIDATION_ROWS, round(self.validation_fraction * n_samples))
+        if n_samples - n_validation < 2:
+            raise ValueError(
+                f"early_stopping=True sets {n_validation} rows aside and needs at least 2 more to "
+                f"train on, got n_samples={n_samples}."
+            )
+        return n_validation
 
     # ------------------------------------------------------------------ inference
 

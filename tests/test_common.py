@@ -335,6 +335,16 @@ def test_bad_rows(model, rows):
         clone(model).set_params(early_stopping=True).fit(rows[:11])
 
 
+def test_a_failed_fit_leaves_the_model_as_it_was(model, rows):
+    other = copy.deepcopy(model)
+    other.set_params(early_stopping=True, n_layers=1)
+    with pytest.raises(ValueError, match="rows aside"):
+        other.fit(rows[:11])
+    np.testing.assert_array_equal(other.score_samples(rows), model.score_samples(rows))
+    again = pickle.loads(pickle.dumps(other))
+    np.testing.assert_array_equal(again.score_samples(rows), model.score_samples(rows))
+
+
 def test_unfinished_fit_warns(rows):
     for Estimator in ESTIMATORS:
         with pytest.warns(ConvergenceWarning, match="Increase max_iter"):

@@ -242,7 +242,9 @@ def test_progress_is_a_line_for_each(rows, capsys):
     compare(rows[0], estimators=["PCA", "GaussianMixture"], random_state=0, verbose=1)
     first, second = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"\[1/2\] PCA \.\.\. \d+\.\d s", first)
-    assert re.fullmatch(r"\[2/2\] GaussianMixture \.\.\. \d+\.\d s, n_components=\d+, reg_covar=[\d.]+", second)
+    assert re.fullmatch(
+        r"\[2/2\] GaussianMixture \.\.\. \d+\.\d s, n_components=\d+, reg_covar=[\d.]+", second
+    )
 
 
 @pytest.mark.parametrize(
