@@ -19,6 +19,8 @@ class Objective(nn.Module, ABC):
     """Loss of a flow, and the closed-form steps between gradient steps."""
 
     flow: ManifoldFlow
+    # Share of the training that must pass before it may stop early.
+    annealing: float = 0.0
 
     @abstractmethod
     def loss(self, batch: Tensor, progress: float) -> Tensor:
