@@ -55,6 +55,7 @@ class _Fit(NamedTuple):
     report: TrainingReport
     standardizer: Standardizer
     prepare: Callable[[torch.Tensor], torch.Tensor]
+    order: torch.Tensor
 
 
 class BaseManifoldFlow(
@@ -147,6 +148,16 @@ class BaseManifoldFlow(
         UserWarning
             If columns hold many ties, as integers do, and `dequantize` is False.
         """
+        before = dict(vars(self))
+        try:
+            return self._fit(X)
+        except BaseException:
+            # A failed fit leaves the estimator, and the model of an earlier fit, as it was.
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    def _fit(self, X):
         X = validate_data(self, X, dtype=_DTYPES, ensure_min_samples=2)
         n_features = X.shape[1]
         if self.n_components is not None and self.n_components > n_features:
@@ -172,12 +183,14 @@ class BaseManifoldFlow(
         width = max(self.hidden_layer_sizes, default=1)
         batch_size = self._batch_size(len(raw), n_features)
         with single_threaded(batch_size * width * max(width, n_features)):
-            fits = [
-                self._fit_once(raw, step, config, previous, device, batch_size, seed)
-                for seed in random_state.randint(2**31, size=1 if previous else self.n_init)
-            ]
+            fits = []
+            for seed in random_state.randint(2**31, size=1 if previous else self.n_init):
+                # Scores of several starts can be compared only on the same rows in the same units.
+                first = fits[0] if fits else None
+                fits.append(
+                    self._fit_once(raw, step, config, previous, first, device, batch_size, seed)
+                )
             best = max(fits, key=lambda fit: fit.score)
-            # Nothing of an earlier fit is touched before this one has succeeded.
             report = best.report
             self._config = config
             self._standardizer = best.standardizer
@@ -188,12 +201,15 @@ class BaseManifoldFlow(
         self.n_iter_ = report.n_iter
         self.loss_curve_ = report.loss_curve
         self.validation_scores_ = report.validation_scores
-        if report.n_iter >= self.max_iter and report.last_improvement > self.tol:
+        if not report.stopped_early and report.last_improvement > self.tol:
+            knob = "Increase max_iter."
+            if report.n_iter < self.max_iter:
+                knob = f"The fit ended at its {_MAX_STEPS} gradient steps: increase batch_size."
             warnings.warn(
                 f"The score still rose by {report.last_improvement:.3g} nats in the last of "
-                f"{report.n_iter} epochs, more than tol={self.tol:g}. Increase max_iter.",
+                f"{report.n_iter} epochs, more than tol={self.tol:g}. {knob}",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=4,
             )
         return self
 
@@ -207,9 +223,11 @@ class BaseManifoldFlow(
                 f"noise_start={self.noise_start} must not be below noise_floor={self.noise_floor}."
             )
         if self.bounded is not None:
-            if len(self.bounded) != 2 or not self.bounded[0] < self.bounded[1]:
+            ends = self.bounded
+            are_finite = all(isinstance(end, Real) and math.isfinite(end) for end in ends)
+            if len(ends) != 2 or not are_finite or not ends[0] < ends[1]:
                 raise ValueError(
-                    f"bounded must be (low, high) with low < high, got {self.bounded}."
+                    f"bounded must be (low, high), finite, with low < high, got {self.bounded}."
                 )
             low, high = self.bounded
             if X.min() < low or X.max() > high:
@@ -245,11 +263,18 @@ class BaseManifoldFlow(
             if 1 < len(values) < n // 2:
                 n_tied += 1
             if self.dequantize and len(values) > 1:
-                step[j] = values.diff().min()
+                spacings = values.diff()
+                # Equal values that were rounded differently are not a spacing.
+                step[j] = spacings[spacings > 1e-9 * values.abs().max()].min()
         if self.dequantize:
             # A constant column has no spacing of its own: it gets the most common one.
             known = step[step > 0]
             step[step == 0] = known.mode().values if len(known) else 1.0
+            if self.bounded is not None and (raw.amax(0) + step > self.bounded[1]).any():
+                raise ValueError(
+                    f"With dequantize=True each value is spread over a step, so bounded="
+                    f"{self.bounded} must reach to the largest value plus its step."
+                )
         elif n_tied and n >= _MIN_ROWS_VALIDATED:
             warnings.warn(
                 f"{n_tied} columns hold many ties, as integers do: a density can grow without "
@@ -259,8 +284,11 @@ class BaseManifoldFlow(
             )
         return step
 
-    def _fit_once(self, raw, step, config, previous, device, batch_size, seed) -> _Fit:
-        """Fit from one random start, or from the weights of a previous flow."""
+    def _fit_once(self, raw, step, config, previous, first, device, batch_size, seed) -> _Fit:
+        """Fit from one random start, or from the weights of a previous flow.
+
+        Standardisation and validation rows are those of the first start, where there was one.
+        """
         generator = make_generator(int(seed))
 
         def dequantize(rows):
@@ -271,7 +299,9 @@ class BaseManifoldFlow(
         def prepare(rows):
             return standardizer.forward_and_log_det(dequantize(rows))[0]
 
-        standardizer = Standardizer(raw.shape[1], self.bounded).fit(dequantize(raw))
+        standardizer = first and first.standardizer
+        if standardizer is None:
+            standardizer = Standardizer(raw.shape[1], self.bounded).fit(dequantize(raw))
         flow = self._build_flow(config, generator)
         if previous is not None:
             flow.load_state_dict(previous.state_dict())
@@ -279,7 +309,7 @@ class BaseManifoldFlow(
         if self.early_stopping == "auto" and len(raw) < _MIN_ROWS_VALIDATED:
             flow.requires_grad_(False)
 
-        order = torch.randperm(len(raw), generator=generator)
+        order = first.order if first else torch.randperm(len(raw), generator=generator)
         n_validation = self._n_validation(len(raw))
         validation = None
         if n_validation:
@@ -311,7 +341,7 @@ class BaseManifoldFlow(
 
         report = train(objective, draw, validation, settings, generator, log)
         score = report.best_score if n_validation else -report.loss_curve[-1]
-        return _Fit(score, objective, report, standardizer, prepare)
+        return _Fit(score, objective, report, standardizer, prepare, order)
 
     def _n_validation(self, n_samples):
         """Return the number of rows that are set aside."""
@@ -323,8 +353,9 @@ class BaseManifoldFlow(
         n_validation = max(_MIN_VALIDATION_ROWS, round(self.validation_fraction * n_samples))
         if n_samples - n_validation < 2:
             raise ValueError(
-                f"early_stopping=True sets {n_validation} rows aside and needs at least 2 more to "
-                f"train on, got n_samples={n_samples}."
+                f"early_stopping={self.early_stopping!r} with validation_fraction="
+                f"{self.validation_fraction} sets {n_validation} rows aside and needs at least 2 "
+                f"more to train on, got n_samples={n_samples}."
             )
         return n_validation
 
@@ -346,7 +377,9 @@ class BaseManifoldFlow(
             for chunk in chunks(len(rows), elements_per_row):
                 result = function(flow, _tensor(rows[chunk]))
                 results.append(result.to(device="cpu", dtype=torch.float64).numpy())
-        return np.concatenate(results).astype(dtype, copy=False)
+        # float32 has no room for the density of a row that is very far away: it becomes -inf.
+        with np.errstate(over="ignore"):
+            return np.concatenate(results).astype(dtype, copy=False)
 
     def _check_rows(self, X):
         check_is_fitted(self)
@@ -442,7 +475,9 @@ class BaseManifoldFlow(
 
         def log_density(flow, rows):
             standardized, log_det = self._to_flow(flow, rows)
-            return flow.log_prob(standardized).to("cpu", torch.float64) + log_det
+            log_prob = flow.log_prob(standardized).to("cpu", torch.float64) + log_det
+            # Where a row is so far away that the flow overflows there is no density either.
+            return torch.where(log_prob.isnan(), -torch.inf, log_prob)
 
         return self._per_chunk(X, log_density, X.dtype, X.shape[1])
 
@@ -518,8 +553,8 @@ class BaseManifoldFlow(
             ("temperature", temperature),
             ("manifold_deviation", manifold_deviation),
         ):
-            if not value >= 0:
-                raise ValueError(f"{name} must be >= 0, got {value!r}.")
+            if not isinstance(value, Real) or not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be >= 0 and finite, got {value!r}.")
         generator = make_generator(check_random_state(random_state).randint(2**31))
         rows = np.empty((n_samples, self.n_features_in_), dtype=self._dtype)
         with torch.no_grad():
@@ -552,7 +587,7 @@ class BaseManifoldFlow(
         """
         X = self._check_rows(X)
         spectra = self._local_spectra(X, np.dtype(np.float64))
-        return spectral_dimension(spectra, self.noise_floor**2)
+        return spectral_dimension(spectra, self._noise_variance)
 
     def _local_spectra(self, X, dtype):
         """Return the eigenvalues (n, D) of the local covariance at rows, descending."""
@@ -592,6 +627,9 @@ class BaseManifoldFlow(
     @property
     def _n_features_out(self):
         return self.n_components_
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "_flow")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -71,16 +71,19 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         embedding arbitrary; much more than 0.5 costs likelihood.
     noise_start : float, default=0.3
         Standard deviation of the noise at the start of the training, in standardised units. It
-        falls to `noise_floor` over the first two thirds, from coarse structure to fine.
+        falls to `noise_floor` over the first two thirds, from coarse structure to fine; it must not
+        be below `noise_floor`.
     noise_floor : float, default=0.02
         Standard deviation of the final noise, in standardised units, and of the inflation that
         `score_samples` describes. It bounds the likelihood on exact manifolds. Inflating by the
         standard deviation of the data's own noise costs 0.1 nats per normal direction.
     bounded : tuple of two floats or None, default=None
-        Open interval (low, high) that contains every value of X; the density is zero outside.
+        Interval (low, high) that contains every value of X; the density is zero outside. With
+        `dequantize` it must reach to the largest value plus its step.
     dequantize : bool, default=False
         Add U[0, step) to the training rows, step being the spacing of the values of each column.
-        For integers and other data with ties.
+        For integers and other data with ties. The model is then one of X + U: rows that are scored
+        are taken as they are given, so score X + step / 2, or X + U, and round samples down.
     max_iter : int, default=80
         Largest number of epochs. Whatever it is, training ends after 20 000 gradient steps.
     batch_size : int or "auto", default="auto"
@@ -103,7 +106,8 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         Number of fits from different random rotations and weights; the one with the best
         validation score is kept.
     warm_start : bool, default=False
-        Start from the weights of the previous fit if the architecture is the same.
+        Start from the weights of the previous fit if `flow`, `n_layers`, `hidden_layer_sizes`,
+        `n_components`, `bounded` and the number of columns are the same; `n_init` is then ignored.
     device : str, default="auto"
         "auto" (CUDA if present, else CPU), "cpu", "cuda", "cuda:<index>" or "mps". MPS has no
         float64, so results there have float32 accuracy.
@@ -287,6 +291,8 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         order = torch.randperm(len(rows), generator=objective.generator)
         picked = rows[order[:_MAX_SPECTRUM_ROWS].to(rows.device)]
         spectra, lengths = [], []
+        # A constant column has a scale by convention only, which no length should depend on.
+        varies = (rows != 0).any(dim=0) if bool((rows != 0).any()) else torch.ones_like(rows[0])
         with torch.no_grad():
             for chunk in chunks(len(picked), rows.shape[1] ** 2):
                 z = self._flow.bijection.forward_and_log_det(picked[chunk])[0]
@@ -294,11 +300,13 @@ class ManifoldPriorFlow(BaseManifoldFlow):
                 local = columns.to(law.spectrum) * law.spectrum.sqrt()
                 spectra.append(torch.linalg.svdvals(local).square())
                 slope = self._standardizer.inverse_slope(x.to("cpu", torch.float64))
+                slope = slope * varies.cpu()
                 lengths.append((slope[:, :, None] * columns.cpu()).square().sum(1))
         self.local_spectrum_ = torch.cat(spectra).log().mean(0).exp().cpu().numpy()
         self.intrinsic_dimension_ = int(
             spectral_dimension(self.local_spectrum_, self.noise_floor**2)
         )
+        self._noise_variance = self.noise_floor**2
         self.n_components_ = self.n_components or self.intrinsic_dimension_
         law.set_components(self.n_components_, torch.cat(lengths).mean(0).sqrt())
         variance = law.eigenvalues * law.component_scale.square()

@@ -232,6 +232,23 @@ def test_degenerate_rows_give_finite_results(name, X):
         assert model.intrinsic_dimension_ == 1
 
 
+def test_a_large_offset_is_no_constant():
+    """Time stamps in milliseconds: 1.7e12 with a standard deviation of 5."""
+    rng = np.random.RandomState(0)
+    X = 1.7e12 + 5 * rng.randn(20000, 1)
+    model = ManifoldPriorFlow(max_iter=1, **SMALL).fit(X)
+    assert model.score(X) == pytest.approx(norm(0, 5).logpdf(X - X.mean()).mean(), abs=0.01)
+
+
+@pytest.mark.parametrize("value", [0.0, 1e3, 1e6])
+def test_a_constant_column_does_not_scale_the_embedding(value):
+    rng = np.random.RandomState(0)
+    t = rng.randn(300)
+    X = np.c_[t, t**2 + 0.1 * rng.randn(300), np.full(300, value)]
+    model = ManifoldPriorFlow(2, max_iter=3, **SMALL).fit(X)
+    assert model.transform(X).std(axis=0).max() < 5
+
+
 def test_constant_rows_are_one_component():
     X = np.full((60, 3), 4.0)
     model = ManifoldPriorFlow(max_iter=3, **SMALL).fit(X)

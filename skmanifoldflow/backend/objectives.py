@@ -38,6 +38,9 @@ class Objective(nn.Module, ABC):
         """Return the parameters that weight decay must not touch."""
         return []
 
+    def forget_batches(self) -> None:  # noqa: B027
+        """Drop what was pooled over earlier batches: they came from weights that were lost."""
+
 
 class Geodesics(NamedTuple):
     """Standardised rows (m, D) and their geodesic distances (m, m), inf where not connected."""
@@ -139,6 +142,9 @@ class SpreadLikelihood(Objective):
 
     def undecayed_parameters(self) -> list[nn.Parameter]:
         return [p for p in (self.a, self.m) if p is not None]
+
+    def forget_batches(self) -> None:
+        self.running_covariance = None
 
     def start_prior(self, rows: Tensor) -> None:
         """Set the prior to the moments of the start, and A and m too where they are trained."""

@@ -61,6 +61,7 @@ class TrainingReport:
     validation_scores: list[float] = field(default_factory=list)
     best_score: float = -math.inf
     last_improvement: float = 0.0
+    stopped_early: bool = False
 
 
 class Adam:
@@ -125,6 +126,13 @@ class _Optimizer:
         groups = [(decayed, settings.weight_decay), (undecayed, 0.0)]
         self.groups = [Adam(parameters, decay) for parameters, decay in groups if parameters]
         self.learning_rate = settings.learning_rate
+
+    @staticmethod
+    def release(objective: Objective) -> None:
+        """Give every parameter storage of its own again, and no gradient."""
+        for p in objective.parameters():
+            p.grad = None
+            p.data = p.data.clone()
 
     def is_finite(self) -> bool:
         return all(bool(torch.isfinite(group.values).all()) for group in self.groups)
@@ -212,6 +220,7 @@ class _Run:
                 "learning_rate_init or a larger noise_floor."
             )
         self.objective.load_state_dict(good)
+        self.objective.forget_batches()
         self.step = self.epoch_start
         self.optimizer = _Optimizer(self.objective, self.settings)
         self.optimizer.learning_rate = learning_rate / 2
@@ -228,9 +237,10 @@ def train(
     """Minimise an objective and leave it at its best weights.
 
     Rows are permuted once per epoch and sliced. With validation rows the weights of the epoch with
-    the best validation score are restored, or the closed-form start if that epoch is not better by
-    one standard error of the paired difference. A non-finite loss takes the fit back to the last
-    good epoch with half the learning rate.
+    the best validation score are kept, without them those of the last epoch; or the closed-form
+    start if they are not better, on the validation or else the training rows, by one standard error
+    of the paired difference. A non-finite loss takes the fit back to the last good epoch with half
+    the learning rate.
 
     Parameters
     ----------
@@ -256,18 +266,19 @@ def train(
     report = TrainingReport()
     rows = draw_rows()
     objective.refresh(rows)
-    start_scores = None
+    judged = rows if validation_rows is None else validation_rows
+    start_scores = best_scores = objective.log_likelihood(judged)
     if validation_rows is not None:
-        start_scores = best_scores = objective.log_likelihood(validation_rows)
         report.best_score = float(start_scores.mean())
     if not any(p.requires_grad for p in objective.parameters()):
         report.n_iter = 1
+        report.stopped_early = True
         report.loss_curve = [-float(objective.log_likelihood(rows).mean())]
         return report
 
     start = best = good = _snapshot(objective)
     run = _Run(objective, len(rows), validation_rows, settings, generator)
-    reference = report.best_score if start_scores is not None else None
+    reference = report.best_score if validation_rows is not None else None
     n_stalled = 0
     while run.step < run.n_steps:
         mean_loss = run.epoch(rows)
@@ -279,7 +290,7 @@ def train(
         good = _snapshot(objective)
         report.n_iter += 1
         report.loss_curve.append(mean_loss)
-        if start_scores is not None:
+        if validation_rows is not None:
             report.validation_scores.append(score)
             if score > report.best_score:
                 report.best_score, best, best_scores = score, good, scores
@@ -292,11 +303,14 @@ def train(
         elif run.step >= settings.min_progress * run.n_steps:
             n_stalled += 1
             if n_stalled >= settings.n_iter_no_change:
+                report.stopped_early = True
                 break
         rows = draw_rows()
-    if start_scores is not None:
-        gain = best_scores - start_scores
-        if gain.mean() <= gain.std() / math.sqrt(len(gain)):
-            best, report.best_score = start, float(start_scores.mean())
-        objective.load_state_dict(best)
+    if validation_rows is None:
+        best, best_scores = good, objective.log_likelihood(judged)
+    gain = best_scores - start_scores
+    if not gain.mean() > gain.std() / math.sqrt(len(gain)):
+        best, report.best_score = start, float(start_scores.mean())
+    objective.load_state_dict(best)
+    run.optimizer.release(objective)
     return report
