@@ -2,6 +2,8 @@
 
 from numbers import Integral
 
+from abc import abstractmethod
+
 import numpy as np
 from scipy import special
 
@@ -107,13 +109,13 @@ class _TwoParts(NoisyManifold):
     n_features = 3
     _part: Sphere
 
+    @abstractmethod
     def _move(self, X, part):
         """Rows of the unit sphere's frame placed on part 0 or 1."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _frames(self, X):
         """Rows seen in the frames of both parts."""
-        raise NotImplementedError
 
     def _sample_coordinates(self, n_samples, rng):
         coordinates = self._part._sample_coordinates(n_samples, rng)
