@@ -1,8 +1,7 @@
 """Spheres and unions of two spheres: closed forms throughout."""
 
-from numbers import Integral
-
 from abc import abstractmethod
+from numbers import Integral
 
 import numpy as np
 from scipy import special
