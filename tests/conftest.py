@@ -7,10 +7,12 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
-# A second thread only slows these small products down, and makes their rounding depend on the
-# machine.
+# A second thread only slows these small products down, the more so beside a busy neighbour, and
+# makes their rounding depend on the machine.
 torch.set_num_threads(1)
+threadpool_limits(1)
 
 
 @pytest.fixture
