@@ -3,5 +3,6 @@
 __version__ = "0.1.0"
 
 from ._manifold_prior import ManifoldPriorFlow
+from ._noisy_injective import NoisyInjectiveFlow
 
-__all__ = ["ManifoldPriorFlow", "__version__"]
+__all__ = ["ManifoldPriorFlow", "NoisyInjectiveFlow", "__version__"]

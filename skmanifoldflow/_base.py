@@ -97,8 +97,8 @@ class BaseManifoldFlow(
         """Raise ValueError where parameters contradict each other or the data."""
 
     @abstractmethod
-    def _flow_config(self, n_features: int) -> dict:
-        """Return the keyword arguments of `_build_flow`, frozen at fit."""
+    def _flow_config(self, raw: torch.Tensor) -> dict:
+        """Return what `_build_flow` needs, frozen at fit, given the raw training rows."""
 
     @staticmethod
     @abstractmethod
@@ -109,7 +109,7 @@ class BaseManifoldFlow(
     def _make_objective(
         self, flow: ManifoldFlow, rows: torch.Tensor, generator: torch.Generator
     ) -> Objective:
-        """Return the objective of a fit on standardised training rows."""
+        """Return the objective of a fit on standardised training rows (float64, on the CPU)."""
 
     @abstractmethod
     def _finish(self, objective: Objective, rows: torch.Tensor) -> None:
@@ -174,8 +174,8 @@ class BaseManifoldFlow(
 
         random_state = check_random_state(self.random_state)
         raw = _tensor(X)
-        step = self._dequantization_step(raw)
-        config = self._flow_config(n_features)
+        config = self._flow_config(raw)
+        step = self._dequantization_step(raw, config)
         previous = None
         if self.warm_start and getattr(self, "_config", None) == config:
             previous = self._flow
@@ -243,22 +243,28 @@ class BaseManifoldFlow(
             )
 
     def _batch_size(self, n_samples, n_features):
-        """Return the rows of a gradient step.
-
-        By default 64 to 128, and more where there are many columns, so that a batch has a
-        covariance.
-        """
+        """Return the rows of a gradient step."""
         if self.batch_size != "auto":
             return min(self.batch_size, n_samples)
-        largest = max(128, min(512, 4 * n_features))
-        return min(n_samples, max(64, min(largest, n_samples // 10)))
+        return min(n_samples, self._auto_batch_size(n_samples, n_features))
 
-    def _dequantization_step(self, raw):
+    def _auto_batch_size(self, n_samples, n_features):
+        """Return the rows of a gradient step where they are not given.
+
+        That is 64 to 128, and more where there are many columns, so that a batch has a covariance.
+        """
+        return max(64, min(max(128, min(512, 4 * n_features)), n_samples // 10))
+
+    def _dequantization_step(self, raw, config):
         """Return the spacing of the values of each column, 0 where nothing is to be added."""
-        n = len(raw)
-        step = torch.zeros(raw.shape[1], dtype=torch.float64)
+        n, n_features = raw.shape
+        columns = list(raw.T)
+        if config.get("image_shape"):
+            # All pixels take the same values, though one of them may have taken few.
+            columns = [raw.flatten()]
+        step = torch.zeros(len(columns), dtype=torch.float64)
         n_tied = 0
-        for j, column in enumerate(raw.T):
+        for j, column in enumerate(columns):
             values = torch.unique(column)
             if 1 < len(values) < n // 2:
                 n_tied += 1
@@ -270,6 +276,8 @@ class BaseManifoldFlow(
             # A constant column has no spacing of its own: it gets the most common one.
             known = step[step > 0]
             step[step == 0] = known.mode().values if len(known) else 1.0
+        step = step.expand(n_features) if len(step) == 1 else step
+        if self.dequantize:
             if self.bounded is not None and (raw.amax(0) + step > self.bounded[1]).any():
                 raise ValueError(
                     f"With dequantize=True each value is spread over a step, so bounded="
@@ -301,7 +309,8 @@ class BaseManifoldFlow(
 
         standardizer = first and first.standardizer
         if standardizer is None:
-            standardizer = Standardizer(raw.shape[1], self.bounded).fit(dequantize(raw))
+            standardizer = Standardizer(raw.shape[1], self.bounded, config.get("image_shape"))
+            standardizer.fit(dequantize(raw))
         flow = self._build_flow(config, generator)
         if previous is not None:
             flow.load_state_dict(previous.state_dict())
@@ -315,14 +324,15 @@ class BaseManifoldFlow(
         if n_validation:
             validation = prepare(raw[order[:n_validation]]).to(device, torch.float32)
         train_raw = raw[order[n_validation:]]
-        train_rows = prepare(train_raw).to(device, torch.float32)
+        prepared = prepare(train_raw)
+        train_rows = prepared.to(device, torch.float32)
 
         def draw():
             if step.any():
                 return prepare(train_raw).to(device, torch.float32)
             return train_rows
 
-        objective = self._make_objective(flow, train_rows, generator)
+        objective = self._make_objective(flow, prepared, generator)
         settings = TrainingSettings(
             max_iter=self.max_iter,
             max_steps=_MAX_STEPS,
@@ -332,6 +342,7 @@ class BaseManifoldFlow(
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
             min_progress=objective.annealing,
+            averaging=objective.averaging,
         )
         log = None
         if self.verbose:
@@ -665,7 +676,9 @@ class BaseManifoldFlow(
         self._flow = self._build_flow(self._config, make_generator(0))
         load_arrays(self._flow, arrays)
         self._flow.latent.n_components = self.n_components_
-        self._standardizer = Standardizer(self.n_features_in_, self._config["bounded"])
+        self._standardizer = Standardizer(
+            self.n_features_in_, self._config["bounded"], self._config.get("image_shape")
+        )
         load_arrays(self._standardizer, standardizer)
         try:
             self.to(self.device_)

@@ -246,10 +246,10 @@ class ManifoldPriorFlow(BaseManifoldFlow):
                 "depend on the flow."
             )
 
-    def _flow_config(self, n_features):
+    def _flow_config(self, raw):
         return {
             "flow": self.flow,
-            "n_features": n_features,
+            "n_features": raw.shape[1],
             "n_layers": self.n_layers,
             "hidden_layer_sizes": tuple(int(size) for size in self.hidden_layer_sizes),
             "n_free": self.n_components,
@@ -268,6 +268,7 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         return ManifoldFlow(bijection, LearnedCovariance(config["n_features"], config["n_free"]))
 
     def _make_objective(self, flow, rows, generator):
+        rows = rows.to(flow.latent.mean.device, torch.float32)
         geodesics = None
         if self.isometry and len(rows) >= _MIN_GRAPH_ROWS and rows.shape[1] > 1:
             geodesics = _geodesics(rows, generator)

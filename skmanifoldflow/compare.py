@@ -23,6 +23,7 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from sklearn.utils.multiclass import type_of_target
 
 from ._manifold_prior import ManifoldPriorFlow
+from ._noisy_injective import NoisyInjectiveFlow
 
 __all__ = ["ESTIMATORS", "Comparison", "Result", "compare"]
 
@@ -52,6 +53,7 @@ def _mixture(shape, seed):
 #: training rows and a seed.
 ESTIMATORS: dict[str, Callable[[int, tuple[int, int], int], BaseEstimator]] = {
     "ManifoldPriorFlow": lambda d, shape, seed: ManifoldPriorFlow(d, random_state=seed),
+    "NoisyInjectiveFlow": lambda d, shape, seed: NoisyInjectiveFlow(d, random_state=seed),
     "PCA": lambda d, shape, seed: PCA(d, random_state=seed),
     "FactorAnalysis": lambda d, shape, seed: FactorAnalysis(d, random_state=seed),
     "Isomap": lambda d, shape, seed: Isomap(n_components=d, n_neighbors=10),

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.manifold import trustworthiness
 from sklearn.utils import check_array, check_random_state
 
-__all__ = ["bits_per_dim", "continuity"]
+__all__ = ["bits_per_dim", "continuity", "frechet_distance"]
 
 
 def continuity(X, X_embedded, *, n_neighbors=10):
@@ -131,3 +131,70 @@ def bits_per_dim(model, X, *, n_levels=256, n_draws=1, random_state=None):
     rng = check_random_state(random_state)
     nats = [np.mean(model.score_samples(X + rng.random_sample(X.shape))) for _ in range(n_draws)]
     return float(-np.mean(nats) / (X.shape[1] * np.log(2)))
+
+
+def frechet_distance(features_a, features_b):
+    r"""Return the Frechet distance between the normal laws of two sets of rows.
+
+    With means :math:`\mu` and covariances :math:`\Sigma` of the rows [1]_,
+
+    .. math::
+
+        d^2 = \|\mu_a - \mu_b\|^2 + \operatorname{tr}\left(\Sigma_a + \Sigma_b
+        - 2 (\Sigma_a^{1/2} \Sigma_b \Sigma_a^{1/2})^{1/2}\right),
+
+    the square of the distance that the name promises, as the literature has it: with features of an
+    Inception network it is the "FID" [2]_ by which images are judged. It is 0 for equal moments.
+
+    Parameters
+    ----------
+    features_a, features_b : array-like of shape (n_samples_a, n_features) and \
+            (n_samples_b, n_features)
+        Rows, at least two each: features of images, or any others.
+
+    Returns
+    -------
+    distance : float
+        At least 0, in squared units of the features.
+
+    Raises
+    ------
+    ValueError
+        If the two have different numbers of columns, fewer than two rows, or entries that are not
+        finite.
+
+    Notes
+    -----
+    With few rows the distance is biased upwards. Compare equal numbers of rows, and look at the
+    distance between two halves of the same data first.
+
+    References
+    ----------
+    .. [1] Dowson & Landau, "The Frechet distance between multivariate normal distributions",
+           Journal of Multivariate Analysis 12, 1982.
+    .. [2] Heusel et al., "GANs trained by a two time-scale update rule converge to a local Nash
+           equilibrium", NeurIPS 2017, https://arxiv.org/abs/1706.08500.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skmanifoldflow.metrics import frechet_distance
+    >>> rng = np.random.RandomState(0)
+    >>> a, b = rng.normal(0, 1, (5000, 4)), rng.normal(1, 2, (5000, 4))
+    >>> f"{frechet_distance(a, b):.1f}"  # of the laws themselves: 4 (0 - 1)^2 + 4 (1 - 2)^2 = 8
+    '8.1'
+    """
+    a = check_array(features_a, dtype=np.float64, ensure_min_samples=2)
+    b = check_array(features_b, dtype=np.float64, ensure_min_samples=2)
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(
+            f"Both sets of rows must have as many columns, got {a.shape[1]} and {b.shape[1]}."
+        )
+    mean_a, mean_b = a.mean(axis=0), b.mean(axis=0)
+    # With Sigma = R'R the trace of the root is the sum of the singular values of R_a R_b'. No
+    # covariance is formed, so singular ones cost no digits.
+    root_a = np.linalg.qr(a - mean_a, mode="r") / np.sqrt(len(a) - 1)
+    root_b = np.linalg.qr(b - mean_b, mode="r") / np.sqrt(len(b) - 1)
+    overlap = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
+    squared = ((mean_a - mean_b) ** 2).sum() + (root_a**2).sum() + (root_b**2).sum() - 2 * overlap
+    return float(max(squared, 0.0))

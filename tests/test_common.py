@@ -26,11 +26,11 @@ from sklearn.utils.estimator_checks import (
     parametrize_with_checks,
 )
 
-from skmanifoldflow import ManifoldPriorFlow
+from skmanifoldflow import ManifoldPriorFlow, NoisyInjectiveFlow
 from skmanifoldflow.datasets import SCurve
 
 SMALL = {"max_iter": 3, "n_layers": 2, "hidden_layer_sizes": (8,)}
-ESTIMATORS = [ManifoldPriorFlow]
+ESTIMATORS = [ManifoldPriorFlow, NoisyInjectiveFlow]
 SETTINGS = [{}, {**SMALL, "early_stopping": False}]
 
 pytestmark = [
@@ -266,11 +266,11 @@ def test_warm_start_goes_on(rows):
         first = model.validation_scores_[-1]
         weights = model.__getstate__()["_flow"]
         model.set_params(random_state=1).fit(rows)
-        # The rotations are random: that they are the same shows where the second fit started.
+        # The mixings are random: that they are the same shows where the second fit started.
         again = model.__getstate__()["_flow"]
-        rotations = [name for name in weights if name.endswith(".q")]
-        assert rotations
-        for name in rotations:
+        mixings = [name for name in weights if name.endswith((".q", ".order"))]
+        assert mixings
+        for name in mixings:
             np.testing.assert_allclose(again[name], weights[name], atol=1e-6)
         assert model.validation_scores_[-1] > first - 0.2
 
@@ -315,7 +315,7 @@ def test_not_fitted(Estimator, method, rows):
     [
         ({"n_components": 4}, "n_components=4 must be between 1 and n_features=3"),
         ({"hidden_layer_sizes": (0,)}, "hidden_layer_sizes must hold integers >= 1"),
-        ({"noise_start": 0.01}, "noise_start=0.01 must not be below noise_floor=0.02"),
+        ({"noise_start": 0.001}, "noise_start=0.001 must not be below noise_floor=0.0"),
         ({"bounded": (1, 0)}, "low < high"),
         ({"bounded": (-np.inf, 9)}, "finite"),
         ({"bounded": (0, 1)}, "must contain every value of X"),
@@ -371,7 +371,7 @@ def test_a_failed_first_fit_is_no_fit(rows):
 
 def test_divergence_without_validation_rows_keeps_the_start(rows):
     for Estimator in ESTIMATORS:
-        model = Estimator(random_state=0, early_stopping=False, learning_rate_init=1e4, **SMALL)
+        model = Estimator(random_state=0, early_stopping=False, learning_rate_init=100.0, **SMALL)
         X = rows - rows.mean(0)
         _, log_det = np.linalg.slogdet(X.T @ X / len(X))
         normal = -0.5 * (log_det + 3 + 3 * np.log(2 * np.pi))

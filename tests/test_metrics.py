@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
 from scipy.stats import norm, ortho_group
 
-from skmanifoldflow.metrics import bits_per_dim, continuity
+from skmanifoldflow.metrics import bits_per_dim, continuity, frechet_distance
 
 
 def continuity_by_definition(X, X_embedded, k):
@@ -120,3 +121,68 @@ def test_bits_are_infinite_outside_the_support():
 def test_bits_errors(X, options, message):
     with pytest.raises(ValueError, match=message):
         bits_per_dim(Density(lambda rows: np.zeros(len(rows))), X, **options)
+
+
+def rows_with_moments(mean, covariance, n, seed):
+    """Rows whose sample mean and covariance are the given ones, up to rounding."""
+    X = np.random.RandomState(seed).standard_normal((n, len(mean)))
+    X -= X.mean(axis=0)
+    X = X @ np.linalg.inv(np.linalg.cholesky(np.cov(X.T))).T
+    return X @ np.linalg.cholesky(covariance).T + mean
+
+
+def test_frechet_distance_is_the_closed_form_of_two_normal_laws():
+    rng = np.random.RandomState(0)
+    mean_a, mean_b = rng.standard_normal((2, 5))
+    root_a, root_b = rng.standard_normal((2, 5, 5))
+    a, b = root_a @ root_a.T, root_b @ root_b.T
+    expected = ((mean_a - mean_b) ** 2).sum() + np.trace(a + b - 2 * sqrtm(a @ b).real)
+    # Numbers of rows may differ.
+    A, B = rows_with_moments(mean_a, a, 40, 1), rows_with_moments(mean_b, b, 70, 2)
+    assert frechet_distance(A, B) == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance(B, A) == pytest.approx(expected, rel=1e-9)
+
+
+def test_frechet_distance_of_commuting_covariances():
+    # Diagonal covariances: the sum of squared differences of means and standard deviations.
+    deviations_a, deviations_b = np.array([1.0, 3.0, 0.5]), np.array([2.0, 1.0, 0.5])
+    A = rows_with_moments(np.zeros(3), np.diag(deviations_a**2), 20, 0)
+    B = rows_with_moments(np.array([0.0, 0.0, 2.0]), np.diag(deviations_b**2), 20, 1)
+    assert frechet_distance(A, B) == pytest.approx(1 + 4 + 4)
+
+
+def test_frechet_distance_of_equal_rows_is_zero_and_of_moved_rows_the_move():
+    X = np.random.RandomState(0).standard_normal((50, 6)) + 1000
+    assert frechet_distance(X, X) == pytest.approx(0, abs=1e-12)
+    assert frechet_distance(X, X[::-1] + 3) == pytest.approx(6 * 9)
+    turn = ortho_group.rvs(6, random_state=0)
+    other = X**2 / 1000
+    assert frechet_distance(X @ turn, other @ turn) == pytest.approx(frechet_distance(X, other))
+
+
+def test_frechet_distance_of_singular_covariances():
+    rng = np.random.RandomState(0)
+    line = np.outer(rng.standard_normal(30), [1.0, 0.0, 0.0])
+    across = np.outer(rng.standard_normal(30), [0.0, 1.0, 0.0])
+    # Orthogonal lines share nothing, so the variances add up.
+    means = ((line.mean(0) - across.mean(0)) ** 2).sum()
+    expected = means + line.var(axis=0, ddof=1).sum() + across.var(axis=0, ddof=1).sum()
+    assert frechet_distance(line, across) == pytest.approx(expected)
+    # Fewer rows than columns, and constant columns.
+    few = rng.standard_normal((3, 8))
+    few[:, 2] = 7
+    assert frechet_distance(few, few[[2, 0, 1]]) == pytest.approx(0, abs=1e-12)
+    assert np.isfinite(frechet_distance(few, np.zeros((2, 8))))
+
+
+@pytest.mark.parametrize(
+    ("b", "message"),
+    [
+        (np.zeros((4, 3)), "as many columns, got 2 and 3"),
+        (np.zeros((1, 2)), "minimum of 2"),
+        (np.full((4, 2), np.nan), "NaN"),
+    ],
+)
+def test_frechet_distance_errors(b, message):
+    with pytest.raises(ValueError, match=message):
+        frechet_distance(np.zeros((4, 2)), b)

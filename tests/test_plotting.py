@@ -5,10 +5,22 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
+from sklearn.base import BaseEstimator
+from sklearn.datasets import load_iris
+from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
+from sklearn.manifold import TSNE, Isomap
+from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from skmanifoldflow import ManifoldPriorFlow
-from skmanifoldflow.plotting import SpectrumDisplay
+from skmanifoldflow.plotting import (
+    EmbeddingDisplay,
+    LossCurveDisplay,
+    SampleDisplay,
+    SpectrumDisplay,
+)
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
@@ -32,6 +44,9 @@ def flow():
     return ManifoldPriorFlow(
         n_layers=1, hidden_layer_sizes=(4,), isometry=0, max_iter=1, random_state=0
     ).fit(X)
+
+
+# Spectrum
 
 
 def test_artists_hold_the_values(display):
@@ -71,14 +86,406 @@ def test_from_estimator(flow):
     assert display.noise_variance == flow.noise_floor**2
 
 
-def test_unfitted_estimator():
+# All
+
+
+DISPLAYS = {
+    "EmbeddingDisplay": (EmbeddingDisplay, [np.eye(3)]),
+    "LossCurveDisplay": (LossCurveDisplay, [[3.0, 2.0]]),
+    "SampleDisplay": (SampleDisplay, [np.eye(2)]),
+    "SpectrumDisplay": (SpectrumDisplay, []),
+}
+
+
+def data_of(display):
+    return [np.eye(3)] if display is EmbeddingDisplay else []
+
+
+@pytest.mark.parametrize("name", list(DISPLAYS))
+def test_unfitted_estimator(name):
+    display = DISPLAYS[name][0]
     with pytest.raises(NotFittedError):
-        SpectrumDisplay.from_estimator(ManifoldPriorFlow())
+        display.from_estimator(ManifoldPriorFlow(), *data_of(display))
 
 
-def test_without_matplotlib(display, flow, monkeypatch):
+@pytest.mark.parametrize("name", list(DISPLAYS))
+def test_without_matplotlib(name, display, flow, monkeypatch):
+    kind, arguments = DISPLAYS[name]
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"SpectrumDisplay.plot needs .* \[plot\]"):
-        display.plot()
-    with pytest.raises(ImportError, match=r"SpectrumDisplay.from_estimator needs .* \[plot\]"):
-        SpectrumDisplay.from_estimator(flow)
+    with pytest.raises(ImportError, match=rf"{name}.plot needs .* \[plot\]"):
+        (kind(*arguments) if arguments else display).plot()
+    with pytest.raises(ImportError, match=rf"{name}.from_estimator needs .* \[plot\]"):
+        kind.from_estimator(flow, *data_of(kind))
+
+
+# Embeddings
+
+
+@pytest.fixture(scope="module")
+def iris():
+    return load_iris(return_X_y=True)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [PCA(3), Isomap(n_neighbors=60, n_components=2), make_pipeline(StandardScaler(), PCA(2))],
+)
+def test_embedding_of_any_transformer(estimator, iris):
+    X, y = iris
+    display = EmbeddingDisplay.from_estimator(estimator.fit(X), X, y)
+    display.figure_.canvas.draw()
+    np.testing.assert_array_equal(display.scatter_.get_offsets(), estimator.transform(X)[:, :2])
+    ax = display.ax_
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("component 1", "component 2")
+
+
+def test_embedding_has_a_colour_for_each_class(iris):
+    X, y = iris
+    names = np.array(["one", "two", "three"], dtype=object)[y]
+    display = EmbeddingDisplay(X, names, y_name="kind").plot()
+    colors = [tuple(color) for color in display.scatter_.get_facecolors()]
+    pairs = dict(zip(names, colors, strict=True))
+    assert colors == [pairs[name] for name in names] and len(set(colors)) == 3
+    legend = {
+        text.get_text(): matplotlib.colors.to_rgba(handle.get_color())
+        for text, handle in zip(
+            display.legend_.get_texts(), display.legend_.legend_handles, strict=True
+        )
+    }
+    assert legend == pairs
+    assert display.legend_.get_title().get_text() == "kind"
+    assert display.colorbar_ is None
+
+
+def test_legend_is_beside_the_rows(iris):
+    display = EmbeddingDisplay(*iris).plot()
+    display.figure_.canvas.draw()
+    legend, axes = display.legend_.get_window_extent(), display.ax_.get_window_extent()
+    assert axes.x1 <= legend.x0 and legend.x1 <= display.figure_.bbox.x1
+    # Nothing makes room beside axes without a layout engine.
+    _, ax = plt.subplots()
+    display.plot(ax=ax).figure_.canvas.draw()
+    legend = display.legend_.get_window_extent()
+    assert ax.get_window_extent().containsx(legend.x0)
+
+
+@pytest.mark.parametrize(
+    ("y", "is_class"),
+    [
+        (np.arange(30) % 10, True),
+        (np.arange(30), False),
+        (np.arange(30) % 2 == 0, True),
+        (np.arange(30) % 2 / 2, False),
+        (np.arange(30).astype(str), True),
+    ],
+)
+def test_classes_and_quantities(y, is_class):
+    X = np.random.RandomState(0).standard_normal((30, 2))
+    display = EmbeddingDisplay(X, y, y_name="size").plot()
+    assert (display.legend_ is not None) == is_class
+    assert (display.colorbar_ is None) == is_class
+    if is_class:
+        assert len(display.legend_.get_texts()) == len(np.unique(y))
+        assert len(np.unique(display.scatter_.get_facecolors(), axis=0)) == len(np.unique(y))
+    else:
+        np.testing.assert_array_equal(display.scatter_.get_array(), y)
+        assert display.scatter_.get_cmap().name == "viridis"
+        assert display.colorbar_.ax.get_ylabel() == "size"
+    display.figure_.canvas.draw()
+
+
+def test_chosen_components(iris):
+    X, _ = iris
+    display = EmbeddingDisplay(X, components=(3, 1)).plot()
+    np.testing.assert_array_equal(display.scatter_.get_offsets(), X[:, [3, 1]])
+    assert display.ax_.get_xlabel() == "component 4"
+    assert display.legend_ is None and display.colorbar_ is None
+
+
+def test_one_component_is_counted(iris):
+    X, y = iris
+    display = EmbeddingDisplay(X, components=2).plot()
+    (bars,) = display.bars_
+    np.testing.assert_array_equal(
+        [bar.get_height() for bar in bars], np.histogram(X[:, 2], bins=40)[0]
+    )
+    assert display.scatter_ is None
+    assert (display.ax_.get_xlabel(), display.ax_.get_ylabel()) == ("component 3", "rows")
+    display = EmbeddingDisplay(X[:, :1], y).plot()
+    counts = [sum(bar.get_height() for bar in bars) for bars in display.bars_]
+    assert counts == [50, 50, 50]
+    assert len(display.legend_.get_texts()) == 3
+
+
+def test_one_component_against_a_quantity(iris):
+    X, _ = iris
+    display = EmbeddingDisplay(X, X[:, 3], components=(0,), y_name="width").plot()
+    np.testing.assert_array_equal(display.scatter_.get_offsets(), X[:, [0, 3]])
+    assert display.ax_.get_ylabel() == "width" and display.bars_ is None
+
+
+def test_name_of_a_series(iris):
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    model = PCA(2).set_output(transform="pandas").fit(X)
+    display = EmbeddingDisplay.from_estimator(model, X, y)
+    assert display.legend_.get_title().get_text() == "target"
+    assert type(display.embedding) is type(display.y) is np.ndarray
+
+
+@pytest.mark.parametrize("components", [(0, 4), (0, 1, 2), (), -1, (0.5, 1), "01"])
+def test_wrong_components(components, iris):
+    with pytest.raises(ValueError, match="components must be .* between 0 and 3"):
+        EmbeddingDisplay(iris[0], components=components).plot()
+
+
+def test_wrong_arguments_of_an_embedding(iris):
+    X, y = iris
+    with pytest.raises(ValueError, match="inconsistent numbers"):
+        EmbeddingDisplay(X, y[1:]).plot()
+    with pytest.raises(ValueError, match="y contains NaN"):
+        EmbeddingDisplay(X, np.where(y == 0, np.nan, y)).plot()
+    with pytest.raises(ValueError, match=r"TSNE has no method transform.*fit_transform"):
+        EmbeddingDisplay.from_estimator(TSNE(), X)
+    assert not plt.get_fignums()
+
+
+# Samples
+
+
+class Knobs(BaseEstimator):
+    """A latent draw stretched by both knobs."""
+
+    def __init__(self, n_features=2, image_shape=None):
+        self.n_features = n_features
+        self.image_shape = image_shape
+
+    def fit(self, X, y=None):
+        return self
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    def sample(self, n_samples=1, *, random_state=None, temperature=1.0, manifold_deviation=1.0):
+        rng = np.random.RandomState(random_state)
+        rows = rng.standard_normal((n_samples, self.n_features))
+        return rows * (temperature + 10 * manifold_deviation)
+
+
+def titles(display):
+    return [ax.get_title() for ax in display.axes_]
+
+
+def test_samples_lie_over_the_data(flow):
+    X = np.random.RandomState(0).standard_normal((50, 3))
+    display = SampleDisplay.from_estimator(flow, X, random_state=0)
+    display.figure_.canvas.draw()
+    expected = flow.sample(50, random_state=0)
+    np.testing.assert_array_equal(display.samples, expected[None])
+    assert len(display.axes_) == 1 and display.axes_[0].name == "3d"
+    for points, rows in [(display.points_, expected), (display.data_points_, X)]:
+        np.testing.assert_allclose(np.transpose(points[0]._offsets3d), rows)
+    legend = [text.get_text() for text in display.figure_.legends[0].get_texts()]
+    assert legend == ["data", "samples"]
+
+
+@pytest.mark.parametrize(("knob", "symbol"), [("temperature", "t"), ("manifold_deviation", "s")])
+@pytest.mark.parametrize("random_state", [3, None])
+def test_panels_share_the_latent_draw(knob, symbol, random_state):
+    display = SampleDisplay.from_estimator(
+        Knobs(), random_state=random_state, **{f"{knob}s": (0, 0.5, 2)}
+    )
+    display.figure_.canvas.draw()
+    assert titles(display) == [f"{symbol} = 0", f"{symbol} = 0.5", f"{symbol} = 2"]
+    assert knob.replace("_", " ") in display.figure_.get_suptitle()
+    drawn = [points.get_offsets() for points in display.points_]
+    assert drawn[0].shape == (1000, 2)
+    scale = [10, 10.5, 12] if symbol == "t" else [1, 6, 21]
+    for points, factor in zip(drawn, scale, strict=True):
+        np.testing.assert_allclose(points * scale[0], drawn[0] * factor)
+    if random_state is not None:
+        expected = Knobs().sample(1000, random_state=random_state, **{knob: 0.5})
+        np.testing.assert_array_equal(drawn[1], expected)
+    boxes = [ax.get_position().size for ax in display.axes_]
+    np.testing.assert_allclose(boxes, boxes[:1] * 3)
+    assert len({(ax.get_xlim(), ax.get_ylim()) for ax in display.axes_}) == 1
+
+
+def test_flow_has_the_knobs(flow):
+    display = SampleDisplay.from_estimator(flow, manifold_deviations=(0, 1), random_state=0)
+    np.testing.assert_array_equal(
+        display.samples[0], flow.sample(1000, random_state=0, manifold_deviation=0)
+    )
+
+
+def test_more_panels_than_columns():
+    display = SampleDisplay.from_estimator(Knobs(), temperatures=np.arange(6))
+    display.figure_.canvas.draw()
+    assert len(display.axes_) == 6 and len(display.figure_.axes) == 8
+
+
+def test_samples_of_one_column():
+    X = np.linspace(0, 1, 200)[:, None]
+    model = KernelDensity(bandwidth=0.1).fit(X)
+    display = SampleDisplay.from_estimator(model, X, random_state=0)
+    display.figure_.canvas.draw()
+    assert display.axes_[0].get_ylabel() == "density"
+    assert len(display.points_) == len(display.data_points_) == 1
+
+
+@pytest.mark.parametrize("with_data", [True, False])
+def test_many_columns_are_projected(with_data):
+    X = np.random.RandomState(0).standard_normal((200, 5)) * [1, 2, 3, 4, 5] + 7
+    X[:, 1] += X[:, 0]
+    data = X if with_data else None
+    display = SampleDisplay.from_estimator(Knobs(5), data, random_state=0)
+    reference = X if with_data else Knobs(5).sample(1000, random_state=0)
+    model = make_pipeline(StandardScaler(), PCA(2)).fit(reference)
+    expected = model.transform(Knobs(5).sample(200 if with_data else 1000, random_state=0))
+    np.testing.assert_allclose(display.points_[0].get_offsets(), expected)
+    assert display.axes_[0].get_xlabel() == "principal component 1"
+    if with_data:
+        np.testing.assert_allclose(display.data_points_[0].get_offsets(), model.transform(X))
+
+
+def test_stray_samples_do_not_shrink_the_rest():
+    X = np.random.RandomState(0).uniform(size=(2000, 2))
+    samples = np.vstack([X[:999], [[1e6, 1e6]]])
+    display = SampleDisplay(samples, data=X).plot()
+    assert len(display.data_points_[0].get_offsets()) == 1000
+    (ax,) = display.axes_
+    for low, high in (ax.get_xlim(), ax.get_ylim()):
+        assert -0.2 < low < 0 and 1 < high < 1.2
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images(channels):
+    shape = (channels, 2, 4)
+    model = Knobs(8 * channels, image_shape=shape)
+    X = np.array([[-10.0], [30.0]]) * np.ones(8 * channels)
+    display = SampleDisplay.from_estimator(model, X, n_samples=10, random_state=0)
+    display.figure_.canvas.draw()
+    (image,) = display.images_
+    picture = np.asarray(image.get_array())
+    assert picture.shape[:2] == (2 * 3 + 1, 8 * 5 + 1)
+    rows = model.sample(10, random_state=0).reshape(10, *shape)
+    if channels == 1:
+        assert image.get_clim() == (-10, 30)
+        assert image.get_cmap().name == "gray"
+        expected = rows[:, 0]
+    else:
+        expected = np.clip((rows.transpose(0, 2, 3, 1) + 10) / 40, 0, 1)
+    np.testing.assert_allclose(picture[1:3, 11:15], expected[2])
+    np.testing.assert_allclose(picture[4:6, 1:5], expected[8])
+    # The gaps are white.
+    assert np.all(picture[0] == (30 if channels == 1 else 1))
+
+
+def test_strips_of_images():
+    model = Knobs(8)
+    display = SampleDisplay.from_estimator(
+        model, image_shape=(1, 2, 4), temperatures=(0, 2), random_state=0
+    )
+    display.figure_.canvas.draw()
+    assert [ax.get_ylabel() for ax in display.axes_] == ["t = 0", "t = 2"]
+    pictures = [np.asarray(image.get_array()) for image in display.images_]
+    assert [picture.shape for picture in pictures] == [(4, 51), (4, 51)]
+    for t, picture in zip((0, 2), pictures, strict=True):
+        rows = model.sample(10, random_state=0, temperature=t).reshape(10, 2, 4)
+        np.testing.assert_array_equal(picture[1:3, 46:50], rows[9])
+    limits = [image.get_clim() for image in display.images_]
+    expected = tuple(np.percentile(display.samples, [1, 99]))
+    assert limits == [expected, expected]
+
+
+def test_figure_can_be_given():
+    figure = plt.figure(layout="constrained")
+    left, right = figure.subfigures(1, 2)
+    SampleDisplay.from_estimator(Knobs(), np.eye(2), figure=left)
+    display = SampleDisplay.from_estimator(Knobs(4, (1, 2, 2)), figure=right)
+    assert display.figure_ is right
+    figure.canvas.draw()
+    assert plt.get_fignums() == [figure.number]
+
+
+def test_panels_of_any_models():
+    display = SampleDisplay([np.eye(2), 2 * np.eye(2)], labels=["one", "two"]).plot()
+    assert titles(display) == ["one", "two"]
+    assert not display.figure_.legends
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperatures": [1], "manifold_deviations": [1]}, "cannot both be given"),
+        ({"temperatures": []}, "temperatures must hold at least one value"),
+        ({"X": np.eye(3)}, "data has 3 columns, but samples have 2"),
+        ({"image_shape": (1, 2, 2)}, r"C \* H \* W = 2, .* got \(1, 2, 2\)"),
+        ({"image_shape": (2, 1, 1)}, "with C = 1 or 3"),
+        ({"image_shape": (1, 2)}, r"must be \(C, H, W\)"),
+    ],
+)
+def test_wrong_arguments_of_samples(options, message):
+    with pytest.raises(ValueError, match=message):
+        SampleDisplay.from_estimator(Knobs(), **options)
+    assert not plt.get_fignums()
+
+
+def test_models_and_labels_that_cannot_be_shown():
+    with pytest.raises(ValueError, match="PCA has no method sample"):
+        SampleDisplay.from_estimator(PCA(), np.eye(2))
+    with pytest.raises(ValueError, match="each of the 1 panels"):
+        SampleDisplay(np.eye(2), labels=["a", "b"]).plot()
+
+
+# Loss curves
+
+
+def test_loss_curve(flow):
+    display = LossCurveDisplay.from_estimator(flow)
+    loss, score = display.lines_
+    np.testing.assert_array_equal(loss.get_ydata(), flow.loss_curve_)
+    np.testing.assert_array_equal(score.get_ydata(), -np.array(flow.validation_scores_))
+    assert display.ax_.get_ylabel() == "nats per standardised row"
+    display.figure_.canvas.draw()
+
+
+def test_best_epoch():
+    _, ax = plt.subplots()
+    display = LossCurveDisplay([5, 4, 3, 2], [-5, -3, np.nan, -4]).plot(ax=ax)
+    assert display.ax_ is ax
+    np.testing.assert_array_equal(display.lines_[0].get_xdata(), [1, 2, 3, 4])
+    np.testing.assert_array_equal(display.best_.get_xydata(), [[2, 3]])
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["training loss", "validation: minus the score", "best epoch: 2"]
+
+
+@pytest.mark.parametrize("scores", [None, []])
+def test_without_validation(scores):
+    display = LossCurveDisplay([5.0, 4.0], scores).plot()
+    assert len(display.lines_) == 1 and display.best_ is None
+
+
+@pytest.mark.parametrize("n_epochs", [3, 5, 80])
+def test_a_far_loss_does_not_squash_the_rest(n_epochs):
+    losses = np.append(1e3, np.linspace(3, 1, n_epochs - 1))
+    display = LossCurveDisplay(losses, -losses).plot()
+    low, high = display.ax_.get_ylim()
+    assert low < 1 and 3 < high < 10
+
+
+def test_ordinary_losses_are_all_shown():
+    losses = 5 * np.exp(-np.arange(20) / 8)
+    low, high = LossCurveDisplay(losses).plot().ax_.get_ylim()
+    assert low < losses[-1] and losses[0] < high
+
+
+@pytest.mark.parametrize("losses", [[2.0], [2.0, 2.0], [np.inf, 3.0], [np.nan]])
+def test_curves_without_a_range(losses):
+    LossCurveDisplay(losses, losses).plot().figure_.canvas.draw()
+
+
+def test_wrong_curves():
+    with pytest.raises(ValueError, match="loss_curve must hold one loss for each epoch"):
+        LossCurveDisplay([]).plot()
+    with pytest.raises(ValueError, match="each of the 2 epochs"):
+        LossCurveDisplay([1, 2], [1, 2, 3]).plot()

@@ -1,16 +1,35 @@
 """From the name of a flow to its chain of bijections."""
 
 from collections.abc import Sequence
+from itertools import chain
+from typing import Any
 
 import torch
 
-from .bijections import AdditiveCoupling, AffineCoupling, Bijection, Chain, Orthogonal, Permutation
+from .bijections import (
+    AdditiveCoupling,
+    AffineCoupling,
+    Bijection,
+    Chain,
+    Coupling,
+    MaskedAutoregressive,
+    Orthogonal,
+    Permutation,
+    SplineCoupling,
+)
+from .bijections.multiscale import MultiScale
 
-__all__ = ["volume_preserving_flow"]
+__all__ = ["density_flow", "image_flow", "volume_preserving_flow"]
 
 # A dense rotation costs D^2 per row, a coupling about D * W: beyond this many columns a permutation
 # mixes well enough and costs nothing.
 _MAX_FEATURES_ROTATED = 128
+
+_COUPLINGS: dict[str, type[Coupling]] = {
+    "spline": SplineCoupling,
+    "affine": AffineCoupling,
+    "additive": AdditiveCoupling,
+}
 
 
 def _mixing(n_features: int, generator: torch.Generator) -> Bijection:
@@ -68,3 +87,133 @@ def volume_preserving_flow(
             )
         layers.append(coupling)
     return Chain(layers)
+
+
+def _mixings(
+    mixing: str, is_coupling: bool, n_features: int, n: int, generator: torch.Generator
+) -> list[Bijection]:
+    """Return n fixed mixings and a last one that undoes the product of them all."""
+    if mixing == "rotation":
+        rotations = [Orthogonal(n_features, generator=generator) for _ in range(n)]
+        product = torch.eye(n_features, dtype=torch.float64)
+        for rotation in rotations:
+            product = product @ rotation.q.double()
+        return [*rotations, Orthogonal(n_features, matrix=product.T)]
+    permutations = []
+    place = torch.arange(n_features)
+    n_passed = n_features // 2
+    for i in range(n):
+        if i % 2:
+            order = torch.randperm(n_features, generator=generator)
+        elif is_coupling:
+            # The next coupling maps what the one before has passed. Between such pairs any column
+            # may come to stand beside any other.
+            passed = torch.randperm(n_passed, generator=generator)
+            moved = torch.randperm(n_features - n_passed, generator=generator) + n_passed
+            order = torch.cat([moved, passed])
+        else:
+            order = torch.arange(n_features).flip(0)
+        permutations.append(Permutation(n_features, order=order))
+        place = place[order]
+    return [*permutations, Permutation(n_features, order=torch.argsort(place))]
+
+
+def density_flow(
+    flow: str,
+    n_features: int,
+    n_layers: int,
+    hidden_layer_sizes: Sequence[int],
+    *,
+    generator: torch.Generator,
+    n_context: int = 0,
+    mixing: str = "auto",
+    n_bins: int = 8,
+    bound: float = 5.0,
+    autoregressive_map: str = "affine",
+) -> Chain:
+    """Return a flow of tables that starts as the identity map.
+
+    The columns are mixed between two layers, and after the last layer a fixed mixing undoes all of
+    these, so the latent law can start in the coordinates of the data.
+
+    Parameters
+    ----------
+    flow : {"spline", "affine", "additive", "autoregressive"}
+        Kind of layer. A coupling maps half of the columns, an autoregressive layer all of them; its
+        inverse takes `n_features` passes.
+    n_features : int
+        Number of columns D. At D = 1 every layer is an elementwise map with learned constants, or
+        with parameters given by the context.
+    n_layers : int
+        Number of layers.
+    hidden_layer_sizes : sequence of int
+        Hidden layers of every conditioner.
+    generator : torch.Generator
+        Source of mixings and initial weights.
+    n_context : int, default=0
+        Number of context columns.
+    mixing : {"auto", "rotation", "permutation"}, default="auto"
+        Random rotations, or permutations such that every second coupling maps what the one before
+        has passed and every second autoregressive layer takes the columns in the opposite order.
+        "auto" rotates where there are at most 128 columns.
+    n_bins : int, default=8
+        Number of bins of a spline.
+    bound : float, default=5.0
+        A spline is the identity outside [-bound, bound].
+    autoregressive_map : {"affine", "spline"}, default="affine"
+        Map of a column in an autoregressive layer.
+    """
+    if mixing == "auto":
+        mixing = "rotation" if n_features <= _MAX_FEATURES_ROTATED else "permutation"
+    n_half = n_features // 2
+    layers: list[Bijection] = []
+    for i in range(n_layers):
+        common: dict[str, Any] = {
+            "hidden_layer_sizes": hidden_layer_sizes,
+            "generator": generator,
+            "n_context": n_context,
+        }
+        if flow in ("spline", "autoregressive"):
+            common |= {"n_bins": n_bins, "bound": bound}
+        if flow == "autoregressive":
+            layer: Bijection = MaskedAutoregressive(
+                n_features, transform=autoregressive_map, **common
+            )
+        else:
+            n_transformed = max(1, n_half) if i % 2 else n_features - n_half
+            layer = _COUPLINGS[flow](n_features, n_transformed, **common)
+        layers.append(layer)
+    if n_features == 1 or n_layers < 2:
+        return Chain(layers)
+    mixings = _mixings(mixing, flow != "autoregressive", n_features, n_layers - 1, generator)
+    return Chain(chain.from_iterable(zip(layers, mixings, strict=True)))
+
+
+def image_flow(
+    image_shape: tuple[int, int, int],
+    n_layers: int | Sequence[int],
+    hidden_channels: int | Sequence[int],
+    *,
+    generator: torch.Generator,
+) -> MultiScale:
+    """Return the multi-scale convolutional flow of flattened images.
+
+    Its `start(x)` wants some hundreds of training rows before the first step.
+
+    Parameters
+    ----------
+    image_shape : tuple of three ints
+        Channels, height and width (C, H, W).
+    n_layers : int or sequence of int
+        Steps of every scale, or of each from the finest.
+    hidden_channels : int or sequence of int
+        Hidden channels of the conditioners, likewise.
+    generator : torch.Generator
+        Source of rotations and initial weights.
+    """
+    return MultiScale(
+        image_shape,
+        (n_layers,) if isinstance(n_layers, int) else tuple(n_layers),
+        (hidden_channels,) if isinstance(hidden_channels, int) else tuple(hidden_channels),
+        generator=generator,
+    )

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from .bijections import Bijection
-from .device import head_dtype
 from .geometry import jacobian_columns
 from .latents import LatentLaw
 
@@ -43,7 +42,7 @@ class ManifoldFlow(nn.Module):
     def place(self, device: torch.device, dtype: torch.dtype) -> "ManifoldFlow":
         """Move to a device; the bijection computes in `dtype`, the law in float64 if it can."""
         self.bijection.to(device, dtype)
-        self.latent.to(device, head_dtype(device))
+        self.latent.place(device, dtype)
         return self
 
     @property

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-__all__ = ["MLP"]
+__all__ = ["MLP", "ConvNet", "MaskedMLP"]
 
 
 class _Linear(nn.Linear):
@@ -62,3 +64,127 @@ class MLP(nn.Module):
             # computes a second exponential.
             x = x * torch.sigmoid(x)
         return last(x)
+
+
+class MaskedMLP(nn.Module):
+    """Multilayer perceptron whose outputs for column i see columns 1 to i - 1 only.
+
+    Masked autoencoder (MADE, Germain et al., ICML 2015): every unit has a degree and sees units of
+    at most that degree. Like `MLP` it has SiLU units and a last layer that starts at zero.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of input columns D.
+    hidden_layer_sizes : sequence of int
+        Units of each hidden layer.
+    n_params : int
+        Outputs per column.
+    generator : torch.Generator
+        Source of the initial weights.
+    n_context : int, default=0
+        Number of context columns, which every unit may see.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        hidden_layer_sizes: Sequence[int],
+        n_params: int,
+        *,
+        generator: torch.Generator,
+        n_context: int = 0,
+    ) -> None:
+        super().__init__()
+        self.n_features = n_features
+        self.n_params = n_params
+        columns = torch.arange(n_features)
+        # A unit of degree 0 sees the context alone; without context it would be a constant.
+        lowest = 0 if n_context or n_features == 1 else 1
+        degrees = [torch.cat([columns + 1, torch.zeros(n_context, dtype=torch.long)])]
+        for size in hidden_layer_sizes:
+            degrees.append(lowest + torch.arange(size) * (n_features - lowest) // size)
+        degrees.append(columns.repeat(n_params))
+        layers = [_Linear(len(a), len(b)) for a, b in pairwise(degrees)]
+        for i, (before, after) in enumerate(pairwise(degrees)):
+            mask = (before <= after[:, None]).to(torch.get_default_dtype())
+            self.register_buffer(f"mask_{i}", mask, persistent=False)
+        for i, layer in enumerate(layers[:-1]):
+            fan_in = self.get_buffer(f"mask_{i}").sum(dim=1).clamp(min=1)
+            bound = torch.sqrt(3 / fan_in)
+            nn.init.uniform_(layer.weight, -1.0, 1.0, generator=generator)
+            nn.init.uniform_(layer.bias, -1 / 3, 1 / 3, generator=generator)
+            with torch.no_grad():
+                layer.weight.mul_(bound[:, None])
+                layer.bias.mul_(bound)
+        nn.init.zeros_(layers[-1].weight)
+        nn.init.zeros_(layers[-1].bias)
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the parameters of every column, shape (n, n_params, D)."""
+        if context is not None:
+            x = torch.cat([x, context], dim=1)
+        for i, layer in enumerate(self.layers):
+            if i:
+                x = x * torch.sigmoid(x)
+            weight = cast(Tensor, layer.weight) * self.get_buffer(f"mask_{i}")
+            x = F.linear(x, weight, cast(Tensor, layer.bias))
+        return x.unflatten(1, (self.n_params, self.n_features))
+
+
+class _Conv2d(nn.Conv2d):
+    """Convolution of unchanged size whose weights are left to its owner, who has the generator."""
+
+    def __init__(self, n_inputs: int, n_outputs: int, kernel_size: int) -> None:
+        super().__init__(n_inputs, n_outputs, kernel_size, padding=kernel_size // 2)
+
+    def reset_parameters(self) -> None:
+        pass
+
+
+class ConvNet(nn.Module):
+    """Convolutions 3x3, 1x1 and 3x3 with SiLU units, the last of which starts at zero.
+
+    To the first hidden layer is added a bias per pixel, since where something is matters in images
+    that are aligned, and one per channel that a small perceptron gives of the whole input, since
+    three convolutions see no farther than two pixels. Both cost little.
+
+    Parameters
+    ----------
+    n_inputs, hidden_channels, n_outputs : int
+        Number of channels of the input, of both hidden layers and of the output.
+    size : tuple of two ints
+        Height and width of the images.
+    generator : torch.Generator
+        Source of the initial weights.
+    """
+
+    def __init__(
+        self,
+        n_inputs: int,
+        hidden_channels: int,
+        n_outputs: int,
+        size: tuple[int, int],
+        *,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        height, width = size
+        self.first = _Conv2d(n_inputs, hidden_channels, 3)
+        self.place = nn.Parameter(torch.zeros(height, width, hidden_channels))
+        self.summary = _Linear(n_inputs * height * width, hidden_channels)
+        self.broadcast = _Linear(hidden_channels, hidden_channels)
+        self.second = _Conv2d(hidden_channels, hidden_channels, 1)
+        self.last = _Conv2d(hidden_channels, n_outputs, 3)
+        for layer in (self.first, self.summary, self.broadcast, self.second):
+            bound = math.sqrt(3.0 / layer.weight[0].numel())
+            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+            nn.init.uniform_(cast(Tensor, layer.bias), -bound / 3, bound / 3, generator=generator)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(cast(Tensor, self.last.bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        everywhere = self.broadcast(torch.tanh(self.summary(x.flatten(1))))
+        hidden = self.first(x) + self.place.permute(2, 0, 1) + everywhere[:, :, None, None]
+        return self.last(F.silu(self.second(F.silu(hidden))))

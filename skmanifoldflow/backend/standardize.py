@@ -8,10 +8,13 @@ __all__ = ["Standardizer"]
 # Rows on the boundary of a bounded column are moved inside by this share of its width, where the
 # logit is finite.
 _BOUNDARY = 1e-6
+# Many pixels lie on the boundary: the box of images is shrunk by this share at each end before the
+# logit (Dinh et al., ICLR 2017).
+_MARGIN_PIXELS = 1e-2
 
 
 class Standardizer(nn.Module):
-    """Centre and scale each column, after a logit where the columns are bounded.
+    """Centre and scale each column, or channel of images, after a logit where they are bounded.
 
     Computes in float64 on the CPU, whatever the dtype and device of the flow: a column far from
     zero keeps its digits, and a common factor of a power of two changes nothing but the Jacobian.
@@ -21,15 +24,24 @@ class Standardizer(nn.Module):
     n_features : int
         Number of columns.
     bounds : tuple of two floats or None, default=None
-        Open interval that contains every value; None for the whole line.
+        Interval that contains every value; None for the whole line.
+    image_shape : tuple of three ints or None, default=None
+        (C, H, W) of rows that are images, each channel of which has one mean and one scale.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, n_features: int, bounds: tuple[float, float] | None = None) -> None:
+    def __init__(
+        self,
+        n_features: int,
+        bounds: tuple[float, float] | None = None,
+        image_shape: tuple[int, int, int] | None = None,
+    ) -> None:
         super().__init__()
         self.bounds = bounds
+        self.n_channels = image_shape[0] if image_shape else None
+        self.margin = 0.0 if image_shape is None else _MARGIN_PIXELS
         self.register_buffer("mean", torch.zeros(n_features, dtype=torch.float64))
         self.register_buffer("scale", torch.ones(n_features, dtype=torch.float64))
 
@@ -39,6 +51,10 @@ class Standardizer(nn.Module):
         The scale of a constant column with value c is max(|c|, 1).
         """
         rows, _ = self._unbound(rows)
+        n_features = rows.shape[1]
+        if self.n_channels is not None:
+            rows = rows.view(len(rows), self.n_channels, -1).transpose(1, 2)
+            rows = rows.reshape(-1, self.n_channels)
         mean = rows.mean(0)
         variance = (rows - mean).square().mean(0)
         eps = torch.finfo(torch.float64).eps
@@ -46,8 +62,9 @@ class Standardizer(nn.Module):
         is_constant = (rows - rows[0]).abs().amax(0) <= 4 * eps * rows.abs().amax(0)
         # Where all values are equal their mean can still be off by a rounding error.
         mean = torch.where(is_constant, rows[0], mean)
-        self.mean = mean
-        self.scale = torch.where(is_constant, mean.abs().clamp_min(1.0), variance.sqrt())
+        scale = torch.where(is_constant, mean.abs().clamp_min(1.0), variance.sqrt())
+        self.mean = mean.repeat_interleave(n_features // len(mean))
+        self.scale = scale.repeat_interleave(n_features // len(scale))
         return self
 
     def _unbound(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,9 +74,10 @@ class Standardizer(nn.Module):
         low, high = self.bounds
         share = (rows - low) / (high - low)
         inside = ((share >= 0) & (share <= 1)).all(dim=1)
-        share = share.clamp(_BOUNDARY, 1 - _BOUNDARY)
-        log_det = -(torch.log(share * (1 - share) * (high - low))).sum(dim=1)
-        return torch.logit(share), torch.where(inside, log_det, -torch.inf)
+        shrunk = self.margin + (1 - 2 * self.margin) * share
+        shrunk = shrunk.clamp(_BOUNDARY, 1 - _BOUNDARY)
+        slope = (1 - 2 * self.margin) / (shrunk * (1 - shrunk) * (high - low))
+        return torch.logit(shrunk), torch.where(inside, slope.log().sum(dim=1), -torch.inf)
 
     def forward_and_log_det(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return standardised float64 rows (n, D) and the log-determinant (n,)."""
@@ -72,12 +90,13 @@ class Standardizer(nn.Module):
         if self.bounds is None:
             return rows
         low, high = self.bounds
-        return low + (high - low) * torch.sigmoid(rows)
+        share = (torch.sigmoid(rows) - self.margin) / (1 - 2 * self.margin)
+        return low + (high - low) * share.clamp(0, 1)
 
     def inverse_slope(self, rows: Tensor) -> Tensor:
         """Return the derivative (n, D) of each column of `inverse` at standardised rows."""
         if self.bounds is None:
             return self.scale.expand_as(rows)
         low, high = self.bounds
-        share = torch.sigmoid(rows * self.scale + self.mean)
-        return (high - low) * share * (1 - share) * self.scale
+        shrunk = torch.sigmoid(rows * self.scale + self.mean)
+        return (high - low) / (1 - 2 * self.margin) * shrunk * (1 - shrunk) * self.scale

@@ -40,6 +40,9 @@ class TrainingSettings:
         What counts as better, in nats.
     min_progress : float
         Share of the training before which it does not stop early.
+    averaging : float
+        Share of the steps of a training over which weights are averaged (Polyak & Juditsky, 1992);
+        the averages are judged and kept. 0 for none.
     """
 
     max_iter: int
@@ -50,6 +53,7 @@ class TrainingSettings:
     n_iter_no_change: int
     tol: float
     min_progress: float = 0.0
+    averaging: float = 0.0
 
 
 @dataclass
@@ -123,9 +127,28 @@ class _Optimizer:
         ids = {id(p) for p in undecayed}
         trained = [p for p in objective.parameters() if p.requires_grad]
         decayed = [p for p in trained if id(p) not in ids]
-        groups = [(decayed, settings.weight_decay), (undecayed, 0.0)]
-        self.groups = [Adam(parameters, decay) for parameters, decay in groups if parameters]
+        # One flat vector has one dtype, and the latent law may be trained in float64.
+        self.groups = [
+            Adam([p for p in parameters if p.dtype == dtype], decay)
+            for parameters, decay in ((decayed, settings.weight_decay), (undecayed, 0.0))
+            for dtype in dict.fromkeys(p.dtype for p in parameters)
+        ]
         self.learning_rate = settings.learning_rate
+        self.averages = [group.values.clone() for group in self.groups]
+
+    @torch.no_grad()
+    def average(self, share: float) -> None:
+        """Move the averages by a share of the way to the weights."""
+        for group, average in zip(self.groups, self.averages, strict=True):
+            average.lerp_(group.values, share)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the weights and their averages."""
+        for group, average in zip(self.groups, self.averages, strict=True):
+            values = group.values.clone()
+            group.values.copy_(average)
+            average.copy_(values)
 
     @staticmethod
     def release(objective: Objective) -> None:
@@ -137,14 +160,20 @@ class _Optimizer:
     def is_finite(self) -> bool:
         return all(bool(torch.isfinite(group.values).all()) for group in self.groups)
 
+    @property
+    def n_steps(self) -> int:
+        """Steps taken so far."""
+        return self.groups[0].n_steps
+
     def step(self, loss: Tensor, progress: float) -> None:
         for group in self.groups:
             group.gradient.zero_()
         loss.backward()
-        norm = torch.stack([group.gradient.norm() for group in self.groups]).norm()
-        shrink = (_CLIP_NORM / (norm + 1e-6)).clamp(max=1.0)
+        norm = torch.stack([group.gradient.norm().float() for group in self.groups]).norm()
+        # A gradient that overflows says nothing: such a step follows the momentum alone.
+        shrink = torch.where(norm.isfinite(), (_CLIP_NORM / (norm + 1e-6)).clamp(max=1.0), 0.0)
         for group in self.groups:
-            group.gradient.mul_(shrink)
+            group.gradient.mul_(shrink).nan_to_num_(nan=0.0)
             group.step(self.learning_rate * _one_cycle(progress))
 
 
@@ -173,6 +202,8 @@ class _Run:
             settings.max_iter * -(-n_rows // settings.batch_size), settings.max_steps
         )
         self.n_rollbacks = 0
+        # Steps over which weights are averaged; fewer at first, when there are no more.
+        self.horizon = max(1.0, settings.averaging * self.n_steps)
 
     def epoch(self, rows: Tensor) -> float:
         """Take the gradient steps of one epoch and return their mean loss."""
@@ -191,23 +222,31 @@ class _Run:
             progress = self.step / self.n_steps
             loss = self.objective.loss(batch, progress)
             self.optimizer.step(loss, progress)
+            if self.settings.averaging:
+                self.optimizer.average(1 / min(self.optimizer.n_steps, self.horizon))
             total += loss.detach()
             self.step += 1
             n_taken += 1
         return float(total) / n_taken
 
-    def scores(self, rows: Tensor, mean_loss: float) -> Tensor:
-        """Take the closed-form steps and return the scores whose mean is maximised.
+    def judge(self, rows: Tensor, mean_loss: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Take the closed-form steps and return the scores whose mean is maximised, and the state.
 
-        These are the log-likelihoods of the validation rows, or minus the mean loss; NaN if the fit
-        is lost.
+        Scores are the log-likelihoods of the validation rows, or minus the mean loss; NaN if the
+        fit is lost. Where weights are averaged both are those of the averages.
         """
         if not (math.isfinite(mean_loss) and self.optimizer.is_finite()):
-            return torch.tensor([math.nan])
+            return torch.tensor([math.nan]), {}
+        if self.settings.averaging:
+            self.optimizer.swap()
         self.objective.refresh(rows)
-        if self.validation_rows is None:
-            return torch.tensor([-mean_loss])
-        return self.objective.log_likelihood(self.validation_rows)
+        scores = torch.tensor([-mean_loss])
+        if self.validation_rows is not None:
+            scores = self.objective.log_likelihood(self.validation_rows)
+        state = _snapshot(self.objective)
+        if self.settings.averaging:
+            self.optimizer.swap()
+        return scores, state
 
     def roll_back(self, good: dict[str, Tensor]) -> None:
         """Return to the last good weights with half the learning rate."""
@@ -276,24 +315,25 @@ def train(
         report.loss_curve = [-float(objective.log_likelihood(rows).mean())]
         return report
 
-    start = best = good = _snapshot(objective)
+    start = best = last = good = _snapshot(objective)
     run = _Run(objective, len(rows), validation_rows, settings, generator)
     reference = report.best_score if validation_rows is not None else None
     n_stalled = 0
     while run.step < run.n_steps:
         mean_loss = run.epoch(rows)
-        scores = run.scores(rows, mean_loss)
+        scores, state = run.judge(rows, mean_loss)
         score = float(scores.mean())
         if not math.isfinite(score):
             run.roll_back(good)
             continue
-        good = _snapshot(objective)
+        last = state
+        good = _snapshot(objective) if settings.averaging else last
         report.n_iter += 1
         report.loss_curve.append(mean_loss)
         if validation_rows is not None:
             report.validation_scores.append(score)
             if score > report.best_score:
-                report.best_score, best, best_scores = score, good, scores
+                report.best_score, best, best_scores = score, last, scores
         if log is not None:
             log(f"Epoch {report.n_iter}, loss {mean_loss:.4f}, score {score:.4f}")
         # The first loss has none before it to be compared with.
@@ -307,7 +347,9 @@ def train(
                 break
         rows = draw_rows()
     if validation_rows is None:
-        best, best_scores = good, objective.log_likelihood(judged)
+        best = last
+        objective.load_state_dict(best)
+        best_scores = objective.log_likelihood(judged)
     gain = best_scores - start_scores
     if not gain.mean() > gain.std() / math.sqrt(len(gain)):
         best, report.best_score = start, float(start_scores.mean())

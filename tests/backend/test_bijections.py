@@ -13,8 +13,10 @@ from skmanifoldflow.backend.bijections import (
     AdditiveCoupling,
     AffineCoupling,
     Chain,
+    MaskedAutoregressive,
     Orthogonal,
     Permutation,
+    SplineCoupling,
 )
 
 N_ROWS = 6
@@ -43,6 +45,16 @@ BIJECTIONS = {
     ),
     "elementwise": elementwise,
     "elementwise, context": lambda d, g: elementwise(d, g, n_context=N_CONTEXT),
+    "spline": lambda d, g: coupling(SplineCoupling, d, g),
+    "spline, context": lambda d, g: coupling(SplineCoupling, d, g, n_context=N_CONTEXT),
+    "elementwise spline": lambda d, g: SplineCoupling(d, d, (16,), generator=g, n_bins=5),
+    "autoregressive": lambda d, g: MaskedAutoregressive(d, (16, 16), generator=g),
+    "autoregressive, context": lambda d, g: MaskedAutoregressive(
+        d, (16, 16), generator=g, n_context=N_CONTEXT
+    ),
+    "autoregressive spline, context": lambda d, g: MaskedAutoregressive(
+        d, (16,), generator=g, transform="spline", n_context=N_CONTEXT
+    ),
     "orthogonal": lambda d, g: Orthogonal(d, generator=g),
     "orthogonal, learned": lambda d, g: Orthogonal(d, generator=g, learned=True),
     "permutation": lambda d, g: Permutation(d, generator=g),
@@ -65,6 +77,12 @@ CHANGING_VOLUME = [
     "elementwise",
     "elementwise, context",
     "mixed chain",
+    "spline",
+    "spline, context",
+    "elementwise spline",
+    "autoregressive",
+    "autoregressive, context",
+    "autoregressive spline, context",
 ]
 
 every_bijection = pytest.mark.parametrize("name", BIJECTIONS)
@@ -191,7 +209,7 @@ def test_building_is_reproducible_and_leaves_the_global_generator_alone(name):
         assert all(differ)
 
 
-@pytest.mark.parametrize("kind", [AdditiveCoupling, AffineCoupling])
+@pytest.mark.parametrize("kind", [AdditiveCoupling, AffineCoupling, SplineCoupling])
 @pytest.mark.parametrize("n_transformed", [0, 4])
 def test_number_of_mapped_columns_is_checked(kind, n_transformed, generator):
     with pytest.raises(ValueError, match=f"n_features=3, got {n_transformed}"):
@@ -215,6 +233,25 @@ def test_affine_coupling_scales_by_a_bounded_factor(generator):
     z, log_det = layer.forward_and_log_det(torch.ones(1, 3))
     torch.testing.assert_close(z, torch.tensor([[math.exp(2), math.exp(-2), 1.0]]))
     assert log_det.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_given_matrix_and_order(generator):
+    x = torch.randn(N_ROWS, 4, generator=generator)
+    rotation = Orthogonal(4, generator=generator)
+    back = Orthogonal(4, matrix=rotation.q.T)
+    assert_near(Chain([rotation, back]).forward_and_log_det(x)[0], x, 1e-6)
+    permutation = Permutation(4, order=torch.tensor([2, 0, 3, 1]))
+    assert torch.equal(permutation.forward_and_log_det(x)[0], x[:, [2, 0, 3, 1]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [(Orthogonal, {"matrix": torch.eye(3)}), (Permutation, {"order": torch.arange(3)})],
+)
+def test_mixing_takes_a_generator_or_its_constants(kind, given, generator):
+    for kwargs in ({}, {"generator": generator, **given}):
+        with pytest.raises(ValueError, match="Give either a generator or"):
+            kind(3, **kwargs)
 
 
 @pytest.mark.parametrize("n_features", [2, 3, 5, 64])

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from skmanifoldflow.backend.device import make_generator
-from skmanifoldflow.backend.networks import MLP
+from skmanifoldflow.backend.networks import MLP, MaskedMLP
 
 
 def build(n_inputs=3, hidden_layer_sizes=(8, 6), n_outputs=4, seed=0):
@@ -84,3 +84,62 @@ def test_no_inputs_give_a_learned_constant():
     output = network(torch.empty(5, 0, dtype=torch.float64))
     assert (output != 0).all()
     torch.testing.assert_close(output, output[:1].expand(5, 4))
+
+
+def build_masked(n_features=4, hidden_layer_sizes=(9, 7), n_params=3, n_context=0, seed=0):
+    return MaskedMLP(
+        n_features,
+        hidden_layer_sizes,
+        n_params,
+        generator=make_generator(seed),
+        n_context=n_context,
+    )
+
+
+def dependence(network, n_inputs, n_features):
+    """Return which input columns each column's parameters depend on, shape (D, n_inputs)."""
+    x = torch.randn(n_inputs, dtype=torch.float64, generator=make_generator(2))
+
+    def function(x):
+        rows = x[None, :n_features]
+        context = x[None, n_features:] if n_inputs > n_features else None
+        return network(rows, context)[0]
+
+    return (torch.autograd.functional.jacobian(function, x) != 0).any(0)
+
+
+@pytest.mark.parametrize("n_features", [1, 2, 4, 9])
+@pytest.mark.parametrize("hidden_layer_sizes", [(), (12,), (12, 10)])
+@pytest.mark.parametrize("n_context", [0, 2])
+def test_masked_outputs_see_all_columns_before_and_the_context(
+    n_features, hidden_layer_sizes, n_context
+):
+    network = randomised(build_masked(n_features, hidden_layer_sizes, n_context=n_context))
+    seen = dependence(network, n_features + n_context, n_features)
+    before = torch.ones(n_features, n_features, dtype=torch.bool).tril(-1)
+    assert torch.equal(seen[:, :n_features], before)
+    assert seen[:, n_features:].all()
+
+
+def test_narrow_masked_layers_never_look_ahead():
+    seen = dependence(randomised(build_masked(20, (3, 2))), 20, 20)
+    assert not seen.triu().any() and seen.any()
+
+
+@pytest.mark.parametrize("n_features", [1, 4])
+def test_masked_zero_at_the_start(n_features, generator):
+    output = build_masked(n_features)(torch.randn(6, n_features, generator=generator))
+    assert output.shape == (6, 3, n_features) and (output == 0).all()
+
+
+def test_masked_same_seed_same_weights_and_no_global_random_numbers():
+    state = torch.get_rng_state()
+    first, again, other = (build_masked(seed=seed).layers[0].weight for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_masks_follow_the_dtype_and_are_no_weights():
+    network = build_masked().double()
+    assert network.mask_0.dtype == torch.float64
+    assert not any("mask" in name for name in network.state_dict())

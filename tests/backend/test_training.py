@@ -423,3 +423,41 @@ def test_flat_parameters_stay_views():
     with torch.no_grad():
         objective.matrix[0, 1] = math.nan
     assert not optimizer.is_finite()
+
+
+def test_averages_over_all_steps_are_the_mean_of_the_iterates():
+    """With a share of 1 the model kept is the arithmetic mean of the weights after each step."""
+    objective, rows = Centre(), draw()
+    train(objective, lambda: rows, None, settings(max_iter=8, averaging=1.0), make_generator(1))
+    plain, iterates = Centre(), []
+    # The same steps without averaging; the weights after step i are seen by step i + 1.
+    train(plain, lambda: rows, None, settings(max_iter=8), make_generator(1))
+    iterates = [*plain.centres[1:], plain.centre.detach()]
+    torch.testing.assert_close(
+        objective.centre.detach(), torch.stack(iterates).mean(0), atol=1e-12, rtol=0
+    )
+    # The weights that take the steps are not touched by it.
+    for one, other in zip(objective.centres, plain.centres, strict=True):
+        torch.testing.assert_close(one, other, atol=0, rtol=0)
+
+
+def test_averages_are_validated_and_the_closed_form_fits_them():
+    objective, rows, validation = Centre(), draw(), draw(seed=1)
+    report = train(
+        objective, lambda: rows, validation, settings(averaging=1.0), make_generator(1)
+    )
+    torch.testing.assert_close(
+        objective.spread, (rows - objective.centre).square().mean().detach()
+    )
+    score = -0.5 * (validation - objective.centre.detach()).square().sum(1).mean()
+    assert float(score) == pytest.approx(max(report.validation_scores), abs=1e-12)
+
+
+def test_averaging_survives_a_roll_back():
+    faults = {5: math.nan}
+    objective, rows = Centre(faults=faults), draw()
+    train(objective, lambda: rows, None, settings(averaging=0.1), make_generator(1))
+    assert torch.isfinite(objective.centre).all()
+    assert float(objective.log_likelihood(rows).mean()) > float(
+        Centre().log_likelihood(rows).mean()
+    )

@@ -1,16 +1,26 @@
 """Bijections between data and latent space."""
 
+from .autoregressive import MaskedAutoregressive
 from .base import Bijection
 from .chain import Chain
 from .coupling import AdditiveCoupling, AffineCoupling, Coupling
+from .elementwise import AffineMap, ElementwiseMap, ShiftMap
 from .linear import Orthogonal, Permutation
+from .spline import MarginalSpline, SplineCoupling, SplineMap
 
 __all__ = [
     "AdditiveCoupling",
     "AffineCoupling",
+    "AffineMap",
     "Bijection",
     "Chain",
     "Coupling",
+    "ElementwiseMap",
+    "MarginalSpline",
+    "MaskedAutoregressive",
     "Orthogonal",
     "Permutation",
+    "ShiftMap",
+    "SplineCoupling",
+    "SplineMap",
 ]

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["Bijection"]
@@ -26,3 +27,12 @@ class Bijection(nn.Module, ABC):
         self, z: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Map latent to data."""
+
+    @torch.no_grad()
+    def start(self, x: Tensor) -> Tensor:
+        """Set what is to be set from data before the first step, and return the rows mapped."""
+        return self.forward_and_log_det(x)[0]
+
+    def log_prior(self) -> Tensor | float:
+        """Return the log-density of the parameters under their prior, but for a constant."""
+        return 0.0

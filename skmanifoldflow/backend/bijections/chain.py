@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from .base import Bijection
@@ -40,3 +41,12 @@ class Chain(Bijection):
             z, log_det = bijection.inverse_and_log_det(z, context)
             total = total + log_det
         return z, total
+
+    @torch.no_grad()
+    def start(self, x: Tensor) -> Tensor:
+        for bijection in self.bijections:
+            x = bijection.start(x)
+        return x
+
+    def log_prior(self) -> Tensor | float:
+        return sum(bijection.log_prior() for bijection in self.bijections)

@@ -5,6 +5,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from ..device import head_dtype
+
 __all__ = ["LatentLaw"]
 
 
@@ -15,6 +17,11 @@ class LatentLaw(nn.Module, ABC):
     """
 
     mean: Tensor
+    n_components: int
+
+    def place(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Move to a device; a flow within the law computes in `dtype`."""
+        self.to(device, head_dtype(device))
 
     @abstractmethod
     def log_prob(self, z: Tensor) -> Tensor:

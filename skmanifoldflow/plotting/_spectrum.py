@@ -1,20 +1,11 @@
-"""Displays in the manner of scikit-learn; matplotlib is imported when one is drawn."""
+"""The spectrum of a model, and the dimension read from it."""
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from ._base import check_matplotlib, new_axes
+
 __all__ = ["SpectrumDisplay"]
-
-
-def check_matplotlib(caller):
-    """Raise an ImportError that names the extra to install where matplotlib is missing."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"{caller} needs matplotlib. It comes with the extra [plot], "
-            "pip install 'skmanifoldflow[plot]', or alone, pip install matplotlib."
-        ) from error
 
 
 class SpectrumDisplay:
@@ -113,10 +104,7 @@ class SpectrumDisplay:
         check_matplotlib(f"{type(self).__name__}.plot")
         from matplotlib.ticker import MaxNLocator
 
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            _, ax = plt.subplots(layout="constrained")
+        ax = new_axes() if ax is None else ax
         spectrum = np.asarray(self.spectrum)
         index = np.arange(1, len(spectrum) + 1)
         d = self.intrinsic_dimension

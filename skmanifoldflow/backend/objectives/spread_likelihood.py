@@ -1,45 +1,18 @@
-"""What is minimised to fit a flow."""
+"""Spread likelihood of a volume-preserving flow with a learned normal prior."""
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from .device import head_dtype, make_generator, randn
-from .flow import ManifoldFlow, chunks
-from .latents.learned_covariance import LearnedCovariance, principal_covariance
+from ..device import head_dtype, make_generator, randn
+from ..flow import ManifoldFlow, chunks
+from ..latents.learned_covariance import LearnedCovariance, principal_covariance
+from .base import Objective
 
-__all__ = ["Geodesics", "Objective", "SpreadLikelihood"]
-
-
-class Objective(nn.Module, ABC):
-    """Loss of a flow, and the closed-form steps between gradient steps."""
-
-    flow: ManifoldFlow
-    # Share of the training that must pass before it may stop early.
-    annealing: float = 0.0
-
-    @abstractmethod
-    def loss(self, batch: Tensor, progress: float) -> Tensor:
-        """Return the loss of a batch of standardised rows; `progress` runs from 0 to 1."""
-
-    @abstractmethod
-    def refresh(self, rows: Tensor) -> None:
-        """Set what has a closed form, given the bijection, from all training rows."""
-
-    @abstractmethod
-    def log_likelihood(self, rows: Tensor) -> Tensor:
-        """Return the log-likelihood (n,) of rows, by whose mean the best weights are chosen."""
-
-    def undecayed_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that weight decay must not touch."""
-        return []
-
-    def forget_batches(self) -> None:  # noqa: B027
-        """Drop what was pooled over earlier batches: they came from weights that were lost."""
+__all__ = ["Geodesics", "SpreadLikelihood"]
 
 
 class Geodesics(NamedTuple):

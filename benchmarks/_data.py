@@ -1,0 +1,96 @@
+"""Data sets of the benchmarks that are too large for the repository or for scikit-learn.
+
+Files are looked for, at any depth, under a folder: ``--data-dir`` of the scripts or the environment
+variable SKMANIFOLDFLOW_DATA. Nothing is written there.
+"""
+
+import gzip
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import fetch_openml, load_digits
+
+ENVIRONMENT_VARIABLE = "SKMANIFOLDFLOW_DATA"
+
+#: Tables of the Debian package r-cran-mlbench: file, and the column that is a class.
+_MLBENCH = {
+    "satellite": ("Satellite", "classes"),
+    "shuttle": ("Shuttle", "Class"),
+    "letter": ("LetterRecognition", "lettr"),
+}
+TABLES = (*_MLBENCH, "digits")
+
+
+def find_file(name, data_dir, package):
+    """Path of a file under the folder of data, or an exit that says how to get it."""
+    folder = data_dir or os.environ.get(ENVIRONMENT_VARIABLE)
+    found = sorted(Path(folder).rglob(name)) if folder else []
+    if not found:
+        raise SystemExit(
+            f"{name} was not found under {folder or 'any folder: none is named'}. On Debian and "
+            f"Ubuntu:\n"
+            f"    apt-get download {package} && dpkg-deb -x {package}_*.deb FOLDER\n"
+            f"then pass --data-dir FOLDER or set {ENVIRONMENT_VARIABLE}=FOLDER."
+        )
+    return found[0]
+
+
+def load_table(name, data_dir=None):
+    """Rows of integers of one of `TABLES`, as float64."""
+    if name == "digits":
+        return load_digits(return_X_y=True)[0]
+    try:
+        import rdata
+    except ImportError:
+        raise SystemExit("The tables are R files: pip install rdata") from None
+    file, classes = _MLBENCH[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        frame = rdata.read_rda(find_file(f"{file}.rda", data_dir, "r-cran-mlbench"))[file]
+    return frame.drop(columns=classes).to_numpy(np.float64)
+
+
+def split_table(name, data_dir=None):
+    """Training integers, noisy training rows and noisy test rows of a table.
+
+    A fifth of the rows, the first of a permutation by seed 0, is the test part. The noise is one
+    draw of U[0, 1) for every cell.
+    """
+    X = load_table(name, data_dir)
+    rng = np.random.RandomState(0)
+    order = rng.permutation(len(X))
+    noisy = X + rng.random_sample(X.shape)
+    n_test = round(0.2 * len(X))
+    test, train = order[:n_test], order[n_test:]
+    return X[train], noisy[train], noisy[test]
+
+
+def _read_idx(path):
+    """Array of bytes of a gzipped IDX file."""
+    with gzip.open(path) as file:
+        data = file.read()
+    n_axes = data[3]
+    shape = np.frombuffer(data, ">i4", n_axes, offset=4)
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * n_axes).reshape(shape)
+
+
+def load_fashion_mnist(data_dir=None):
+    """Official split of Fashion-MNIST: X_train, y_train, X_test, y_test.
+
+    From the files of the Debian package dataset-fashion-mnist if a folder of data is named, from
+    OpenML otherwise. Rows are flat, values the integers 0 to 255 as uint8.
+    """
+    if data_dir or os.environ.get(ENVIRONMENT_VARIABLE):
+        parts = []
+        for part in ("train", "t10k"):
+            for kind in ("images-idx3", "labels-idx1"):
+                path = find_file(f"{part}-{kind}-ubyte.gz", data_dir, "dataset-fashion-mnist")
+                array = _read_idx(path)
+                parts.append(array.reshape(len(array), -1) if kind == "images-idx3" else array)
+        return tuple(parts)
+    # OpenML keeps the 60000 training rows before the 10000 test rows.
+    X, y = fetch_openml("Fashion-MNIST", version=1, return_X_y=True, as_frame=False)
+    X, y = X.astype(np.uint8), y.astype(np.uint8)
+    return X[:60000], y[:60000], X[60000:], y[60000:]

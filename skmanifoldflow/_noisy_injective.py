@@ -1,0 +1,590 @@
+"""NoisyInjectiveFlow: a flow above an injective linear map with normal noise."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA, FactorAnalysis
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from ._base import BaseManifoldFlow
+from ._dimension import spectral_dimension
+from .backend.architectures import density_flow, image_flow
+from .backend.bijections import Chain, MarginalSpline
+from .backend.device import make_generator
+from .backend.flow import ManifoldFlow, chunks
+from .backend.geometry import jacobian_columns
+from .backend.latents import (
+    LinearInjection,
+    NoisyInjection,
+    SquareInjection,
+    StochasticCoupling,
+    UpsamplingInjection,
+)
+from .backend.objectives import InjectionLikelihood
+from .backend.standardize import Standardizer
+
+__all__ = ["NoisyInjectiveFlow"]
+
+# Bins of the spline of a column, each with some rows in it.
+_MAX_MARGINAL_BINS = 64
+_ROWS_PER_BIN = 32
+# Rows and matrix entries that the global reading of the geometry may cost.
+_MAX_GEOMETRY_ROWS = 256
+_MAX_GEOMETRY_ENTRIES = 2**20
+# Rows from which layers of images start.
+_MAX_START_IMAGES = 512
+
+
+class NoisyInjectiveFlow(BaseManifoldFlow):
+    r"""Flow above an injective linear map with normal noise; exact likelihood, stochastic inverse.
+
+    The rows x, standardised, are mapped by a flow g to y = A z + b + e with z ~ N(0, I) of d
+    coordinates, A of shape (D, d) and noise e ~ N(0, Sigma) [1]_. The manifold is the image of z
+    under the inverse of the flow; the noise accounts for what lies beside it. So
+
+    .. math:: \log p(x) = \log N(g(x); b, A A^T + \Sigma) + \log |\det J_g(x)|
+
+    is exact, a row has a pseudo-inverse :math:`z^+ = \Lambda^{-1} A^T \Sigma^{-1} (g(x) - b)` with
+    :math:`\Lambda = A^T \Sigma^{-1} A`, and a stochastic one, :math:`N(z^+, \Lambda^{-1})`. At the
+    start of a fit to a table the flow is the identity and the model is probabilistic PCA or factor
+    analysis; it is only replaced by what is better on validation rows.
+
+    Parameters
+    ----------
+    n_components : int or None, default=None
+        Number of coordinates d. None takes the smallest number whose probabilistic PCA explains
+        held-out rows as well as any, within one standard error: columns of A that the data do not
+        support are dropped. With `n_components` equal to the number of columns there is no noise,
+        and the model is a plain flow.
+    flow : {"spline", "affine", "additive", "autoregressive"}, default="spline"
+        Kind of layer. Rational-quadratic splines are the most exact for data of few columns, affine
+        couplings the fastest. Autoregressive layers draw samples column by column. Images take
+        affine couplings whatever is asked for.
+    n_layers : int, default=8
+        Number of layers; with `image_shape`, steps of GLOW per scale.
+    hidden_layer_sizes : tuple of int, default=(64, 64)
+        Hidden layers of the network of each layer. With `image_shape` the first entry is the number
+        of hidden channels.
+    image_shape : tuple of int or None, default=None
+        (C, H, W) of rows that are flattened images, channel by channel. Layers are then
+        convolutional, and pixels of a channel are standardised alike.
+    injection : {"linear", "upsampling", "coupling"}, default="linear"
+        What A is: a matrix; nearest-neighbour upsampling of a small image, which costs O(d)
+        ([1]_, A.6) and needs `image_shape`; or two conditional injections, of half of the columns
+        each, whose noise and offset depend on the other half ([1]_, A.7).
+    noise_covariance : {"spherical", "diag"}, default="spherical"
+        Shape of Sigma: as in probabilistic PCA or as in factor analysis.
+    objective : {"likelihood", "elbo"}, default="likelihood"
+        The closed form, or its lower bound by a draw of the stochastic inverse ([1]_, eq. 7), which
+        `n_latent_layers` and ``injection="coupling"`` need.
+    n_latent_layers : int, default=0
+        Layers of a flow on z, which gives the manifold a density that is not normal (deep noisy
+        injective flow). The log-density is then estimated with importance samples.
+    n_importance_samples : int, default=32
+        Importance samples of the stochastic inverse in `score_samples`, the same draws for every
+        row; not used where there is a closed form. More of them make the estimate, a lower bound in
+        expectation, tighter.
+    noise_start : float, default=0.05
+        Standard deviation of the noise added to training rows at first, in standardised units. It
+        falls to `noise_floor` over the first half of the training; it must not be below
+        `noise_floor`.
+    noise_floor : float, default=0.005
+        Standard deviation of the noise that is added to training rows in the end, and the least one
+        of Sigma, in standardised units. It bounds the likelihood on exact manifolds; a tenth of the
+        data's own noise costs .005 nats per normal direction.
+    bounded : tuple of two floats or None, default=None
+        Interval (low, high) that contains every value of X; the density is zero outside. With
+        `dequantize` it must reach to the largest value plus its step.
+    dequantize : bool, default=False
+        Add U[0, step) to the training rows, anew in every epoch, step being the spacing of the
+        values of each column, or of all pixels. For integers and other data with ties. The model is
+        then one of X + U: rows that are scored are taken as they are given, so score X + step / 2,
+        or X + U, and round samples down.
+    max_iter : int, default=100
+        Largest number of epochs. Whatever it is, training ends after 20 000 gradient steps.
+    batch_size : int or "auto", default="auto"
+        Rows of a gradient step; by default a twentieth of them, between 64 and 512, or 32 images.
+    learning_rate_init : float, default=5e-3
+        Peak of the one-cycle learning rate.
+    weight_decay : float, default=0.1
+        Decoupled weight decay; A, b and Sigma are exempt.
+    early_stopping : bool or "auto", default="auto"
+        Whether rows are set aside to choose the best weights and to stop. "auto" does so from 40
+        rows on; with fewer the networks are not trained at all and the model is a normal law.
+    validation_fraction : float, default=0.1
+        Share of the rows set aside, at least 10 rows.
+    n_iter_no_change : int, default=20
+        Epochs without an improvement by `tol` that end the training.
+    tol : float, default=1e-4
+        Smallest improvement, in nats per row.
+    n_init : int, default=1
+        Number of fits from different random rotations and weights; the one with the best
+        validation score is kept.
+    warm_start : bool, default=False
+        Start from the weights of the previous fit if the parameters that shape the model and the
+        number of columns are the same; `n_init` is then ignored.
+    device : str, default="auto"
+        "auto" (CUDA if present, else CPU), "cpu", "cuda", "cuda:<index>" or "mps". MPS has no
+        float64, so results there have float32 accuracy.
+    random_state : int, RandomState instance or None, default=None
+        Source of rotations, initial weights, noise and validation rows.
+    verbose : int, default=0
+        Print a line per epoch if positive.
+
+    Attributes
+    ----------
+    n_components_ : int
+        Number of coordinates.
+    explained_variance_ : ndarray of shape (`n_components_`,)
+        Variance of the coordinates under z ~ N(0, I), in squared data units, descending.
+    noise_variance_ : ndarray of shape (`n_features_in_`,)
+        Diagonal of Sigma, in squared units of y; 0 for a plain flow. With ``injection="coupling"``
+        where the networks of the noise are at rest.
+    intrinsic_dimension_ : int
+        Number of eigenvalues of `local_spectrum_` before its widest gap on a log scale. The noise
+        direction of data near a curved sheet is found here; `n_components` does not enter.
+    local_spectrum_ : ndarray of shape (`n_features_in_`,)
+        Geometric mean over training rows of the eigenvalues of the model's local covariance
+        J C J', J the Jacobian of the inverse flow and C that of y, in standardised units,
+        descending.
+    n_iter_ : int
+        Epochs run.
+    loss_curve_ : list of float
+        Mean training loss of each epoch, in nats per standardised row.
+    validation_scores_ : list of float
+        Mean log-likelihood of the validation rows after each epoch, in nats per standardised row;
+        empty where none were set aside.
+    device_ : str
+        Where the model computes.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, if X had any.
+
+    See Also
+    --------
+    ManifoldPriorFlow : Finds the dimension, keeps distances.
+    sklearn.decomposition.PCA : The start of this model, with ``noise_covariance="spherical"``.
+    sklearn.decomposition.FactorAnalysis : Its start with ``noise_covariance="diag"``.
+    sklearn.mixture.GaussianMixture : Density without coordinates.
+
+    Notes
+    -----
+    Coordinates have the units of the data, as those of PCA: each is scaled so that moving it by one
+    moves a row by one unit, root mean square over the training rows. Divide by
+    ``sqrt(explained_variance_)`` for coordinates of N(0, I).
+
+    Eq. 41 of the source has a term (d/2) log 2 pi too much, and its isotropic case A A' where A' A
+    belongs; both are corrected here. The knobs of `sample` scale variances, as the text of the
+    source has it.
+
+    References
+    ----------
+    .. [1] Cunningham, E., Zabounidis, R., Agrawal, A., Fiterau, I., Sheldon, D. "Normalizing Flows
+       Across Dimensions". 2020. arXiv:2006.13070.
+    .. [2] Durkan, C., Bekasov, A., Murray, I., Papamakarios, G. "Neural Spline Flows". NeurIPS
+       2019. arXiv:1906.04032.
+    .. [3] Kingma, D. P., Dhariwal, P. "Glow: Generative Flow with Invertible 1x1 Convolutions".
+       NeurIPS 2018. arXiv:1807.03039.
+
+    Examples
+    --------
+    >>> from skmanifoldflow import NoisyInjectiveFlow
+    >>> from skmanifoldflow.datasets import SinCurve
+    >>> X, _ = SinCurve(noise=0.05).sample(500, random_state=0)
+    >>> model = NoisyInjectiveFlow(1, n_layers=4, max_iter=10, random_state=0).fit(X)
+    >>> model.transform(X).shape
+    (500, 1)
+    >>> model.score_samples(X).shape
+    (500,)
+    >>> model.sample(3, manifold_deviation=0.0, random_state=0).shape
+    (3, 2)
+    """
+
+    _parameter_constraints: dict = {
+        **BaseManifoldFlow._parameter_constraints,
+        "flow": [StrOptions({"spline", "affine", "additive", "autoregressive"})],
+        "image_shape": [tuple, list, None],
+        "injection": [StrOptions({"linear", "upsampling", "coupling"})],
+        "noise_covariance": [StrOptions({"diag", "spherical"})],
+        "objective": [StrOptions({"likelihood", "elbo"})],
+        "n_latent_layers": [Interval(Integral, 0, None, closed="left")],
+        "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
+        "reconstruction": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        n_components=None,
+        *,
+        flow="spline",
+        n_layers=8,
+        hidden_layer_sizes=(64, 64),
+        image_shape=None,
+        injection="linear",
+        noise_covariance="spherical",
+        objective="likelihood",
+        n_latent_layers=0,
+        n_importance_samples=32,
+        reconstruction=0.0,
+        noise_start=0.05,
+        noise_floor=0.005,
+        bounded=None,
+        dequantize=False,
+        max_iter=100,
+        batch_size="auto",
+        learning_rate_init=5e-3,
+        weight_decay=0.1,
+        early_stopping="auto",
+        validation_fraction=0.1,
+        n_iter_no_change=20,
+        tol=1e-4,
+        n_init=1,
+        warm_start=False,
+        device="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        self.n_components = n_components
+        self.flow = flow
+        self.n_layers = n_layers
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.image_shape = image_shape
+        self.injection = injection
+        self.noise_covariance = noise_covariance
+        self.objective = objective
+        self.n_latent_layers = n_latent_layers
+        self.n_importance_samples = n_importance_samples
+        self.reconstruction = reconstruction
+        self.noise_start = noise_start
+        self.noise_floor = noise_floor
+        self.bounded = bounded
+        self.dequantize = dequantize
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.weight_decay = weight_decay
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.n_init = n_init
+        self.warm_start = warm_start
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # ------------------------------------------------------------------ fit
+
+    def _check_method_parameters(self, n_features):
+        if self.image_shape is not None:
+            shape = tuple(self.image_shape)
+            if len(shape) != 3 or any(not isinstance(k, Integral) or k < 1 for k in shape):
+                raise ValueError(f"image_shape must be (C, H, W), got {self.image_shape!r}.")
+            if np.prod(shape) != n_features:
+                raise ValueError(
+                    f"image_shape={shape} has {np.prod(shape)} pixels, but X has {n_features} "
+                    "features."
+                )
+        is_exact = self.injection != "coupling" and self.n_latent_layers == 0
+        if self.objective == "likelihood" and not is_exact:
+            raise ValueError(
+                "objective='likelihood' has a closed form only with n_latent_layers=0 and without "
+                "injection='coupling': use objective='elbo'."
+            )
+        if self.injection == "coupling" and (n_features < 2 or self.n_components == 1):
+            raise ValueError(
+                "injection='coupling' needs at least 2 features and 2 components, got "
+                f"n_features={n_features}, n_components={self.n_components}."
+            )
+        if self.injection == "upsampling":
+            self._upsampling_factor()
+
+    def _upsampling_factor(self):
+        """Return the side of the blocks that give n_components, 2 by default."""
+        if self.image_shape is None:
+            raise ValueError("injection='upsampling' needs image_shape.")
+        c, h, w = self.image_shape
+        factors = [k for k in range(2, min(h, w) + 1) if h % k == 0 and w % k == 0]
+        sizes = {c * (h // k) * (w // k): k for k in factors}
+        if not factors:
+            raise ValueError(
+                f"injection='upsampling' needs a height and width with a common divisor, got "
+                f"image_shape={self.image_shape}."
+            )
+        if self.n_components is None:
+            return factors[0]
+        if self.n_components not in sizes:
+            raise ValueError(
+                f"n_components={self.n_components} is no size of an image that is upsampled to "
+                f"image_shape={tuple(self.image_shape)}: expected one of {sorted(sizes)}."
+            )
+        return sizes[self.n_components]
+
+    def _auto_batch_size(self, n_samples, n_features):
+        if self.image_shape is not None:
+            return 32
+        return max(64, min(512, n_samples // 20))
+
+    def _flow_config(self, raw):
+        shape = self.image_shape and tuple(int(k) for k in self.image_shape)
+        config = {
+            "flow": self.flow,
+            "n_features": raw.shape[1],
+            "n_layers": self.n_layers,
+            "n_marginal_bins": max(2, min(_MAX_MARGINAL_BINS, len(raw) // _ROWS_PER_BIN)),
+            "hidden_layer_sizes": tuple(int(size) for size in self.hidden_layer_sizes),
+            "image_shape": shape,
+            "injection": self.injection,
+            "noise_covariance": self.noise_covariance,
+            "noise_floor": self.noise_floor,
+            "n_latent_layers": self.n_latent_layers,
+            "n_importance_samples": self.n_importance_samples,
+            "bounded": self.bounded,
+        }
+        if self.injection == "upsampling":
+            config["factor"] = self._upsampling_factor()
+        elif self.n_components is None:
+            standardizer = Standardizer(raw.shape[1], self.bounded, shape).fit(raw)
+            rows = standardizer.forward_and_log_det(raw)[0].numpy()
+            least = 2 if self.injection == "coupling" else 1
+            config["n_components"] = max(least, _supported_components(rows))
+        else:
+            config["n_components"] = int(self.n_components)
+        return config
+
+    @staticmethod
+    def _build_flow(config, generator):
+        n_features, sizes = config["n_features"], config["hidden_layer_sizes"]
+        if config["image_shape"]:
+            bijection = image_flow(
+                config["image_shape"], config["n_layers"], sizes[0], generator=generator
+            )
+        else:
+            # Permutations, since the columns of a table have a meaning of their own: rotations lose
+            # up to a nat on tables and gain nothing even on sheets that lie askew.
+            layers = density_flow(
+                config["flow"],
+                n_features,
+                config["n_layers"],
+                sizes,
+                generator=generator,
+                mixing="permutation",
+            )
+            bijection = Chain([MarginalSpline(n_features, config["n_marginal_bins"]), layers])
+        noise = {
+            "noise_covariance": config["noise_covariance"],
+            "noise_floor": config["noise_floor"],
+        }
+        if config["injection"] == "upsampling":
+            injection = UpsamplingInjection(config["image_shape"], config["factor"], **noise)
+        elif config["injection"] == "coupling":
+            injection = StochasticCoupling(
+                n_features,
+                config["n_components"],
+                hidden_layer_sizes=sizes,
+                generator=generator,
+                **noise,
+            )
+        elif config["n_components"] == n_features:
+            injection = SquareInjection(n_features, noise_floor=config["noise_floor"])
+        else:
+            injection = LinearInjection(n_features, config["n_components"], **noise)
+        prior = None
+        if config["n_latent_layers"]:
+            prior = density_flow(
+                config["flow"],
+                injection.n_components,
+                config["n_latent_layers"],
+                sizes,
+                generator=generator,
+                mixing="permutation",
+            )
+        law = NoisyInjection(
+            injection, prior, n_importance_samples=config["n_importance_samples"]
+        )
+        return ManifoldFlow(bijection, law)
+
+    def _make_objective(self, flow, rows, generator):
+        device = flow.latent.mean.device
+        rows = rows.to(device)
+        with torch.no_grad():
+            flow.place(device, torch.float64)
+            flow.bijection.start(rows[:_MAX_START_IMAGES] if self.image_shape else rows)
+            y = torch.cat(
+                [
+                    flow.bijection.forward_and_log_det(rows[chunk])[0]
+                    for chunk in chunks(len(rows), rows.shape[1])
+                ]
+            )
+            _start_injection(flow.latent.injection, y.cpu().numpy(), self.noise_covariance)
+            flow.place(device, torch.float32)
+        return InjectionLikelihood(
+            flow,
+            objective=self.objective,
+            noise_start=self.noise_start,
+            noise_floor=self.noise_floor,
+            reconstruction=self.reconstruction,
+            pca_error=self._pca_error(rows.cpu().numpy(), flow.latent.n_components),
+            n_rows=len(rows),
+            generator=generator,
+        )
+
+    def _pca_error(self, rows, n_components):
+        """Return the mean squared error per entry of PCA, at least that of the noise."""
+        if not self.reconstruction:
+            return 1.0
+        _, _, eigenvalues = _principal_axes(rows)
+        return max(eigenvalues[n_components:].sum() / rows.shape[1], self.noise_floor**2)
+
+    def _finish(self, objective, rows):
+        law = self._flow.latent
+        d, n_features = law.injection.n_components, rows.shape[1]
+        order = torch.randperm(len(rows), generator=objective.generator)
+        n_picked = max(2, min(_MAX_GEOMETRY_ROWS, _MAX_GEOMETRY_ENTRIES // n_features**2))
+        picked = rows[order[:n_picked].to(rows.device)]
+        spectra, lengths = [], []
+        # A constant column has a scale by convention only, which no length should depend on.
+        varies = (rows != 0).any(dim=0) if bool((rows != 0).any()) else torch.ones_like(rows[0])
+        with torch.no_grad():
+            rotation, factor = law.injection.principal_rotation(), law.covariance_factor()
+            for chunk in chunks(len(picked), n_features**2):
+                y = self._flow.bijection.forward_and_log_det(picked[chunk])[0]
+                _, columns = jacobian_columns(self._flow.decode, y, factor.T.to(y))
+                spectra.append(torch.linalg.svdvals(columns.double()).square())
+                z = law.injection.mode(y.to(law.mean))
+                x, columns = jacobian_columns(self._decode_latent, z, rotation.T)
+                slope = self._standardizer.inverse_slope(x.to("cpu", torch.float64))
+                slope = slope * varies.cpu()
+                lengths.append((slope[:, :, None] * columns.to(slope)).square().sum(1))
+        self.local_spectrum_ = torch.cat(spectra).log().mean(0).exp().cpu().numpy()
+        self._noise_variance = self.noise_floor**2
+        self.intrinsic_dimension_ = int(
+            spectral_dimension(self.local_spectrum_, self._noise_variance)
+        )
+        self.n_components_ = d
+        scale = torch.cat(lengths).mean(0).sqrt().to(rotation)
+        # Where a coordinate moves nothing its unit is that of the latent variable.
+        scale = torch.where(scale > 0, scale, 1.0)
+        by_variance = torch.argsort(scale, descending=True, stable=True)
+        law.set_components(rotation[:, by_variance], scale[by_variance])
+        self.explained_variance_ = law.component_scale.square().cpu().numpy()
+        self.noise_variance_ = law.injection.noise_variance().cpu().numpy().copy()
+
+    def _decode_latent(self, z):
+        noise = z.new_zeros(len(z), self._flow.latent.injection.n_features)
+        return self._flow.decode(self._flow.latent.injection.generate(z, noise))
+
+    # ------------------------------------------------------------------ inference
+
+    def posterior_mean(self, X):
+        """Return the mean of the manifold coordinates given rows.
+
+        Unlike `transform` it takes the prior into account and is drawn towards the origin the more,
+        the less a row tells about a coordinate.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        X_new : ndarray of shape (n_samples, `n_components_`)
+            (I + Lam)^-1 A' Sigma^-1 (g(x) - b) in the units of `transform`; a weighted mean of the
+            importance samples where there is no closed form.
+        """
+        X = self._check_rows(X)
+
+        def mean(flow, rows):
+            y, _ = flow.bijection.forward_and_log_det(self._to_flow(flow, rows)[0])
+            return flow.latent.posterior_mean(y)
+
+        return self._per_chunk(X, mean, X.dtype, X.shape[1])
+
+    def sample_latent(self, X, n_draws=1, *, random_state=None):
+        """Draw manifold coordinates of rows from the stochastic inverse.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+        n_draws : int, default=1
+            Draws for each row.
+        random_state : int, RandomState instance or None, default=None
+            Source of the draws; pass an int for the same ones at every call.
+
+        Returns
+        -------
+        coordinates : ndarray of shape (n_draws, n_samples, `n_components_`)
+            Draws of N(z+, Lam^-1), in the units of `transform`, which is their mode.
+        """
+        X = self._check_rows(X)
+        if not isinstance(n_draws, Integral) or n_draws < 1:
+            raise ValueError(f"n_draws must be an integer >= 1, got {n_draws!r}.")
+        generator = make_generator(check_random_state(random_state).randint(2**31))
+
+        def draw(flow, rows):
+            y, _ = flow.bijection.forward_and_log_det(self._to_flow(flow, rows)[0])
+            draws = [flow.latent.sample_inverse(y, generator) for _ in range(n_draws)]
+            return torch.stack(draws, dim=1)
+
+        drawn = self._per_chunk(X, draw, X.dtype, X.shape[1] + n_draws * self.n_components_)
+        return drawn.swapaxes(0, 1)
+
+
+def _supported_components(rows):
+    """Return the number of principal components that the rows support, less than all of them.
+
+    The number whose probabilistic PCA has the best Bayesian information criterion (Schwarz, 1978).
+    With one component less than columns its covariance is already free.
+    """
+    n, n_features = rows.shape
+    if n_features == 1:
+        return 1
+    _, _, eigenvalues = _principal_axes(rows)
+    # Directions without variance would count for everything.
+    eigenvalues = np.maximum(eigenvalues, 1e-6 * eigenvalues.max() + np.finfo(float).tiny)
+    d = np.arange(1, n_features)
+    noise = eigenvalues[::-1].cumsum()[::-1][1:] / (n_features - d)
+    log_likelihood = -0.5 * n * (
+        np.cumsum(np.log(eigenvalues))[:-1] + (n_features - d) * np.log(noise)
+    )
+    n_parameters = n_features * d - d * (d - 1) / 2
+    return int(d[np.argmax(log_likelihood - 0.5 * n_parameters * np.log(n))])
+
+
+def _start_injection(injection, y, noise_covariance):
+    """Start an injection at its linear ancestor, fitted to rows y: PCA or factor analysis."""
+    if isinstance(injection, UpsamplingInjection):
+        injection.start(torch.tensor(y))
+    elif isinstance(injection, StochasticCoupling):
+        n_first = injection.first.n_features
+        _start_injection(injection.first, y[:, :n_first], noise_covariance)
+        _start_injection(injection.second, y[:, n_first:], noise_covariance)
+    elif isinstance(injection, SquareInjection):
+        pca = _principal_axes(y)
+        injection.start(*map(torch.tensor, pca))
+    else:
+        d = injection.n_components
+        if noise_covariance == "diag":
+            model = FactorAnalysis(d, tol=1e-8, max_iter=1000, svd_method="lapack").fit(y)
+            loadings = model.components_.T
+            variances = (loadings**2).sum(0)
+            directions = loadings / np.sqrt(np.maximum(variances, np.finfo(float).tiny))
+            noise = model.noise_variance_
+        else:
+            mean, directions, eigenvalues = _principal_axes(y)
+            rest = eigenvalues[d:].mean(keepdims=True) if d < len(eigenvalues) else np.zeros(1)
+            noise = np.maximum(rest, injection.noise_floor**2)
+            directions, variances = directions[:, :d], eigenvalues[:d] - noise
+        injection.start(*map(torch.tensor, (y.mean(0), directions, variances, noise)))
+
+
+def _principal_axes(y):
+    """Return mean, principal axes (D, D) and variances (D,) of rows, as PCA has them."""
+    mean = y.mean(0)
+    eigenvalues, eigenvectors = np.linalg.eigh(np.atleast_2d(np.cov(y.T)))
+    return mean, eigenvectors[:, ::-1].copy(), eigenvalues[::-1].copy()

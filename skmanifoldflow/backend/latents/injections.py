@@ -1,0 +1,467 @@
+"""Gaussian injections: maps R^d -> R^D with normal noise around their image, and their inverses."""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from ..networks import MLP
+from .precision import DensePrecision, DiagonalPrecision, Precision
+
+__all__ = [
+    "GaussianInjection",
+    "Injection",
+    "LinearInjection",
+    "SquareInjection",
+    "StochasticCoupling",
+    "UpsamplingInjection",
+]
+
+_LOG_2PI = math.log(2 * math.pi)
+# No column of A falls below this share of the noise: the pseudo-inverse divides by it.
+_SMALLEST_COLUMN = 1e-3
+# Logarithm of the largest scale, so that no step can overflow.
+_MAX_LOG = 20.0
+
+
+class Injection(nn.Module, ABC):
+    """Law p(y | z) of rows y (n, D) given latents z (n, d), with its stochastic inverse.
+
+    The stochastic inverse q(z | y) is p(y | z) normalised over z, and the manifold term is
+    log int p(y | z) dz (Cunningham et al., 2020, eqs. 6 and 9). Noise is given from outside, as
+    rows of N(0, I), so that scores can use the same draws for every row.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of columns D of y.
+    n_components : int
+        Number of columns d of z.
+    """
+
+    def __init__(self, n_features: int, n_components: int) -> None:
+        super().__init__()
+        self.n_features = n_features
+        self.n_components = n_components
+
+    @abstractmethod
+    def stochastic_inverse(self, y: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return z ~ q(z | y), from noise (n, d), and the manifold term (n,)."""
+
+    @abstractmethod
+    def mode(self, y: Tensor) -> Tensor:
+        """Return the mode of q(z | y), the pseudo-inverse of y."""
+
+    @abstractmethod
+    def generate(self, z: Tensor, noise: Tensor) -> Tensor:
+        """Return y ~ p(y | z) from noise (n, D); no noise gives the point on the manifold."""
+
+    @abstractmethod
+    def noise_variance(self) -> Tensor:
+        """Return the variances (D,) of the noise, where no context changes them."""
+
+    def log_marginal(self, y: Tensor) -> Tensor | None:
+        """Return log p(y) under z ~ N(0, I), or None where it has no closed form."""
+        return None
+
+    def posterior_mean(self, y: Tensor) -> Tensor | None:
+        """Return E[z | y] under z ~ N(0, I), or None where it has no closed form."""
+        return None
+
+    def covariance(self) -> Tensor | None:
+        """Return the covariance (D, D) of y under z ~ N(0, I), or None without closed form."""
+        return None
+
+    def principal_rotation(self) -> Tensor:
+        """Return the rotation (d, d) of z whose columns are the coordinates to be shown."""
+        like = next(self.parameters())
+        return torch.eye(self.n_components, dtype=like.dtype, device=like.device)
+
+
+class GaussianInjection(Injection):
+    """p(y | z) = N(A z + b, Sigma) with Sigma diagonal or scalar, A given by the subclass.
+
+    With a context, b is shifted and the log-variance changed by a network of it, bounded softly.
+
+    Parameters
+    ----------
+    n_features, n_components : int
+        D and d.
+    noise_covariance : {"diag", "spherical"}
+        Shape of Sigma.
+    noise_floor : float
+        Smallest standard deviation of the noise.
+    n_context : int, default=0
+        Columns of the context.
+    hidden_layer_sizes : tuple of int, default=()
+        Hidden layers of the network of the context.
+    generator : torch.Generator or None, default=None
+        Source of its weights; needed with a context.
+    """
+
+    # exp(+-2) on the variance: enough for noise that changes from place to place.
+    max_log_factor = 2.0
+
+    def __init__(
+        self,
+        n_features: int,
+        n_components: int,
+        *,
+        noise_covariance: str,
+        noise_floor: float,
+        n_context: int = 0,
+        hidden_layer_sizes: tuple[int, ...] = (),
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(n_features, n_components)
+        self.noise_floor = noise_floor
+        self.b = nn.Parameter(torch.zeros(n_features))
+        # Sigma = noise_floor^2 + exp(log_excess).
+        n_variances = n_features if noise_covariance == "diag" else 1
+        self.log_excess = nn.Parameter(torch.zeros(n_variances))
+        self.conditioner: MLP | None = None
+        if n_context:
+            assert generator is not None
+            self.conditioner = MLP(
+                n_context, hidden_layer_sizes, 2 * n_features, generator=generator
+            )
+
+    @abstractmethod
+    def multiply(self, z: Tensor) -> Tensor:
+        """Return A z (n, D)."""
+
+    @abstractmethod
+    def multiply_transposed(self, y: Tensor) -> Tensor:
+        """Return A' y (n, d)."""
+
+    @abstractmethod
+    def precision(self, variance: Tensor) -> Precision:
+        """Return Lam = A' Sigma^-1 A for variances (D,) or (n, D)."""
+
+    def start_noise(self, mean: Tensor, noise: Tensor) -> None:
+        """Take b (D,) and the variances of the noise, (D,) or (1,), raised to the floor."""
+        excess = noise.to(self.b) - self.noise_floor**2
+        excess = excess.clamp_min(1e-6 * self.noise_floor**2)
+        self.b.data = mean.to(self.b)
+        self.log_excess.data = excess.expand_as(self.log_excess).log().clone()
+
+    def smallest_variance(self) -> float:
+        """Smallest squared length of a column of A that the pseudo-inverse can divide by."""
+        return (_SMALLEST_COLUMN * self.noise_floor) ** 2
+
+    def noise(self, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return b and the variances, of shape (D,) or (n, D)."""
+        if self.conditioner is None:
+            return self.b, self.noise_variance()
+        shift, raw = self.conditioner(context).split(self.n_features, dim=1)
+        factor = self.max_log_factor * torch.tanh(raw / self.max_log_factor)
+        log_excess = self.log_excess.clamp(max=_MAX_LOG) + factor
+        return self.b + shift, self.noise_floor**2 + log_excess.exp()
+
+    def noise_variance(self) -> Tensor:
+        variance = self.noise_floor**2 + self.log_excess.clamp(max=_MAX_LOG).exp()
+        return variance.expand(self.n_features)
+
+    def _statistics(
+        self, y: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Precision, Tensor]:
+        """Return u, Lam and log Z_x of Cunningham et al., 2020, eq. 9."""
+        b, variance = self.noise(context)
+        mu = y - b
+        weighted = mu / variance
+        u = self.multiply_transposed(weighted)
+        log_z_x = 0.5 * (
+            (mu * weighted).sum(1) + variance.log().sum(-1) + self.n_features * _LOG_2PI
+        )
+        return u, self.precision(variance), log_z_x
+
+    def stochastic_inverse(
+        self, y: Tensor, noise: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        u, lam, log_z_x = self._statistics(y, context)
+        mode = lam.solve(u)
+        log_z_z = 0.5 * ((u * mode).sum(1) - lam.log_det() + self.n_components * _LOG_2PI)
+        return mode + lam.scale(noise), log_z_z - log_z_x
+
+    def mode(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        u, lam, _ = self._statistics(y, context)
+        return lam.solve(u)
+
+    def generate(self, z: Tensor, noise: Tensor, context: Tensor | None = None) -> Tensor:
+        b, variance = self.noise(context)
+        return self.multiply(z) + b + noise * variance.sqrt()
+
+    def log_marginal(self, y: Tensor) -> Tensor:
+        # Eq. 41 without its extra (d/2) log 2 pi: the constant of N(z; 0, I) cancels that of the
+        # integral over z.
+        u, lam, log_z_x = self._statistics(y, None)
+        posterior = lam.plus_identity()
+        return 0.5 * ((u * posterior.solve(u)).sum(1) - posterior.log_det()) - log_z_x
+
+    def posterior_mean(self, y: Tensor) -> Tensor:
+        u, lam, _ = self._statistics(y, None)
+        return lam.plus_identity().solve(u)
+
+    def covariance(self) -> Tensor:
+        _, variance = self.noise()
+        columns = self.multiply(torch.eye(self.n_components).to(self.b))
+        return columns.T @ columns + variance.diag()
+
+
+class LinearInjection(GaussianInjection):
+    """A is any D x d matrix. Parameters are those of `GaussianInjection`."""
+
+    def __init__(
+        self,
+        n_features: int,
+        n_components: int,
+        *,
+        noise_covariance: str,
+        noise_floor: float,
+        n_context: int = 0,
+        hidden_layer_sizes: tuple[int, ...] = (),
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(
+            n_features,
+            n_components,
+            noise_covariance=noise_covariance,
+            noise_floor=noise_floor,
+            n_context=n_context,
+            hidden_layer_sizes=hidden_layer_sizes,
+            generator=generator,
+        )
+        self.a = nn.Parameter(torch.eye(n_features, n_components))
+
+    def start(self, mean: Tensor, directions: Tensor, variances: Tensor, noise: Tensor) -> None:
+        """Take b, A and Sigma from a linear factor model.
+
+        Parameters
+        ----------
+        mean : Tensor of shape (D,)
+            b.
+        directions : Tensor of shape (D, d)
+            Columns of A, each of unit length.
+        variances : Tensor of shape (d,)
+            Squared lengths of the columns of A.
+        noise : Tensor of shape (D,) or (1,)
+            Variances of the noise.
+        """
+        self.start_noise(mean, noise)
+        lengths = variances.to(self.b).clamp_min(self.smallest_variance()).sqrt()
+        self.a.data = directions.to(self.b) * lengths
+
+    def multiply(self, z: Tensor) -> Tensor:
+        return z @ self.a.T
+
+    def multiply_transposed(self, y: Tensor) -> Tensor:
+        return y @ self.a
+
+    def precision(self, variance: Tensor) -> Precision:
+        if variance.ndim == 1:
+            return DensePrecision(self.a.T @ (self.a / variance[:, None]))
+        return DensePrecision(self.a.T @ (self.a / variance[:, :, None]))
+
+    def principal_rotation(self) -> Tensor:
+        # Columns are made orthogonal in the metric of the noise, as factor analysis has them; the
+        # coordinates of z are then independent given y.
+        _, variance = self.noise()
+        lam = self.a.T @ (self.a / variance[:, None])
+        rotation = torch.linalg.eigh(lam)[1].flip(1)
+        columns = self.a @ rotation
+        largest = columns.gather(0, columns.abs().argmax(0, keepdim=True))
+        return rotation * torch.where(largest < 0, -1.0, 1.0)
+
+
+class SquareInjection(Injection):
+    """y = W z + b with d = D and no noise: the prior of a plain flow.
+
+    W = U diag(s) has orthogonal U, fixed at the start, and trained scales s.
+
+    Parameters
+    ----------
+    n_features : int
+        D.
+    noise_floor : float
+        Smallest scale.
+    """
+
+    u: Tensor
+
+    def __init__(self, n_features: int, *, noise_floor: float) -> None:
+        super().__init__(n_features, n_features)
+        self.noise_floor = noise_floor
+        self.b = nn.Parameter(torch.zeros(n_features))
+        self.log_scale = nn.Parameter(torch.zeros(n_features))
+        self.register_buffer("u", torch.eye(n_features))
+
+    def start(self, mean: Tensor, directions: Tensor, variances: Tensor) -> None:
+        """Take b, U and s from the principal axes (D, D) and the variances (D,) along them."""
+        self.b.data = mean.to(self.b)
+        self.u = directions.to(self.b)
+        self.log_scale.data = 0.5 * variances.to(self.b).clamp_min(self.noise_floor**2).log()
+
+    def noise_variance(self) -> Tensor:
+        return torch.zeros_like(self.b)
+
+    def _log_scale(self) -> Tensor:
+        return self.log_scale.clamp(math.log(self.noise_floor), _MAX_LOG)
+
+    def stochastic_inverse(self, y: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        return self.mode(y), -self._log_scale().sum().expand(len(y))
+
+    def mode(self, y: Tensor) -> Tensor:
+        return (y - self.b) @ self.u * torch.exp(-self._log_scale())
+
+    def generate(self, z: Tensor, noise: Tensor) -> Tensor:
+        return (z * self._log_scale().exp()) @ self.u.T + self.b
+
+    def log_marginal(self, y: Tensor) -> Tensor:
+        z, term = self.stochastic_inverse(y, y)
+        return term - 0.5 * (z.square().sum(1) + self.n_components * _LOG_2PI)
+
+    def posterior_mean(self, y: Tensor) -> Tensor:
+        return self.mode(y)
+
+    def covariance(self) -> Tensor:
+        w = self.u * self._log_scale().exp()
+        return w @ w.T
+
+
+class UpsamplingInjection(GaussianInjection):
+    """A copies each pixel of a small image to a block of a large one (Cunningham et al., A.6).
+
+    A = U diag(a) with U the nearest-neighbour upsampling and a a trained scale for each small
+    pixel. Blocks do not overlap, so Lam is diagonal and everything costs O(D).
+
+    Parameters
+    ----------
+    image_shape : tuple of int
+        (C, H, W) of y.
+    factor : int
+        Height and width of a block; it divides H and W. The small image is (C, H / factor, W /
+        factor).
+    noise_covariance, noise_floor
+        As in `GaussianInjection`.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        factor: int,
+        *,
+        noise_covariance: str,
+        noise_floor: float,
+    ) -> None:
+        c, h, w = image_shape
+        super().__init__(
+            c * h * w,
+            c * (h // factor) * (w // factor),
+            noise_covariance=noise_covariance,
+            noise_floor=noise_floor,
+        )
+        self.blocks = (c, h // factor, factor, w // factor, factor)
+        self.a = nn.Parameter(torch.ones(self.n_components))
+
+    def _sum_blocks(self, y: Tensor) -> Tensor:
+        return y.view(*y.shape[:-1], *self.blocks).sum((-3, -1)).flatten(-3)
+
+    def _copy(self, small: Tensor) -> Tensor:
+        c, h, factor, w, _ = self.blocks
+        blocks = small.view(len(small), c, h, 1, w, 1)
+        return blocks.expand(-1, -1, -1, factor, -1, factor).reshape(len(small), -1)
+
+    def multiply(self, z: Tensor) -> Tensor:
+        return self._copy(z * self.a)
+
+    def multiply_transposed(self, y: Tensor) -> Tensor:
+        return self._sum_blocks(y) * self.a
+
+    def precision(self, variance: Tensor) -> Precision:
+        return DiagonalPrecision(self.a.square() * self._sum_blocks(1 / variance))
+
+    def start(self, y: Tensor) -> None:
+        """Take b, a and Sigma from rows y, a probabilistic PCA of every block by itself."""
+        size = self.blocks[2] * self.blocks[4]
+        mean = y.mean(0)
+        centred = y - mean
+        block_mean = self._sum_blocks(centred) / size
+        residual = centred - self._copy(block_mean)
+        noise = residual.square().mean(0) * size / (size - 1)
+        self.start_noise(mean, noise if len(self.log_excess) > 1 else noise.mean(0, keepdim=True))
+        variances = block_mean.square().mean(0) - self._sum_blocks(noise) / size**2
+        self.a.data = variances.to(self.a).clamp_min(self.smallest_variance()).sqrt()
+
+
+class StochasticCoupling(Injection):
+    """Two conditional Gaussian injections of the halves of y (Cunningham et al., A.7, eq. 40).
+
+    y = (y1, y2), z = (z1, z2): y2 ~ N(A2 z2 + b2(z1), Sigma2(z1)), then
+    y1 ~ N(A1 z1 + b1(y2), Sigma1(y2)). The inverse draws z1 given (y1; y2), then z2 given
+    (y2; z1). Unlike a linear injection its manifold is curved by itself.
+
+    Parameters
+    ----------
+    n_features : int
+        D >= 2; y1 has the larger half.
+    n_components : int
+        d >= 2; z1 has the larger half.
+    noise_covariance, noise_floor, hidden_layer_sizes, generator
+        As in `GaussianInjection`.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        n_components: int,
+        *,
+        noise_covariance: str,
+        noise_floor: float,
+        hidden_layer_sizes: tuple[int, ...],
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__(n_features, n_components)
+        self.n_second = n_features // 2
+        self.d_second = n_components // 2
+        n_first, d_first = n_features - self.n_second, n_components - self.d_second
+        if self.d_second < 1 or d_first > n_first or self.d_second > self.n_second:
+            raise ValueError(
+                f"A stochastic coupling of {n_features} columns needs 2 to {n_features} "
+                f"components, got {n_components}."
+            )
+        options = {
+            "noise_covariance": noise_covariance,
+            "noise_floor": noise_floor,
+            "hidden_layer_sizes": hidden_layer_sizes,
+            "generator": generator,
+        }
+        self.first = LinearInjection(n_first, d_first, n_context=self.n_second, **options)
+        self.second = LinearInjection(
+            self.n_second, self.d_second, n_context=d_first, **options
+        )
+
+    def noise_variance(self) -> Tensor:
+        return torch.cat([self.first.noise_variance(), self.second.noise_variance()])
+
+    def _halves(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return y[:, : -self.n_second], y[:, -self.n_second :]
+
+    def _latent_halves(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return z[:, : -self.d_second], z[:, -self.d_second :]
+
+    def stochastic_inverse(self, y: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        (y1, y2), (noise1, noise2) = self._halves(y), self._latent_halves(noise)
+        z1, term1 = self.first.stochastic_inverse(y1, noise1, y2)
+        z2, term2 = self.second.stochastic_inverse(y2, noise2, z1)
+        return torch.cat([z1, z2], dim=1), term1 + term2
+
+    def mode(self, y: Tensor) -> Tensor:
+        y1, y2 = self._halves(y)
+        z1 = self.first.mode(y1, y2)
+        return torch.cat([z1, self.second.mode(y2, z1)], dim=1)
+
+    def generate(self, z: Tensor, noise: Tensor) -> Tensor:
+        (z1, z2), (noise1, noise2) = self._latent_halves(z), self._halves(noise)
+        y2 = self.second.generate(z2, noise2, z1)
+        return torch.cat([self.first.generate(z1, noise1, y2), y2], dim=1)

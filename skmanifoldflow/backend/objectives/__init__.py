@@ -1,0 +1,7 @@
+"""What is minimised to fit a flow."""
+
+from .base import Objective
+from .injection_likelihood import InjectionLikelihood
+from .spread_likelihood import Geodesics, SpreadLikelihood
+
+__all__ = ["Geodesics", "InjectionLikelihood", "Objective", "SpreadLikelihood"]

@@ -1,0 +1,314 @@
+"""Rows drawn from a model."""
+
+from numbers import Integral
+
+import numpy as np
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from ._base import MAX_COLUMNS, check_matplotlib, panel_axes
+from ._colors import DATA_COLOR, SAMPLE_COLOR
+from ._rows import draw_cloud, frame, mosaic, principal_plane
+
+__all__ = ["SampleDisplay"]
+
+_MAX_POINTS = 1000
+_N_IMAGES, _N_IMAGES_PER_STRIP = 48, 10
+_IMAGE_COLUMNS = 8
+
+
+class SampleDisplay:
+    """Samples of a model, as points over the data or as images.
+
+    There is one panel, or one for each value of a knob of the model. Panels drawn by
+    `from_estimator` start from the same random state, so that a row is the same latent draw in all
+    of them, as in figures 1 and 5 of [1]_. They have the same axes, or the same range of values.
+
+    Parameters
+    ----------
+    samples : array-like of shape (n_samples, n_features) or (n_panels, n_samples, n_features)
+        Rows drawn.
+    labels : list of str, default=None
+        Title of each panel.
+    title : str, default=None
+        Title of the figure.
+    data : array-like of shape (n_rows, n_features), default=None
+        Rows of data. Points are drawn over at most 1000 of them, evenly spaced; images take their
+        range of values.
+    image_shape : tuple (C, H, W), default=None
+        Channels, height and width of the images that rows are. C is 1, drawn in grey, or 3, red,
+        green and blue. None draws points.
+
+    Attributes
+    ----------
+    axes_ : ndarray of matplotlib Axes, of shape (n_panels,)
+        Axes of the panels.
+    figure_ : matplotlib Figure or SubFigure
+        Their figure.
+    images_ : list of matplotlib AxesImage
+        For images: each panel is one picture with all of them, a pixel apart.
+    points_ : list of matplotlib artists
+        For points: samples in each panel; PathCollection, or Polygon of a histogram if there is one
+        column.
+    data_points_ : list of matplotlib artists
+        For points: rows of data in each panel, if they were given.
+
+    Notes
+    -----
+    Points have the axes of the data up to three columns. More columns are projected on the first
+    two principal components of the standardised data, or of the samples where there is no data.
+    The axes contain all data and 98% of the samples.
+
+    Without data the range of the images goes from the first to the 99th percentile of the samples.
+
+    References
+    ----------
+    .. [1] Cunningham, E., Zabounidis, R., Agrawal, A., Fiterau, M., Sheldon, D. "Normalizing Flows
+       Across Dimensions". 2020. arXiv:2006.13070.
+
+    Examples
+    --------
+    >>> from skmanifoldflow import ManifoldPriorFlow
+    >>> from skmanifoldflow.datasets import SCurve
+    >>> from skmanifoldflow.plotting import SampleDisplay
+    >>> X, _ = SCurve(noise=0.05).sample(200, random_state=0)
+    >>> flow = ManifoldPriorFlow(n_layers=2, hidden_layer_sizes=(8,), max_iter=3, random_state=0)
+    >>> display = SampleDisplay.from_estimator(
+    ...     flow.fit(X), X, temperatures=(0.0, 0.5, 1.0), random_state=0
+    ... )
+    >>> [ax.get_title() for ax in display.axes_]
+    ['t = 0', 't = 0.5', 't = 1']
+    """
+
+    def __init__(self, samples, *, labels=None, title=None, data=None, image_shape=None):
+        self.samples = samples
+        self.labels = labels
+        self.title = title
+        self.data = data
+        self.image_shape = image_shape
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        X=None,
+        *,
+        n_samples=None,
+        temperatures=None,
+        manifold_deviations=None,
+        image_shape=None,
+        random_state=None,
+        figure=None,
+    ):
+        """Draw rows from a fitted model and show them.
+
+        Parameters
+        ----------
+        estimator : estimator instance
+            Fitted model with a method `sample(n_samples, *, random_state)`.
+        X : array-like of shape (n_rows, n_features), default=None
+            Training or test rows to compare with.
+        n_samples : int, default=None
+            Samples in each panel. None is the number of rows of data shown, 1000 without data, 48
+            images, or 10 images for each value of a knob.
+        temperatures : list of float, default=None
+            Values t of the parameter `temperature` of `sample`, each with a panel. None leaves the
+            default of the model.
+        manifold_deviations : list of float, default=None
+            Values s of the parameter `manifold_deviation` of `sample`, how far samples are from the
+            manifold, each with a panel. Not together with `temperatures`.
+        image_shape : tuple (C, H, W), default=None
+            Shape of the images that rows are. None is `estimator.image_shape` where there is such a
+            parameter, else rows are points.
+        random_state : int, RandomState instance or None, default=None
+            Source of the draw. Each panel starts from the same state.
+        figure : matplotlib Figure or SubFigure, default=None
+            Figure to draw on. None makes a new one.
+
+        Returns
+        -------
+        display : SampleDisplay
+            The drawing.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If the estimator has no method `sample`, if both knobs are given, or if X or the shape
+            of images does not fit the samples.
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+        """
+        check_matplotlib(f"{cls.__name__}.from_estimator")
+        if not hasattr(estimator, "sample"):
+            raise ValueError(f"{type(estimator).__name__} has no method sample.")
+        if temperatures is not None and manifold_deviations is not None:
+            raise ValueError(
+                "temperatures and manifold_deviations cannot both be given: each panel shows one "
+                "value of one of them."
+            )
+        check_is_fitted(estimator)
+        data = None if X is None else check_array(X, input_name="X")
+        if image_shape is None:
+            image_shape = getattr(estimator, "image_shape", None)
+
+        knob, symbol, values, title = None, None, (None,), None
+        if temperatures is not None:
+            knob, symbol, values = "temperature", "t", temperatures
+            title = "Samples at temperature t"
+        elif manifold_deviations is not None:
+            knob, symbol, values = "manifold_deviation", "s", manifold_deviations
+            title = "Samples at manifold deviation s"
+        values = np.atleast_1d(values).tolist()
+        if not values:
+            raise ValueError(f"{knob}s must hold at least one value, got none.")
+
+        if n_samples is None:
+            if image_shape is not None:
+                n_samples = _N_IMAGES_PER_STRIP if knob else _N_IMAGES
+            else:
+                n_samples = _MAX_POINTS if data is None else min(len(data), _MAX_POINTS)
+        seed = random_state
+        if not isinstance(seed, Integral):
+            seed = check_random_state(seed).randint(2**31)
+        options = [{knob: value} if knob else {} for value in values]
+        display = cls(
+            np.stack([estimator.sample(n_samples, random_state=seed, **o) for o in options]),
+            labels=[f"{symbol} = {value:g}" for value in values] if knob else None,
+            title=title,
+            data=data,
+            image_shape=image_shape,
+        )
+        return display.plot(figure=figure)
+
+    def plot(self, figure=None):
+        """Show the samples.
+
+        Parameters
+        ----------
+        figure : matplotlib Figure or SubFigure, default=None
+            Figure to draw on. None makes a new one.
+
+        Returns
+        -------
+        display : SampleDisplay
+            The display itself.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If data, labels or the shape of images do not fit the samples.
+        """
+        check_matplotlib(f"{type(self).__name__}.plot")
+        samples = check_array(self.samples, allow_nd=True, input_name="samples")
+        samples = samples[None] if samples.ndim == 2 else samples
+        data = None if self.data is None else check_array(self.data, input_name="data")
+        self._check(samples, data)
+        if self.image_shape is None:
+            self._plot_points(figure, samples, data)
+        else:
+            self._plot_images(figure, samples, data)
+        if self.title:
+            self.figure_.suptitle(self.title)
+        return self
+
+    def _check(self, samples, data):
+        n_panels, _, n_features = samples.shape
+        if self.labels is not None and len(self.labels) != n_panels:
+            raise ValueError(
+                f"labels must hold one string for each of the {n_panels} panels, got {self.labels}."
+            )
+        if data is not None and data.shape[1] != n_features:
+            raise ValueError(f"data has {data.shape[1]} columns, but samples have {n_features}.")
+        shape = self.image_shape
+        if shape is not None and (
+            len(shape) != 3 or shape[0] not in (1, 3) or np.prod(shape) != n_features
+        ):
+            raise ValueError(
+                f"image_shape must be (C, H, W) with C = 1 or 3 and C * H * W = {n_features}, the "
+                f"number of columns of the samples, got {shape}."
+            )
+
+    def _plot_points(self, figure, samples, data):
+        n_panels, n_features = len(samples), samples.shape[2]
+        flat = samples.reshape(-1, n_features)
+        names = [f"column {j + 1}" for j in range(n_features)]
+        if n_features > 3:
+            project = principal_plane(flat if data is None else data)
+            samples = np.stack([project(rows) for rows in samples])
+            flat = samples.reshape(-1, 2)
+            data = None if data is None else project(data)
+            names = ["principal component 1", "principal component 2"]
+        n_dimensions = len(names)
+        options = {}
+        if n_dimensions == 3:
+            options["subplot_kw"] = {"projection": "3d"}
+        else:
+            options |= {"sharex": True, "sharey": True}
+
+        n_columns = min(n_panels, MAX_COLUMNS)
+        size = (3.2 if n_panels > 1 else 5) * np.array([n_columns, -(-n_panels // n_columns)])
+        self.figure_ = _new_figure(size + [0, 0.6]) if figure is None else figure
+        self.axes_ = panel_axes(self.figure_, n_panels, **options)
+        # A stray sample must not shrink the rest.
+        low, high = np.percentile(flat, [1, 99], axis=0)
+        if data is not None:
+            low, high = np.minimum(low, data.min(axis=0)), np.maximum(high, data.max(axis=0))
+            data = data[np.linspace(0, len(data) - 1, min(len(data), _MAX_POINTS)).astype(int)]
+        self.points_, self.data_points_ = [], []
+        for ax, rows, label in zip(self.axes_, samples, self._labels(n_panels), strict=True):
+            if data is not None:
+                self.data_points_.append(draw_cloud(ax, data, DATA_COLOR, size=2, label="data"))
+            self.points_.append(draw_cloud(ax, rows, SAMPLE_COLOR, size=2, label="samples"))
+            frame(ax, low, high, zoom=1.4)
+            ax.set(title=label, xlabel=names[0])
+            ax.set_ylabel(names[1] if n_dimensions > 1 else "density")
+            if n_dimensions < 3:
+                ax.label_outer()
+        if data is not None:
+            handles = [self.data_points_[0], self.points_[0]]
+            self.figure_.legend(
+                handles=handles,
+                loc="outside lower center",
+                ncols=2,
+                frameon=False,
+                markerscale=3,
+            )
+
+    def _plot_images(self, figure, samples, data):
+        n_panels, n_samples, _ = samples.shape
+        low, high = np.percentile(samples, [1, 99]) if data is None else (data.min(), data.max())
+        high = high if high > low else low + 1
+        channels, height, width = self.image_shape
+        n_columns = n_samples if n_panels > 1 else min(n_samples, _IMAGE_COLUMNS)
+        n_rows = n_panels * -(-n_samples // n_columns)
+        if figure is None:
+            figure = _new_figure((8, 0.4 + 7.5 * n_rows * height / (n_columns * width)))
+            figure.get_layout_engine().set(h_pad=0.02)
+        self.figure_ = figure
+        self.axes_ = figure.subplots(n_panels, 1, squeeze=False).ravel()
+        self.images_ = []
+        for ax, images, label in zip(self.axes_, samples, self._labels(n_panels), strict=True):
+            picture = mosaic(images, self.image_shape, n_columns, background=high)
+            if channels == 1:
+                style = {"cmap": "gray", "vmin": low, "vmax": high}
+                picture = picture[0]
+            else:
+                style = {}
+                picture = np.clip((np.moveaxis(picture, 0, -1) - low) / (high - low), 0, 1)
+            self.images_.append(ax.imshow(picture, interpolation="nearest", **style))
+            ax.set(xticks=[], yticks=[])
+            ax.set_frame_on(False)
+            ax.set_ylabel(label, rotation=0, ha="right", va="center")
+
+    def _labels(self, n_panels):
+        return self.labels if self.labels is not None else [""] * n_panels
+
+
+def _new_figure(size):
+    import matplotlib.pyplot as plt
+
+    return plt.figure(figsize=tuple(size), layout="constrained")

@@ -1,0 +1,316 @@
+"""Convolutional layers and the multi-scale flow built from them."""
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+from skmanifoldflow.backend.architectures import image_flow
+from skmanifoldflow.backend.bijections.image import (
+    ConvCoupling,
+    GlowStep,
+    InvertibleConv,
+    Squeeze,
+)
+from skmanifoldflow.backend.bijections.multiscale import MultiScale
+from skmanifoldflow.backend.bijections.pixelwise import SharedSpline
+from skmanifoldflow.backend.geometry import jacobian_columns
+from skmanifoldflow.backend.networks import ConvNet
+
+N_ROWS = 5
+SIZE = (4, 6)
+N_CHANNELS = 3
+LAYERS = {
+    "squeeze": lambda g: Squeeze(*SIZE),
+    "1x1 convolution": lambda g: InvertibleConv(N_CHANNELS, generator=g),
+    "coupling": lambda g: ConvCoupling(N_CHANNELS, 2, SIZE, 8, generator=g),
+    "step": lambda g: GlowStep(N_CHANNELS, SIZE, 8, generator=g),
+}
+# Two even scales, three, one; colour; odd sides, one of them or both; lines; a single pixel.
+IMAGE_SHAPES = [
+    (1, 4, 4),
+    (1, 8, 8),
+    (1, 6, 6),
+    (3, 4, 2),
+    (1, 5, 4),
+    (2, 5, 3),
+    (1, 1, 8),
+    (1, 5, 1),
+    (3, 1, 1),
+    (1, 1, 1),
+]
+DTYPES = [torch.float32, torch.float64]
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-10}
+
+every_layer = pytest.mark.parametrize("name", LAYERS)
+every_image = pytest.mark.parametrize("image_shape", IMAGE_SHAPES, ids=str)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+
+
+def randomise(module, generator):
+    """Move every parameter away from its start."""
+    with torch.no_grad():
+        for p in module.parameters():
+            spread = 0.5 / math.sqrt(p[0].numel()) if p.ndim > 1 else 0.2
+            p.add_(spread * torch.randn(p.shape, generator=generator))
+    return module
+
+
+def flow(image_shape, generator):
+    return image_flow(image_shape, 2, 8, generator=generator)
+
+
+def draw_rows(image_shape, generator, n_rows=N_ROWS):
+    return torch.randn(n_rows, math.prod(image_shape), dtype=torch.float64, generator=generator)
+
+
+def draw_images(generator):
+    return torch.randn(N_ROWS, N_CHANNELS, *SIZE, dtype=torch.float64, generator=generator)
+
+
+def assert_near(actual, expected, atol):
+    torch.testing.assert_close(actual, expected, rtol=atol, atol=atol)
+
+
+def assert_inverse(bijection, x, atol):
+    z, log_det = bijection.forward_and_log_det(x)
+    back, inverse_log_det = bijection.inverse_and_log_det(z)
+    assert z.dtype == log_det.dtype == back.dtype == x.dtype
+    assert log_det.shape == inverse_log_det.shape == (len(x),)
+    assert back.shape == x.shape and z.numel() == x.numel()
+    assert_near(back, x, atol)
+    assert_near(inverse_log_det, -log_det, atol)
+
+
+def assert_log_det(bijection, x, atol):
+    def row(x):
+        return bijection.forward_and_log_det(x[None])[0].flatten()
+
+    jacobian = torch.func.vmap(torch.func.jacrev(row))(x).detach().flatten(2)
+    log_det = bijection.forward_and_log_det(x)[1].detach()
+    assert_near(log_det, torch.linalg.slogdet(jacobian).logabsdet, atol)
+
+
+@every_layer
+@every_dtype
+def test_layer_inverse(name, dtype, generator):
+    layer = randomise(LAYERS[name](generator), generator).to(dtype)
+    assert_inverse(layer, draw_images(generator).to(dtype), TOLERANCE[dtype])
+
+
+@every_layer
+def test_layer_log_det_is_that_of_the_jacobian(name, generator):
+    layer = randomise(LAYERS[name](generator), generator).double()
+    assert_log_det(layer, draw_images(generator), 1e-10)
+
+
+@every_image
+@every_dtype
+def test_flow_inverse(image_shape, dtype, generator):
+    bijection = randomise(flow(image_shape, generator), generator).to(dtype)
+    x = draw_rows(image_shape, generator).to(dtype)
+    assert bijection.forward_and_log_det(x)[0].shape == x.shape
+    assert_inverse(bijection, x, TOLERANCE[dtype])
+
+
+@every_image
+def test_flow_log_det_is_that_of_the_jacobian(image_shape, generator):
+    bijection = randomise(flow(image_shape, generator), generator).double()
+    x = draw_rows(image_shape, generator)
+    bijection.start(x)
+    assert_log_det(bijection, x, 1e-10)
+
+
+@every_image
+def test_gradients_are_finite(image_shape, generator):
+    bijection = randomise(flow(image_shape, generator), generator).double()
+    x = draw_rows(image_shape, generator).requires_grad_()
+    z, log_det = bijection.forward_and_log_det(x)
+    inputs = [x, *bijection.parameters()]
+    gradients = torch.autograd.grad(z.square().sum() + log_det.sum(), inputs)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+@every_image
+def test_jacobian_by_double_reverse_mode(image_shape, generator):
+    bijection = randomise(flow(image_shape, generator), generator).double()
+    z = draw_rows(image_shape, generator, 1)
+
+    def data(z):
+        return bijection.inverse_and_log_det(z)[0]
+
+    _, columns = jacobian_columns(data, z, torch.eye(z.shape[1], dtype=torch.float64))
+    assert_near(columns[0], torch.func.jacrev(lambda z: data(z[None])[0])(z[0]).detach(), 1e-10)
+
+
+@every_image
+def test_rows_do_not_depend_on_each_other(image_shape, generator):
+    bijection = randomise(flow(image_shape, generator), generator).double()
+    x = draw_rows(image_shape, generator)
+    others = x.clone()
+    others[1:] = 10 * x[1:].flip(0)
+    for method in (bijection.forward_and_log_det, bijection.inverse_and_log_det):
+        rows, log_det = method(x)
+        changed, changed_log_det = method(others)
+        assert_near(changed[0], rows[0], 1e-12)
+        assert_near(changed_log_det[0], log_det[0], 1e-12)
+
+
+def test_building_is_reproducible_and_leaves_the_global_generator_alone():
+    state = torch.get_rng_state()
+    first, again, other = (
+        flow((2, 4, 4), torch.Generator().manual_seed(seed)).state_dict() for seed in (0, 0, 1)
+    )
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, again[key]) for key, value in first.items())
+    key = "scales.0.steps.0.mixing.lower"
+    assert not torch.equal(first[key], other[key])
+
+
+def test_squeeze_separates_the_colours_of_a_checkerboard():
+    board = (torch.arange(4)[:, None] + torch.arange(6)) % 2
+    images = torch.stack([board, 10 + board])[None].double()
+    z, log_det = Squeeze(4, 6).forward_and_log_det(images)
+    assert z.shape == (1, 8, 2, 3) and log_det == 0
+    assert (z[:, :4].flatten(2).mean(2) == torch.tensor([0.0, 10, 0, 10])).all()
+    assert (z[:, 4:].flatten(2).mean(2) == torch.tensor([1.0, 11, 1, 11])).all()
+
+
+def test_squeeze_refuses_odd_sides():
+    with pytest.raises(ValueError, match="even or 1, got 4 and 5"):
+        Squeeze(4, 5)
+
+
+@pytest.mark.parametrize("n_channels", [1, 2, 12])
+def test_invertible_convolution_starts_as_a_rotation(n_channels, generator):
+    matrix = InvertibleConv(n_channels, generator=generator).double().matrix()
+    eye = torch.eye(n_channels, dtype=torch.float64)
+    assert_near(matrix @ matrix.T, eye, 1e-5)
+
+
+def test_invertible_convolution_agrees_with_conv2d(generator):
+    layer = randomise(InvertibleConv(3, generator=generator), generator).double()
+    x = draw_images(generator)
+    expected = torch.nn.functional.conv2d(x, layer.matrix()[:, :, None, None])
+    assert_near(layer.forward_and_log_det(x)[0], expected, 1e-12)
+
+
+@pytest.mark.parametrize("n_transformed", [0, 3])
+def test_number_of_mapped_channels_is_checked(n_transformed, generator):
+    with pytest.raises(ValueError, match=f"n_channels - 1 = 2, got {n_transformed}"):
+        ConvCoupling(3, n_transformed, SIZE, 4, generator=generator)
+
+
+def test_coupling_starts_as_the_identity_and_passes_the_first_channels(generator):
+    x = draw_images(generator).float()
+    layer = ConvCoupling(3, 2, SIZE, 4, generator=generator)
+    assert torch.equal(layer.forward_and_log_det(x)[0], x)
+    z, _ = randomise(layer, generator).forward_and_log_det(x)
+    assert torch.equal(z[:, :1], x[:, :1]) and (z[:, 1:] != x[:, 1:]).all()
+
+
+def test_coupling_scales_and_shifts_by_a_bounded_amount(generator):
+    layer = ConvCoupling(2, 1, SIZE, 4, generator=generator)
+    with torch.no_grad():
+        layer.conditioner.last.bias.copy_(torch.tensor([-1e6, 1e6]))
+    z, _ = layer.forward_and_log_det(torch.ones(1, 2, *SIZE))
+    assert_near(z[:, 1], torch.full((1, *SIZE), math.exp(2) - 10), 1e-5)
+
+
+def test_coupling_bounds_what_an_outlier_does(generator):
+    layer = randomise(ConvCoupling(2, 1, SIZE, 4, generator=generator), generator).double()
+    x = draw_images(generator)[:, :2]
+    far, farther = (torch.cat([x[:, :1] * factor, x[:, 1:]], dim=1) for factor in (1e4, 1e8))
+    for method in (layer.forward_and_log_det, layer.inverse_and_log_det):
+        assert torch.isfinite(method(farther)[0]).all()
+        assert_near(method(far)[0][:, 1], method(farther)[0][:, 1], 1e-6)
+
+
+def test_conditioner_sees_the_place_and_the_whole_image(generator):
+    network = ConvNet(1, 8, 1, (8, 8), generator=generator)
+    x = torch.zeros(2, 1, 8, 8)
+    x[1, 0, 0, 0] = 1
+    assert (network(x) == 0).all()
+    output = randomise(network, generator)(x)
+    assert output[0].unique().numel() == output[0].numel()
+    assert (output[0, 0, 7] != output[1, 0, 7]).all()
+
+
+def test_step_is_norm_then_convolution_then_coupling(generator):
+    step = randomise(GlowStep(3, SIZE, 4, generator=generator), generator).double()
+    x = draw_images(generator)
+    z, log_det = step.forward_and_log_det(x)
+    total = torch.zeros(N_ROWS, dtype=torch.float64)
+    for layer in (step.norm, step.mixing, step.coupling):
+        x, part = layer.forward_and_log_det(x)
+        total = total + part
+    assert_near(z, x, 1e-12)
+    assert_near(log_det, total, 1e-12)
+
+
+@every_image
+def test_start_standardises_the_channels_and_is_deterministic(image_shape, generator):
+    rows = 3 + 10 * draw_rows(image_shape, generator, 400)
+    bijection = flow(image_shape, generator).double()
+    bijection.start(rows)
+    state = {key: value.clone() for key, value in bijection.state_dict().items()}
+    z = bijection.forward_and_log_det(rows)[0]
+    assert abs(z.mean()) < 0.05 and abs(z.std() - 1) < 0.05
+    bijection.start(rows)
+    assert all(torch.equal(value, state[key]) for key, value in bijection.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "n_scales"),
+    [((1, 28, 28), 2), ((1, 8, 8), 3), ((3, 32, 32), 3), ((1, 6, 6), 1), ((1, 5, 5), 2)],
+)
+def test_number_of_scales(image_shape, n_scales, generator):
+    assert len(flow(image_shape, generator).scales) == n_scales
+
+
+def test_layers_and_channels_of_each_scale(generator):
+    bijection = image_flow((1, 8, 8), (3, 1), (4, 6), generator=generator)
+    assert isinstance(bijection, MultiScale)
+    assert [len(scale.steps) for scale in bijection.scales] == [3, 1, 1]
+    conditioners = [scale.steps[0].coupling.conditioner for scale in bijection.scales]
+    assert [conditioner.second.out_channels for conditioner in conditioners] == [4, 6, 6]
+
+
+@every_dtype
+def test_spline_inverse_inside_and_outside_the_knots(dtype, generator):
+    spline = randomise(SharedSpline(8), generator).to(dtype)
+    x = torch.linspace(-3, 3, 301, dtype=dtype)[:, None]
+    z, _ = spline.forward_and_log_det(x)
+    assert (z.diff(dim=0) > 0).all()
+    assert_inverse(spline, x, TOLERANCE[dtype])
+
+
+def test_spline_log_det_is_that_of_the_jacobian(generator):
+    spline = randomise(SharedSpline(8), generator).double()
+    assert_log_det(spline, 1.5 * draw_rows((1, 3, 3), generator), 1e-10)
+
+
+def test_spline_is_the_identity_before_its_start(generator):
+    x = draw_rows((1, 3, 3), generator)
+    z, log_det = SharedSpline().double().forward_and_log_det(x)
+    assert_near(z, x, 1e-6)
+    assert_near(log_det, torch.zeros(N_ROWS, dtype=torch.float64), 1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_spline_starts_with_a_normal_law(share, generator):
+    # A share of the values is uniform on a narrow interval, as black pixels are.
+    uniform = torch.rand(2000, 10, dtype=torch.float64, generator=generator)
+    is_black = torch.rand(2000, 10, generator=generator) < share
+    z = SharedSpline().double().start(torch.where(is_black, uniform / 256, uniform))
+    assert stats.kstest(z.flatten()[::7].numpy(), stats.norm.cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize("values", [[0.0], [0.0, 1.0], [1e6, 1e6 + 1]])
+def test_spline_bears_ties(values):
+    x = torch.tensor(values, dtype=torch.float64).repeat(20, 1)
+    spline = SharedSpline().double()
+    z = spline.start(x)
+    assert torch.isfinite(z).all()
+    assert_inverse(spline, x, 1e-6)
