@@ -5,7 +5,7 @@ import math
 import numpy as np
 from sklearn.mixture import GaussianMixture
 
-from .plotting._base import MAX_COLUMNS, panel_axes
+from .plotting._base import panel_axes
 from .plotting._colors import (
     CLASS_COLORS,
     DATA_COLOR,
@@ -18,6 +18,7 @@ from .plotting._rows import draw_cloud, frame, mosaic, principal_plane
 __all__ = ["draw"]
 
 _WIDTH = 9.33  # inches: 1400 pixels at 150 dots per inch
+_MAX_COLUMNS = 5
 _MAX_POINTS = 1000
 _IMAGE_GRID = 6, 8  # rows, columns
 
@@ -29,7 +30,7 @@ def draw(comparison, image_shape=None, y_name="label", seed=0):
     embedders = [name for name, model in comparison.models.items() if hasattr(model, "transform")]
     samplers = [name for name, model in comparison.models.items() if _sampler(model)]
     n_above, n_below = len(embedders), 1 + len(samplers) if samplers else 0
-    heights = [0.5 + 2.4 * math.ceil(n / MAX_COLUMNS) for n in (n_above, n_below) if n]
+    heights = [_height(n) for n in (n_above, n_below) if n]
     figure = Figure(figsize=(_WIDTH, sum(heights)), dpi=150, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
     parts = iter(np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights)))
@@ -42,6 +43,21 @@ def draw(comparison, image_shape=None, y_name="label", seed=0):
         else:
             _draw_sample_images(part, comparison, samplers, image_shape, seed)
     return figure
+
+
+def _n_columns(n):
+    """Return the number of columns that leaves the fewest gaps in as few rows as can be."""
+    return math.ceil(n / math.ceil(n / _MAX_COLUMNS))
+
+
+def _height(n):
+    """Return the inches that n panels need, with their head."""
+    n_columns = _n_columns(n)
+    return 0.5 + math.ceil(n / n_columns) * min(2.4, 9.6 / n_columns)
+
+
+def _axes(part, n, **options):
+    return panel_axes(part, n, _n_columns(n), **options)
 
 
 def _sampler(model):
@@ -80,7 +96,7 @@ def _draw_embeddings(part, comparison, names, y_name):
     values, colors, codes = class_colors(y)
     handles = class_handles(values, colors) if len(values) <= len(CLASS_COLORS) else None
     _head(part, f"Embeddings of the test rows (colour: {y_name})")
-    for ax, name in zip(panel_axes(part, len(names)), names, strict=True):
+    for ax, name in zip(_axes(part, len(names)), names, strict=True):
         Z = comparison.models[name].transform(comparison.X_test)
         if Z.shape[1] > 1:
             first, second = Z[:, 0], Z[:, 1]
@@ -113,7 +129,7 @@ def _draw_sample_images(part, comparison, names, image_shape, seed):
     panels = [("Test rows", comparison.X_test[:n])]
     panels += [(name, _sample(comparison.models[name], n, seed)) for name in names]
     _head(part, "Samples")
-    for ax, (title, images) in zip(panel_axes(part, len(panels)), panels, strict=True):
+    for ax, (title, images) in zip(_axes(part, len(panels)), panels, strict=True):
         ax.imshow(mosaic(images, image_shape, n_columns, low), cmap="gray_r", vmin=low, vmax=high)
         _bare(ax, title)
 
@@ -128,7 +144,7 @@ def _draw_sample_points(part, comparison, names, seed):
         project = principal_plane(comparison.X_train)
     box = project(data) if where else data
     _head(part, f"Samples{where}")
-    axes = panel_axes(part, 1 + len(names), **options)
+    axes = _axes(part, 1 + len(names), **options)
     panels = [("Training rows", None)]
     panels += [(name, _sample(comparison.models[name], len(data), seed)) for name in names]
     for ax, (title, rows) in zip(axes, panels, strict=True):

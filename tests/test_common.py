@@ -315,7 +315,7 @@ def test_not_fitted(Estimator, method, rows):
     [
         ({"n_components": 4}, "n_components=4 must be between 1 and n_features=3"),
         ({"hidden_layer_sizes": (0,)}, "hidden_layer_sizes must hold integers >= 1"),
-        ({"noise_start": 0.001}, "noise_start=0.001 must not be below noise_floor=0.0"),
+        ({"noise_start": 1e-4}, "noise_start=0.0001 must not be below noise_floor=0.0"),
         ({"bounded": (1, 0)}, "low < high"),
         ({"bounded": (-np.inf, 9)}, "finite"),
         ({"bounded": (0, 1)}, "must contain every value of X"),

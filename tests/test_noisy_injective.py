@@ -63,9 +63,7 @@ def test_starts_at_factor_analysis(factor_rows, d):
     factors = analysis.transform(rows)
     correlation = np.abs(np.corrcoef(coordinates.T, factors.T)[:d, d:])
     np.testing.assert_allclose(correlation.max(0), 1, atol=1e-4)
-    np.testing.assert_allclose(
-        np.sort(coordinates.std(0)), np.sort(factors.std(0)), rtol=1e-4
-    )
+    np.testing.assert_allclose(np.sort(coordinates.std(0)), np.sort(factors.std(0)), rtol=1e-4)
 
 
 def test_unsupported_columns_are_dropped(factor_rows):
@@ -302,7 +300,7 @@ def test_pixels_are_standardised_alike(images):
             "at least 2 features and 2 components",
         ),
         ({"injection": "upsampling"}, "needs image_shape"),
-        ({"injection": "upsampling", "image_shape": (3, 1, 1)}, "common divisor"),
+        ({"injection": "upsampling", "image_shape": (3, 1, 1)}, "even height and width"),
     ],
 )
 def test_bad_parameters(settings, message):

@@ -21,6 +21,7 @@ from skmanifoldflow.plotting import (
     SampleDisplay,
     SpectrumDisplay,
 )
+from skmanifoldflow.plotting._rows import mosaic
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
@@ -378,6 +379,15 @@ def test_images(channels):
     np.testing.assert_allclose(picture[4:6, 1:5], expected[8])
     # The gaps are white.
     assert np.all(picture[0] == (30 if channels == 1 else 1))
+
+
+def test_mosaic_lays_images_out_row_by_row():
+    images = np.arange(1, 31).reshape(5, 6)
+    canvas = mosaic(images, (2, 3), 2, background=0)
+    assert canvas.shape == (1 + 3 * 3, 1 + 2 * 4)
+    np.testing.assert_array_equal(canvas[1:3, 5:8], images[1].reshape(2, 3))
+    np.testing.assert_array_equal(canvas[7:9, 1:4], images[4].reshape(2, 3))
+    assert canvas.sum() == images.sum()
 
 
 def test_strips_of_images():

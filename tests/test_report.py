@@ -19,10 +19,10 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 
 import skmanifoldflow.compare as compare_module
-from skmanifoldflow import ManifoldPriorFlow
+from skmanifoldflow import ManifoldPriorFlow, NoisyInjectiveFlow
 from skmanifoldflow.__main__ import main
 from skmanifoldflow._report_data import BUILT_IN, load
-from skmanifoldflow._report_picture import _mosaic, draw
+from skmanifoldflow._report_picture import draw
 from skmanifoldflow.compare import compare
 from skmanifoldflow.datasets import SCurve
 
@@ -35,13 +35,17 @@ def table():
 
 
 @pytest.fixture
-def fast_flow(monkeypatch):
-    def build(d, shape, seed):
-        return ManifoldPriorFlow(
-            d, n_layers=1, hidden_layer_sizes=(4,), isometry=0, max_iter=1, random_state=seed
-        )
+def fast_flows(monkeypatch):
+    small = {"n_layers": 1, "hidden_layer_sizes": (4,), "max_iter": 1}
 
-    monkeypatch.setitem(compare_module.ESTIMATORS, "ManifoldPriorFlow", build)
+    def manifold_prior(d, shape, seed):
+        return ManifoldPriorFlow(d, isometry=0, random_state=seed, **small)
+
+    def noisy_injective(d, shape, seed):
+        return NoisyInjectiveFlow(d, random_state=seed, **small)
+
+    monkeypatch.setitem(compare_module.ESTIMATORS, "ManifoldPriorFlow", manifold_prior)
+    monkeypatch.setitem(compare_module.ESTIMATORS, "NoisyInjectiveFlow", noisy_injective)
 
 
 # Data
@@ -260,19 +264,20 @@ def test_texts_do_not_overlap():
         assert not any(box.overlaps(other) for other in boxes[:i])
 
 
-def test_mosaic_lays_images_out_row_by_row():
-    images = np.arange(1, 31).reshape(5, 6)
-    canvas = _mosaic(images, (2, 3), 2, background=0)
-    assert canvas.shape == (1 + 3 * 3, 1 + 2 * 4)
-    np.testing.assert_array_equal(canvas[1:3, 5:8], images[1].reshape(2, 3))
-    np.testing.assert_array_equal(canvas[7:9, 1:4], images[4].reshape(2, 3))
-    assert canvas.sum() == images.sum()
+@pytest.mark.parametrize(
+    ("n", "rows", "columns"), [(1, 1, 1), (4, 1, 4), (5, 1, 5), (6, 2, 3), (7, 2, 4)]
+)
+def test_panels_leave_few_gaps(n, rows, columns):
+    estimators = {f"PCA {i}": PCA(2) for i in range(n)}
+    X = np.random.RandomState(0).standard_normal((60, 3))
+    figure = draw(compare(X, estimators=estimators, random_state=0))
+    assert figure.axes[0].get_gridspec().get_geometry() == (rows, columns)
 
 
 # Command line
 
 
-def test_report_on_a_file(table, tmp_path, fast_flow, capsys):
+def test_report_on_a_file(table, tmp_path, fast_flows, capsys):
     table.to_csv(tmp_path / "table.csv", index=False)
     output = tmp_path / "new" / "folder"
     status = main([str(tmp_path / "table.csv"), "--target", "kind", "--output", str(output)])

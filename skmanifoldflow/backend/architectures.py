@@ -17,7 +17,7 @@ from .bijections import (
     Permutation,
     SplineCoupling,
 )
-from .bijections.multiscale import MultiScale
+from .bijections.multiscale import MultiScale, PixelOrder
 
 __all__ = ["density_flow", "image_flow", "volume_preserving_flow"]
 
@@ -191,12 +191,13 @@ def density_flow(
 
 def image_flow(
     image_shape: tuple[int, int, int],
-    n_layers: int | Sequence[int],
-    hidden_channels: int | Sequence[int],
+    n_layers: int,
+    hidden_channels: int,
     *,
     generator: torch.Generator,
-) -> MultiScale:
-    """Return the multi-scale convolutional flow of flattened images.
+    keeps_layout: bool = False,
+) -> Bijection:
+    """Return a convolutional flow of flattened images.
 
     Its `start(x)` wants some hundreds of training rows before the first step.
 
@@ -204,16 +205,21 @@ def image_flow(
     ----------
     image_shape : tuple of three ints
         Channels, height and width (C, H, W).
-    n_layers : int or sequence of int
-        Steps of every scale, or of each from the finest.
-    hidden_channels : int or sequence of int
-        Hidden channels of the conditioners, likewise.
+    n_layers : int
+        Steps of GLOW in every scale.
+    hidden_channels : int
+        Hidden channels of the conditioners.
     generator : torch.Generator
         Source of rotations and initial weights.
+    keeps_layout : bool, default=False
+        One scale whose latents are an image again, each in the place of its pixel, instead of
+        several scales. Height and width are then even or 1.
     """
-    return MultiScale(
+    flow = MultiScale(
         image_shape,
-        (n_layers,) if isinstance(n_layers, int) else tuple(n_layers),
-        (hidden_channels,) if isinstance(hidden_channels, int) else tuple(hidden_channels),
+        (n_layers,),
+        (hidden_channels,),
         generator=generator,
+        max_scales=1 if keeps_layout else 3,
     )
+    return Chain([flow, PixelOrder(image_shape)]) if keeps_layout else flow

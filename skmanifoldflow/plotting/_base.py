@@ -25,9 +25,9 @@ def new_axes():
     return plt.subplots(layout="constrained")[1]
 
 
-def panel_axes(figure, n, **options):
-    """Return n axes in rows of at most `MAX_COLUMNS`."""
-    n_columns = min(n, MAX_COLUMNS)
+def panel_axes(figure, n, n_columns=MAX_COLUMNS, **options):
+    """Return n axes in rows of at most `n_columns`."""
+    n_columns = min(n, n_columns)
     axes = figure.subplots(math.ceil(n / n_columns), n_columns, squeeze=False, **options).ravel()
     for ax in axes[n:]:
         ax.set_axis_off()

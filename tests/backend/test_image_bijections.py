@@ -13,8 +13,8 @@ from skmanifoldflow.backend.bijections.image import (
     InvertibleConv,
     Squeeze,
 )
+from skmanifoldflow.backend.bijections.knot_spline import SharedSpline
 from skmanifoldflow.backend.bijections.multiscale import MultiScale
-from skmanifoldflow.backend.bijections.pixelwise import SharedSpline
 from skmanifoldflow.backend.geometry import jacobian_columns
 from skmanifoldflow.backend.networks import ConvNet
 
@@ -270,11 +270,25 @@ def test_number_of_scales(image_shape, n_scales, generator):
 
 
 def test_layers_and_channels_of_each_scale(generator):
-    bijection = image_flow((1, 8, 8), (3, 1), (4, 6), generator=generator)
-    assert isinstance(bijection, MultiScale)
+    bijection = MultiScale((1, 8, 8), (3, 1), (4, 6), generator=generator)
     assert [len(scale.steps) for scale in bijection.scales] == [3, 1, 1]
     conditioners = [scale.steps[0].coupling.conditioner for scale in bijection.scales]
     assert [conditioner.second.out_channels for conditioner in conditioners] == [4, 6, 6]
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4), (2, 6, 4), (3, 1, 4)])
+def test_one_scale_keeps_the_layout(shape, generator):
+    """A flow of one scale without steps leaves pixels where they are."""
+    flow = image_flow(shape, 0, 4, generator=generator, keeps_layout=True).double()
+    x = torch.randn(5, math.prod(shape), dtype=torch.float64, generator=generator)
+    flow.start(x)
+    z, _ = flow.forward_and_log_det(x)
+    flat = torch.corrcoef(torch.cat([x, z], dim=1).T)[: x.shape[1], x.shape[1] :]
+    # Each latent is a monotone function of its own pixel.
+    assert (flat.diagonal() > 0.9).all()
+    assert_inverse(flow, x, 1e-8)
+    other = image_flow(shape, 2, 4, generator=generator, keeps_layout=True).double()
+    assert_inverse(randomise(other, generator), x, 1e-8)
 
 
 @every_dtype

@@ -75,9 +75,7 @@ def _matrix(injection):
 def _density(injection):
     b, variance = injection.noise()
     a = _matrix(injection)
-    return multivariate_normal(
-        b.numpy(), (a @ a.T + variance.diag()).numpy(), allow_singular=False
-    )
+    return multivariate_normal(b.numpy(), (a @ a.T + variance.diag()).numpy(), allow_singular=False)
 
 
 INJECTIONS = {
@@ -96,9 +94,7 @@ def test_closed_form_is_the_normal_law(name, generator):
     y = _rows(injection, 20, generator)
     expected = _density(injection).logpdf(y.numpy())
     np.testing.assert_allclose(injection.log_marginal(y), expected, atol=1e-8, rtol=0)
-    np.testing.assert_allclose(
-        injection.covariance(), _density(injection).cov, atol=1e-12
-    )
+    np.testing.assert_allclose(injection.covariance(), _density(injection).cov, atol=1e-12)
 
 
 def test_printed_closed_form_is_off_by_a_constant(generator):
@@ -106,7 +102,7 @@ def test_printed_closed_form_is_off_by_a_constant(generator):
     injection = _linear(generator)
     y = _rows(injection, 10, generator)
     a, (b, variance) = _matrix(injection), injection.noise()
-    mu = (y - b)
+    mu = y - b
     lam = a.T @ (a / variance[:, None])
     u = (mu / variance) @ a
     posterior = torch.eye(2, dtype=torch.float64) + lam
@@ -115,9 +111,7 @@ def test_printed_closed_form_is_off_by_a_constant(generator):
         - torch.linalg.slogdet(posterior)[1]
         + 2 * math.log(2 * math.pi)
     )
-    log_z_x = 0.5 * (
-        (mu**2 / variance).sum(1) + variance.log().sum() + 5 * math.log(2 * math.pi)
-    )
+    log_z_x = 0.5 * ((mu**2 / variance).sum(1) + variance.log().sum() + 5 * math.log(2 * math.pi))
     printed = (log_z_z - log_z_x).numpy()
     exact = _density(injection).logpdf(y.numpy())
     np.testing.assert_allclose(printed - exact, math.log(2 * math.pi), atol=1e-8)
@@ -200,15 +194,11 @@ def test_draws_of_the_stochastic_inverse(generator):
     covariance = torch.linalg.inv(a.T @ (a / variance[:, None]))
     scale = covariance.diagonal().max().sqrt()
     torch.testing.assert_close(z.mean(0), injection.mode(y[:1])[0], atol=float(scale) / 50, rtol=0)
-    torch.testing.assert_close(
-        torch.cov(z.T), covariance, atol=0.02 * float(scale) ** 2, rtol=0
-    )
+    torch.testing.assert_close(torch.cov(z.T), covariance, atol=0.02 * float(scale) ** 2, rtol=0)
 
 
 def test_upsampling_copies_pixels():
-    injection = UpsamplingInjection(
-        (1, 4, 4), 2, noise_covariance="spherical", noise_floor=FLOOR
-    )
+    injection = UpsamplingInjection((1, 4, 4), 2, noise_covariance="spherical", noise_floor=FLOOR)
     injection.double().requires_grad_(False)
     z = torch.tensor([[1.0, 2.0, 3.0, 4.0]], dtype=torch.float64)
     y = injection.generate(z, torch.zeros(1, 16, dtype=torch.float64)).view(4, 4)
@@ -286,9 +276,7 @@ def test_stochastic_coupling_density_by_quadrature(generator):
                 b, variance = part.noise(context)
                 residual = target - part.multiply(z) - b
                 log_p = log_p - 0.5 * (
-                    (residual**2 / variance).sum(1)
-                    + variance.log().sum(1)
-                    + math.log(2 * math.pi)
+                    (residual**2 / variance).sum(1) + variance.log().sum(1) + math.log(2 * math.pi)
                 )
             exact = math.log(float(log_p.exp().sum() * (16 / 640) ** 2))
             assert float(value) == pytest.approx(exact, abs=0.02)

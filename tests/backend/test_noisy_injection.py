@@ -11,18 +11,14 @@ from skmanifoldflow.backend.latents import LinearInjection, NoisyInjection
 
 
 def _injection(generator, n_features=4, n_components=2):
-    injection = LinearInjection(
-        n_features, n_components, noise_covariance="diag", noise_floor=0.1
-    )
+    injection = LinearInjection(n_features, n_components, noise_covariance="diag", noise_floor=0.1)
     for p in injection.parameters():
         p.data = p.data + 0.4 * torch.randn(p.shape, generator=generator)
     return injection.requires_grad_(False)
 
 
 def _prior(generator):
-    prior = Chain(
-        [AffineCoupling(2, n, (8,), generator=generator) for n in (1, 2)]
-    )
+    prior = Chain([AffineCoupling(2, n, (8,), generator=generator) for n in (1, 2)])
     for p in prior.parameters():
         p.data = p.data + 0.25 * torch.randn(p.shape, generator=generator)
     return prior.double().requires_grad_(False)
@@ -81,9 +77,7 @@ def test_importance_samples_converge_to_the_integral(generator):
     for row, value in zip(y, law.log_prob(y), strict=True):
         residual = row - b - injection.multiply(grid)
         log_p = log_prior - 0.5 * (
-            (residual**2 / variance).sum(1)
-            + variance.log().sum()
-            + 4 * math.log(2 * math.pi)
+            (residual**2 / variance).sum(1) + variance.log().sum() + 4 * math.log(2 * math.pi)
         )
         exact = math.log(float(log_p.exp().sum() * (24 / 800) ** 2))
         assert float(value) == pytest.approx(exact, abs=0.1)

@@ -443,12 +443,8 @@ def test_averages_over_all_steps_are_the_mean_of_the_iterates():
 
 def test_averages_are_validated_and_the_closed_form_fits_them():
     objective, rows, validation = Centre(), draw(), draw(seed=1)
-    report = train(
-        objective, lambda: rows, validation, settings(averaging=1.0), make_generator(1)
-    )
-    torch.testing.assert_close(
-        objective.spread, (rows - objective.centre).square().mean().detach()
-    )
+    report = train(objective, lambda: rows, validation, settings(averaging=1.0), make_generator(1))
+    torch.testing.assert_close(objective.spread, (rows - objective.centre).square().mean().detach())
     score = -0.5 * (validation - objective.centre.detach()).square().sum(1).mean()
     assert float(score) == pytest.approx(max(report.validation_scores), abs=1e-12)
 

@@ -5,8 +5,9 @@ from .base import Bijection
 from .chain import Chain
 from .coupling import AdditiveCoupling, AffineCoupling, Coupling
 from .elementwise import AffineMap, ElementwiseMap, ShiftMap
+from .knot_spline import MarginalSpline, SharedSpline
 from .linear import Orthogonal, Permutation
-from .spline import MarginalSpline, SplineCoupling, SplineMap
+from .spline import SplineCoupling, SplineMap
 
 __all__ = [
     "AdditiveCoupling",
@@ -20,6 +21,7 @@ __all__ = [
     "MaskedAutoregressive",
     "Orthogonal",
     "Permutation",
+    "SharedSpline",
     "ShiftMap",
     "SplineCoupling",
     "SplineMap",

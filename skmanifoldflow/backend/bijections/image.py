@@ -151,8 +151,9 @@ class ConvCoupling(Bijection):
     """
 
     max_log_scale = 2.0
-    # In standard deviations, for what the conditioner sees and for the shifts. Unbounded, an outlier
-    # grows from step to step with the slopes of the networks, and one image spoils a fit.
+    # Of what the conditioner sees and of the shifts, in standard deviations. Without these bounds
+    # an outlier grows from step to step with the slopes of the networks, until one image spoils a
+    # fit.
     max_input = 5.0
     max_shift = 10.0
 

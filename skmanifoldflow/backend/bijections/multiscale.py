@@ -11,9 +11,9 @@ from .actnorm import ActNorm
 from .base import Bijection
 from .coupling import AffineCoupling
 from .image import ConvCoupling, GlowStep, Squeeze
-from .pixelwise import SharedSpline
+from .knot_spline import SharedSpline
 
-__all__ = ["MultiScale"]
+__all__ = ["MultiScale", "PixelOrder"]
 
 
 def _can_squeeze(shape: Sequence[int]) -> bool:
@@ -96,8 +96,8 @@ class MultiScale(Bijection):
     A monotone spline for all pixels comes first. Each scale squeezes, takes its steps and gives
     half of its channels away: these become standard normal given the other half, by an affine map
     that a convolutional network of that half parametrises. There are as many scales as the size
-    can be halved, at most three. A last row or column of an odd size is set apart before them and
-    mapped given the rest.
+    can be halved, at most `max_scales`. A last row or column of an odd size is set apart before
+    them and mapped given the rest.
 
     Parameters
     ----------
@@ -109,9 +109,10 @@ class MultiScale(Bijection):
         Hidden channels of the conditioners, likewise.
     generator : torch.Generator
         Source of the initial weights.
+    max_scales : int, default=3
+        Largest number of scales.
     """
 
-    max_scales = 3
     order: Tensor
     inverse_order: Tensor
 
@@ -122,8 +123,10 @@ class MultiScale(Bijection):
         hidden_channels: Sequence[int],
         *,
         generator: torch.Generator,
+        max_scales: int = 3,
     ) -> None:
         super().__init__()
+        self.max_scales = max_scales
         n_channels, height, width = image_shape
         height, width = (size - size % 2 if size > 1 else 1 for size in (height, width))
         self.shape = (n_channels, height, width)
@@ -200,3 +203,33 @@ class MultiScale(Bijection):
             x = x[:, self.inverse_order]
         x, log_det = self.spline.inverse_and_log_det(x)
         return x, total + log_det
+
+
+class PixelOrder(Bijection):
+    """Rows of squeezed images to rows in the order of their pixels.
+
+    Parameters
+    ----------
+    image_shape : tuple of three ints
+        Channels, height and width (C, H, W), these even or 1.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.shape = image_shape
+        self.squeeze = Squeeze(*image_shape[1:])
+
+    def forward_and_log_det(
+        self, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        _, height, width = self.shape
+        rows, columns = self.squeeze.block
+        image = x.view(len(x), -1, height // rows, width // columns)
+        image, log_det = self.squeeze.inverse_and_log_det(image)
+        return image.flatten(1), log_det
+
+    def inverse_and_log_det(
+        self, z: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        image, log_det = self.squeeze.forward_and_log_det(z.view(len(z), *self.shape))
+        return image.flatten(1), log_det

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -163,9 +164,7 @@ class GaussianInjection(Injection):
         variance = self.noise_floor**2 + self.log_excess.clamp(max=_MAX_LOG).exp()
         return variance.expand(self.n_features)
 
-    def _statistics(
-        self, y: Tensor, context: Tensor | None
-    ) -> tuple[Tensor, Precision, Tensor]:
+    def _statistics(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Precision, Tensor]:
         """Return u, Lam and log Z_x of Cunningham et al., 2020, eq. 9."""
         b, variance = self.noise(context)
         mu = y - b
@@ -430,16 +429,14 @@ class StochasticCoupling(Injection):
                 f"A stochastic coupling of {n_features} columns needs 2 to {n_features} "
                 f"components, got {n_components}."
             )
-        options = {
+        options: dict[str, Any] = {
             "noise_covariance": noise_covariance,
             "noise_floor": noise_floor,
             "hidden_layer_sizes": hidden_layer_sizes,
             "generator": generator,
         }
         self.first = LinearInjection(n_first, d_first, n_context=self.n_second, **options)
-        self.second = LinearInjection(
-            self.n_second, self.d_second, n_context=d_first, **options
-        )
+        self.second = LinearInjection(self.n_second, self.d_second, n_context=d_first, **options)
 
     def noise_variance(self) -> Tensor:
         return torch.cat([self.first.noise_variance(), self.second.noise_variance()])

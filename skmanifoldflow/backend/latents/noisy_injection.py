@@ -29,9 +29,9 @@ class NoisyInjection(LatentLaw):
     coordinates, each multiplied by a fixed factor that expresses it in data units.
 
     Where the integral over z has no closed form, log p(y) is estimated with importance samples z_k
-    of the stochastic inverse, log mean_k p(z_k) + log int p(y | z) dz: a lower bound in expectation,
-    tighter with more of them (Burda et al., ICLR 2016), and for one sample the bound that is trained
-    (Cunningham et al., 2020, eq. 7).
+    of the stochastic inverse, log mean_k p(z_k) + log int p(y | z) dz: a lower bound in
+    expectation, tighter with more of them (Burda et al., ICLR 2016), and for one sample the bound
+    that is trained (Cunningham et al., 2020, eq. 7).
 
     Parameters
     ----------

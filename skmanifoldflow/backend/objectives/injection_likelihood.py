@@ -75,8 +75,8 @@ class InjectionLikelihood(Objective):
         return cast(NoisyInjection, self.flow.latent)
 
     def undecayed_parameters(self) -> list[nn.Parameter]:
-        # Decay would pull the manifold and its noise to the origin.
-        return list(self.law.injection.parameters())
+        # Networks only are drawn to zero, and with them a layer to the identity.
+        return [p for name, p in self.named_parameters() if "conditioner" not in name]
 
     def noise(self, progress: float) -> float:
         """Return the standard deviation of the noise at a given share of the training."""
