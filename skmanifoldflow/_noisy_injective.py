@@ -33,8 +33,9 @@ _ROWS_PER_BIN = 32
 # Rows and matrix entries that the global reading of the geometry may cost.
 _MAX_GEOMETRY_ROWS = 256
 _MAX_GEOMETRY_ENTRIES = 2**20
-# Rows from which layers of images start.
+# Images from which layers start, and for each pixel from which the injection starts.
 _MAX_START_IMAGES = 512
+_START_IMAGES_PER_PIXEL = 4
 
 
 class NoisyInjectiveFlow(BaseManifoldFlow):
@@ -427,17 +428,20 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
 
     def _make_objective(self, flow, rows, generator):
         device = flow.latent.mean.device
-        rows = rows.to(device)
+        start_rows, layer_rows = rows, rows
+        if self.image_shape is not None:
+            # A pass of all images in float64 may cost as much as an epoch.
+            layer_rows = rows[:_MAX_START_IMAGES]
+            start_rows = rows[: max(_MAX_START_IMAGES, _START_IMAGES_PER_PIXEL * rows.shape[1])]
         with torch.no_grad():
-            flow.place(device, torch.float64)
-            flow.bijection.start(rows[:_MAX_START_IMAGES] if self.image_shape else rows)
-            y = torch.cat(
-                [
-                    flow.bijection.forward_and_log_det(rows[chunk])[0]
-                    for chunk in chunks(len(rows), rows.shape[1])
-                ]
-            )
-            _start_injection(flow.latent.injection, y.cpu().numpy(), self.noise_covariance)
+            # On the CPU, where there is float64 in any case.
+            flow.place(torch.device("cpu"), torch.float64)
+            flow.bijection.start(layer_rows)
+            y = [
+                flow.bijection.forward_and_log_det(start_rows[chunk])[0]
+                for chunk in chunks(len(start_rows), rows.shape[1])
+            ]
+            _start_injection(flow.latent.injection, torch.cat(y).numpy(), self.noise_covariance)
             flow.place(device, torch.float32)
         return InjectionLikelihood(
             flow,
@@ -445,7 +449,7 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
             noise_start=self.noise_start,
             noise_floor=self.noise_floor,
             reconstruction=self.reconstruction,
-            pca_error=self._pca_error(rows.cpu().numpy(), flow.latent.n_components),
+            pca_error=self._pca_error(rows.numpy(), flow.latent.n_components),
             n_rows=len(rows),
             generator=generator,
         )
@@ -471,13 +475,13 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
             for chunk in chunks(len(picked), n_features**2):
                 y = self._flow.bijection.forward_and_log_det(picked[chunk])[0]
                 _, columns = jacobian_columns(self._flow.decode, y, factor.T.to(y))
-                spectra.append(torch.linalg.svdvals(columns.double()).square())
+                spectra.append(torch.linalg.svdvals(columns.to("cpu", torch.float64)).square())
                 z = law.injection.mode(y.to(law.mean))
                 x, columns = jacobian_columns(self._decode_latent, z, rotation.T)
                 slope = self._standardizer.inverse_slope(x.to("cpu", torch.float64))
                 slope = slope * varies.cpu()
                 lengths.append((slope[:, :, None] * columns.to(slope)).square().sum(1))
-        self.local_spectrum_ = torch.cat(spectra).log().mean(0).exp().cpu().numpy()
+        self.local_spectrum_ = torch.cat(spectra).log().mean(0).exp().numpy()
         self._noise_variance = self.noise_floor**2
         self.intrinsic_dimension_ = int(
             spectral_dimension(self.local_spectrum_, self._noise_variance)

@@ -318,3 +318,30 @@ def test_upsampling_says_which_sizes_there_are():
 def test_number_of_draws_is_checked(curve, curve_model):
     with pytest.raises(ValueError, match="n_draws must be an integer >= 1"):
         curve_model.sample_latent(curve, 0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"n_latent_layers": 2, "objective": "elbo"}])
+def test_manifold_density_integrates_to_one_along_the_curve(curve, settings):
+    """Over the polyline through points of the manifold, with its lengths as weights."""
+    model = NoisyInjectiveFlow(1, random_state=0, **settings, **SMALL).fit(curve)
+    u = np.linspace(-12, 12, 6001)[:, None] * np.sqrt(model.explained_variance_)
+    points = model.inverse_transform(u)
+    density = np.exp(model.score_samples_manifold(points))
+    lengths = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    assert np.sum(0.5 * (density[1:] + density[:-1]) * lengths) == pytest.approx(1, abs=0.01)
+
+
+def test_reconstruction_weight_brings_the_manifold_to_the_rows():
+    """The error of rows rebuilt from two coordinates falls below that of PCA."""
+    X = SCurve(noise=0.05).sample(600, random_state=0)[0]
+    test = SCurve(noise=0.05).sample(600, random_state=1)[0]
+    scale = X.std(axis=0)
+
+    def error(reconstructed):
+        return np.mean(((reconstructed - test) / scale) ** 2)
+
+    pca = PCA(2).fit(X / scale)
+    linear = error(pca.inverse_transform(pca.transform(test / scale)) * scale)
+    settings = {"n_layers": 4, "hidden_layer_sizes": (32,), "max_iter": 40}
+    model = NoisyInjectiveFlow(2, reconstruction=1.0, random_state=0, **settings).fit(X)
+    assert error(model.reconstruct(test)) < 0.7 * linear
