@@ -107,9 +107,12 @@ class BaseManifoldFlow(
 
     @abstractmethod
     def _make_objective(
-        self, flow: ManifoldFlow, rows: torch.Tensor, generator: torch.Generator
+        self, flow: ManifoldFlow, rows: torch.Tensor, generator: torch.Generator, is_warm: bool
     ) -> Objective:
-        """Return the objective of a fit on standardised training rows (float64, on the CPU)."""
+        """Return the objective of a fit on standardised training rows (float64, on the CPU).
+
+        A flow that is warm has the weights of an earlier fit.
+        """
 
     @abstractmethod
     def _finish(self, objective: Objective, rows: torch.Tensor) -> None:
@@ -177,8 +180,8 @@ class BaseManifoldFlow(
         config = self._flow_config(raw)
         step = self._dequantization_step(raw, config)
         previous = None
-        if self.warm_start and getattr(self, "_config", None) == config:
-            previous = self._flow
+        if self.warm_start and self._is_same_model(config):
+            config, previous = self._config, self._flow
 
         width = max(self.hidden_layer_sizes, default=1)
         batch_size = self._batch_size(len(raw), n_features)
@@ -213,12 +216,16 @@ class BaseManifoldFlow(
             )
         return self
 
+    def _is_same_model(self, config):
+        """Tell whether the weights of the last fit are those of a flow of this configuration."""
+        return getattr(self, "_config", None) == config
+
     def _check_parameters(self, X):
         """Check what `_parameter_constraints` cannot express."""
         sizes = self.hidden_layer_sizes
         if any(not isinstance(size, Integral) or size < 1 for size in sizes):
             raise ValueError(f"hidden_layer_sizes must hold integers >= 1, got {sizes!r}.")
-        if self.noise_start < self.noise_floor:
+        if self.noise_start is not None and self.noise_start < self.noise_floor:
             raise ValueError(
                 f"noise_start={self.noise_start} must not be below noise_floor={self.noise_floor}."
             )
@@ -266,8 +273,8 @@ class BaseManifoldFlow(
         n_tied = 0
         for j, column in enumerate(columns):
             values = torch.unique(column)
-            if 1 < len(values) < n // 2:
-                n_tied += 1
+            if 1 < len(values) < len(column) // 2:
+                n_tied += n_features // len(columns)
             if self.dequantize and len(values) > 1:
                 spacings = values.diff()
                 # Equal values that were rounded differently are not a spacing.
@@ -332,7 +339,7 @@ class BaseManifoldFlow(
                 return prepare(train_raw).to(device, torch.float32)
             return train_rows
 
-        objective = self._make_objective(flow, prepared, generator)
+        objective = self._make_objective(flow, prepared, generator, previous is not None)
         settings = TrainingSettings(
             max_iter=self.max_iter,
             max_steps=_MAX_STEPS,

@@ -267,7 +267,7 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         )
         return ManifoldFlow(bijection, LearnedCovariance(config["n_features"], config["n_free"]))
 
-    def _make_objective(self, flow, rows, generator):
+    def _make_objective(self, flow, rows, generator, is_warm):
         rows = rows.to(flow.latent.mean.device, torch.float32)
         geodesics = None
         if self.isometry and len(rows) >= _MIN_GRAPH_ROWS and rows.shape[1] > 1:

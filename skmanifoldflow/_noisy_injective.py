@@ -1,10 +1,12 @@
 """NoisyInjectiveFlow: a flow above an injective linear map with normal noise."""
 
+import warnings
 from numbers import Integral, Real
 
 import numpy as np
 import torch
 from sklearn.decomposition import FactorAnalysis
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
@@ -30,9 +32,16 @@ __all__ = ["NoisyInjectiveFlow"]
 # Bins of the spline of a column, each with some rows in it.
 _MAX_MARGINAL_BINS = 64
 _ROWS_PER_BIN = 32
+# Standard deviation, in standardised units, of what counts as noise when a dimension is read.
+_NOISE_READ = 0.02
 # Rows and matrix entries that the global reading of the geometry may cost.
 _MAX_GEOMETRY_ROWS = 256
 _MAX_GEOMETRY_ENTRIES = 2**20
+# Rows from which the splines of the columns start.
+_MAX_START_ROWS = 20_000
+# Length of the smallest column of A at the start, relative to the noise. The bound draws along it
+# with the inverse as standard deviation.
+_SMALLEST_COLUMNS = {"likelihood": 1e-3, "elbo": 0.1}
 # Images from which layers start, and for each pixel from which the injection starts.
 _MAX_START_IMAGES = 512
 _START_IMAGES_PER_PIXEL = 4
@@ -55,10 +64,12 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
     Parameters
     ----------
     n_components : int or None, default=None
-        Number of coordinates d. None takes the smallest number whose probabilistic PCA explains
-        held-out rows as well as any, within one standard error: columns of A that the data do not
-        support are dropped. With `n_components` equal to the number of columns there is no noise,
-        and the model is a plain flow.
+        Number of coordinates d. None takes the number of principal components, less than that of
+        the columns, whose probabilistic PCA has the best Bayesian information criterion: columns of
+        A that the covariance of the rows does not support are left out. That is a matter of the
+        linear start and sees no curvature: it is not the dimension of a curved sheet. Equal to the
+        number of columns there is no noise, and the model is a plain flow (except with
+        ``injection="coupling"``).
     flow : {"spline", "affine", "additive", "autoregressive"}, default="spline"
         Kind of layer. Rational-quadratic splines are the most exact for data of few columns, affine
         couplings the fastest. Autoregressive layers draw samples column by column. Images take
@@ -93,10 +104,10 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
         row is manifold and which is noise; a weight of 0.1 settles it in favour of the manifold,
         for sharper samples on it and a more telling embedding of images, at little cost in
         likelihood and twice the time.
-    noise_start : float, default=0.001
+    noise_start : float or None, default=None
         Standard deviation of the noise added to training rows at first, in standardised units. It
         falls to `noise_floor` over the first half of the training; it must not be below
-        `noise_floor`. From coarse to fine is no gain here, so both are the same by default.
+        `noise_floor`. None is `noise_floor`: going from coarse to fine is no gain here.
     noise_floor : float, default=0.001
         Standard deviation of the noise that is added to training rows in the end, and the least one
         of Sigma, in standardised units. It bounds the likelihood on exact manifolds. Where columns
@@ -121,7 +132,7 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
         and costs a few hundredths on sheets that need a long training.
     early_stopping : bool or "auto", default="auto"
         Whether rows are set aside to choose the best weights and to stop. "auto" does so from 40
-        rows on; with fewer the networks are not trained at all and the model is a normal law.
+        rows on; with fewer nothing is trained and a table has its linear start.
     validation_fraction : float, default=0.1
         Share of the rows set aside, at least 10 rows.
     n_iter_no_change : int, default=20
@@ -147,17 +158,18 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
     n_components_ : int
         Number of coordinates.
     explained_variance_ : ndarray of shape (`n_components_`,)
-        Variance of the coordinates under z ~ N(0, I), in squared data units, descending.
+        Variance of the coordinates under z ~ N(0, I), in squared data units; descending, but for
+        ``injection="upsampling"``, whose coordinates are the pixels of the small image.
     noise_variance_ : ndarray of shape (`n_features_in_`,)
         Diagonal of Sigma, in squared units of y; 0 for a plain flow. With ``injection="coupling"``
         where the networks of the noise are at rest.
     intrinsic_dimension_ : int
-        Number of eigenvalues of `local_spectrum_` before its widest gap on a log scale. The noise
-        direction of data near a curved sheet is found here; `n_components` does not enter.
+        Number of eigenvalues of `local_spectrum_` before its widest gap on a log scale, a standard
+        deviation of 0.02 in standardised units counting as noise; `n_components` does not enter.
     local_spectrum_ : ndarray of shape (`n_features_in_`,)
-        Geometric mean over training rows of the eigenvalues of the model's local covariance
-        J C J', J the Jacobian of the inverse flow and C that of y, in standardised units,
-        descending.
+        Geometric mean over training rows, at most 256 and fewer for many columns, of the
+        eigenvalues of the model's local covariance J C J', J the Jacobian of the inverse flow and C
+        the covariance of y, in standardised units, descending.
     n_iter_ : int
         Epochs run.
     loss_curve_ : list of float
@@ -182,7 +194,8 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
     Notes
     -----
     Coordinates have the units of the data, as those of PCA: each is scaled so that moving it by one
-    moves a row by one unit, root mean square over the training rows. Divide by
+    moves a row by one unit, root mean square over the rows of `local_spectrum_`, or more of them
+    where there are few coordinates. Divide by
     ``sqrt(explained_variance_)`` for coordinates of N(0, I).
 
     Eq. 41 of the source has a term (d/2) log 2 pi too much, and its isotropic case A A' where A' A
@@ -222,6 +235,7 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
         "n_latent_layers": [Interval(Integral, 0, None, closed="left")],
         "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
         "reconstruction": [Interval(Real, 0, None, closed="left")],
+        "noise_start": [Interval(Real, 0, None, closed="neither"), None],
     }
 
     def __init__(
@@ -238,7 +252,7 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
         n_latent_layers=0,
         n_importance_samples=32,
         reconstruction=0.0,
-        noise_start=0.001,
+        noise_start=None,
         noise_floor=0.001,
         bounded=None,
         dequantize=False,
@@ -292,6 +306,8 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
             shape = tuple(self.image_shape)
             if len(shape) != 3 or any(not isinstance(k, Integral) or k < 1 for k in shape):
                 raise ValueError(f"image_shape must be (C, H, W), got {self.image_shape!r}.")
+            if len(self.hidden_layer_sizes) == 0:
+                raise ValueError("image_shape needs hidden_layer_sizes to hold at least one size.")
             if np.prod(shape) != n_features:
                 raise ValueError(
                     f"image_shape={shape} has {np.prod(shape)} pixels, but X has {n_features} "
@@ -364,6 +380,15 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
             config["n_components"] = int(self.n_components)
         return config
 
+    def _is_same_model(self, config):
+        if not hasattr(self, "_config"):
+            return False
+        # What was read from the rows of the last fit stays as it is.
+        names = ["n_marginal_bins"] + ["n_components"] * (self.n_components is None)
+        return super()._is_same_model(
+            config | {name: self._config[name] for name in names if name in self._config}
+        )
+
     @staticmethod
     def _build_flow(config, generator):
         n_features, sizes = config["n_features"], config["hidden_layer_sizes"]
@@ -426,9 +451,24 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
         law = NoisyInjection(injection, prior, n_importance_samples=config["n_importance_samples"])
         return ManifoldFlow(bijection, law)
 
-    def _make_objective(self, flow, rows, generator):
+    def _make_objective(self, flow, rows, generator, is_warm):
+        if not is_warm:
+            self._start(flow, rows)
+        return InjectionLikelihood(
+            flow,
+            objective=self.objective,
+            noise_start=self.noise_floor if self.noise_start is None else self.noise_start,
+            noise_floor=self.noise_floor,
+            reconstruction=self.reconstruction,
+            pca_error=self._pca_error(rows.numpy(), flow.latent.n_components),
+            n_rows=len(rows),
+            generator=generator,
+        )
+
+    def _start(self, flow, rows):
+        """Start the layers, and the injection at its linear ancestor, from standardised rows."""
         device = flow.latent.mean.device
-        start_rows, layer_rows = rows, rows
+        layer_rows, start_rows = rows[:_MAX_START_ROWS], rows
         if self.image_shape is not None:
             # A pass of all images in float64 may cost as much as an epoch.
             layer_rows = rows[:_MAX_START_IMAGES]
@@ -441,18 +481,13 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
                 flow.bijection.forward_and_log_det(start_rows[chunk])[0]
                 for chunk in chunks(len(start_rows), rows.shape[1])
             ]
-            _start_injection(flow.latent.injection, torch.cat(y).numpy(), self.noise_covariance)
+            y = torch.cat(y)
+            injection, prior = flow.latent.injection, flow.latent.prior
+            smallest = _SMALLEST_COLUMNS[self.objective]
+            _start_injection(injection, y.numpy(), self.noise_covariance, smallest)
+            if prior is not None:
+                prior.start(injection.mode(y[:_MAX_START_IMAGES]))
             flow.place(device, torch.float32)
-        return InjectionLikelihood(
-            flow,
-            objective=self.objective,
-            noise_start=self.noise_start,
-            noise_floor=self.noise_floor,
-            reconstruction=self.reconstruction,
-            pca_error=self._pca_error(rows.numpy(), flow.latent.n_components),
-            n_rows=len(rows),
-            generator=generator,
-        )
 
     def _pca_error(self, rows, n_components):
         """Return the mean squared error per entry of PCA, at least that of the noise."""
@@ -465,24 +500,26 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
         law = self._flow.latent
         d, n_features = law.injection.n_components, rows.shape[1]
         order = torch.randperm(len(rows), generator=objective.generator)
-        n_picked = max(2, min(_MAX_GEOMETRY_ROWS, _MAX_GEOMETRY_ENTRIES // n_features**2))
-        picked = rows[order[:n_picked].to(rows.device)]
+        rows_of_spectrum = self._n_geometry_rows(n_features * n_features)
+        picked = rows[order[: self._n_geometry_rows(n_features * d)].to(rows.device)]
         spectra, lengths = [], []
         # A constant column has a scale by convention only, which no length should depend on.
         varies = (rows != 0).any(dim=0) if bool((rows != 0).any()) else torch.ones_like(rows[0])
         with torch.no_grad():
             rotation, factor = law.injection.principal_rotation(), law.covariance_factor()
-            for chunk in chunks(len(picked), n_features**2):
+            for chunk in chunks(min(rows_of_spectrum, len(picked)), n_features**2):
                 y = self._flow.bijection.forward_and_log_det(picked[chunk])[0]
                 _, columns = jacobian_columns(self._flow.decode, y, factor.T.to(y))
                 spectra.append(torch.linalg.svdvals(columns.to("cpu", torch.float64)).square())
+            for chunk in chunks(len(picked), n_features * d):
+                y = self._flow.bijection.forward_and_log_det(picked[chunk])[0]
                 z = law.injection.mode(y.to(law.mean))
                 x, columns = jacobian_columns(self._decode_latent, z, rotation.T)
                 slope = self._standardizer.inverse_slope(x.to("cpu", torch.float64))
                 slope = slope * varies.cpu()
                 lengths.append((slope[:, :, None] * columns.to(slope)).square().sum(1))
         self.local_spectrum_ = torch.cat(spectra).log().mean(0).exp().numpy()
-        self._noise_variance = self.noise_floor**2
+        self._noise_variance = max(self.noise_floor, _NOISE_READ) ** 2
         self.intrinsic_dimension_ = int(
             spectral_dimension(self.local_spectrum_, self._noise_variance)
         )
@@ -491,9 +528,19 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
         # Where a coordinate moves nothing its unit is that of the latent variable.
         scale = torch.where(scale > 0, scale, 1.0)
         by_variance = torch.argsort(scale, descending=True, stable=True)
+        if isinstance(law.injection, UpsamplingInjection):
+            # The coordinates are an image.
+            by_variance = torch.arange(d)
         law.set_components(rotation[:, by_variance], scale[by_variance])
         self.explained_variance_ = law.component_scale.square().cpu().numpy()
         self.noise_variance_ = law.injection.noise_variance().cpu().numpy().copy()
+
+    def _n_geometry_rows(self, n_entries):
+        """Return the number of rows whose Jacobians of so many entries are affordable."""
+        if self.flow == "autoregressive" and self.image_shape is None:
+            # The inverse takes as many passes as there are columns.
+            n_entries *= self.n_features_in_
+        return max(2, min(_MAX_GEOMETRY_ROWS, _MAX_GEOMETRY_ENTRIES // n_entries))
 
     def _decode_latent(self, z):
         noise = z.new_zeros(len(z), self._flow.latent.injection.n_features)
@@ -578,35 +625,42 @@ def _supported_components(rows):
     return int(d[np.argmax(log_likelihood - 0.5 * n_parameters * np.log(n))])
 
 
-def _start_injection(injection, y, noise_covariance):
+def _start_injection(injection, y, noise_covariance, smallest):
     """Start an injection at its linear ancestor, fitted to rows y: PCA or factor analysis."""
     if isinstance(injection, UpsamplingInjection):
-        injection.start(torch.tensor(y))
+        injection.start(torch.tensor(y), smallest)
     elif isinstance(injection, StochasticCoupling):
         n_first = injection.first.n_features
-        _start_injection(injection.first, y[:, :n_first], noise_covariance)
-        _start_injection(injection.second, y[:, n_first:], noise_covariance)
+        _start_injection(injection.first, y[:, :n_first], noise_covariance, smallest)
+        _start_injection(injection.second, y[:, n_first:], noise_covariance, smallest)
     elif isinstance(injection, SquareInjection):
-        pca = _principal_axes(y)
-        injection.start(*map(torch.tensor, pca))
+        injection.start(*map(torch.tensor, _principal_axes(y)))
     else:
         d = injection.n_components
-        if noise_covariance == "diag":
-            model = FactorAnalysis(d, tol=1e-8, max_iter=1000, svd_method="lapack").fit(y)
-            loadings = model.components_.T
+        mean, axes, eigenvalues = _principal_axes(y)
+        rest = eigenvalues[d:].mean(keepdims=True) if d < len(eigenvalues) else np.zeros(1)
+        noise = np.maximum(rest, injection.noise_floor**2)
+        directions, variances = axes[:, :d], eigenvalues[:d] - noise
+        # Factor analysis has as many factors as rows at most.
+        if noise_covariance == "diag" and d <= len(y):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                model = FactorAnalysis(d, tol=1e-8, max_iter=1000, svd_method="lapack").fit(y)
+            loadings, noise = model.components_.T, model.noise_variance_
             variances = (loadings**2).sum(0)
             directions = loadings / np.sqrt(np.maximum(variances, np.finfo(float).tiny))
-            noise = model.noise_variance_
-        else:
-            mean, directions, eigenvalues = _principal_axes(y)
-            rest = eigenvalues[d:].mean(keepdims=True) if d < len(eigenvalues) else np.zeros(1)
-            noise = np.maximum(rest, injection.noise_floor**2)
-            directions, variances = directions[:, :d], eigenvalues[:d] - noise
-        injection.start(*map(torch.tensor, (y.mean(0), directions, variances, noise)))
+        injection.start(*map(torch.tensor, (mean, directions, variances, noise)), smallest)
 
 
 def _principal_axes(y):
-    """Return mean, principal axes (D, D) and variances (D,) of rows, as PCA has them."""
+    """Return mean, principal axes (D, D) and variances (D,) of rows, as PCA has them.
+
+    The largest entry of each axis is positive.
+    """
     mean = y.mean(0)
     eigenvalues, eigenvectors = np.linalg.eigh(np.atleast_2d(np.cov(y.T)))
+    largest = np.take_along_axis(
+        eigenvectors, np.abs(eigenvectors).argmax(axis=0, keepdims=True), axis=0
+    )
+    eigenvectors = eigenvectors * np.where(largest < 0, -1.0, 1.0)
     return mean, eigenvectors[:, ::-1].copy(), eigenvalues[::-1].copy()

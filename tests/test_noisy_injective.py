@@ -1,7 +1,9 @@
 """NoisyInjectiveFlow against its linear ancestors, quadrature and its own equations."""
 
+import pickle
 import warnings
 
+import joblib
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
@@ -10,7 +12,8 @@ from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.preprocessing import StandardScaler
 
 from skmanifoldflow import NoisyInjectiveFlow
-from skmanifoldflow.datasets import SCurve, SinCurve
+from skmanifoldflow import _base as base
+from skmanifoldflow.datasets import SCurve, SinCurve, Sphere
 
 SMALL = {"n_layers": 2, "hidden_layer_sizes": (16,), "max_iter": 10}
 # A fit that takes one step too small to matter, on all rows, and so keeps its start.
@@ -66,6 +69,12 @@ def test_starts_at_factor_analysis(factor_rows, d):
     np.testing.assert_allclose(np.sort(coordinates.std(0)), np.sort(factors.std(0)), rtol=1e-4)
 
 
+def test_factor_analysis_of_few_rows_starts_at_pca():
+    X = np.random.RandomState(0).randn(12, 30)
+    model = NoisyInjectiveFlow(20, noise_covariance="diag", random_state=0).fit(X)
+    assert np.isfinite(model.score_samples(X)).all()
+
+
 def test_unsupported_columns_are_dropped(factor_rows):
     rows = StandardScaler().fit_transform(factor_rows)
     noise = np.random.RandomState(1).randn(600, 8)
@@ -92,16 +101,22 @@ def test_flow_beats_its_start(curve, curve_model):
     assert curve_model.score(test) > normal + 1.5
 
 
-def test_best_validation_weights_are_kept(factor_rows):
-    """The validation score of the model is the best one seen."""
-    X = factor_rows[:200]
-    model = NoisyInjectiveFlow(random_state=0, **{**SMALL, "max_iter": 60}).fit(X)
+def test_best_validation_weights_are_kept(curve, monkeypatch):
+    """On the rows that were set aside the model scores what the best epoch scored."""
+    train, seen = base.train, []
+
+    def watched(objective, draw, validation, *args):
+        seen.append(validation)
+        return train(objective, draw, validation, *args)
+
+    monkeypatch.setattr(base, "train", watched)
+    model = NoisyInjectiveFlow(random_state=0, max_iter=60).fit(curve[:200])
     best = max(model.validation_scores_)
-    assert model.validation_scores_[-1] < best
-    # Warm start from the model: the first validation score of a motionless fit is that of the
-    # weights that were kept, on other validation rows.
-    again = NoisyInjectiveFlow(random_state=0, **{**SMALL, "max_iter": 60}).fit(X)
-    assert again.score(X) == model.score(X)
+    assert model.validation_scores_[-1] < best - 0.01
+    standardizer = model._standardizer
+    rows = standardizer.inverse(seen[0].double()).numpy()
+    log_det = -float(standardizer.scale.log().sum())
+    assert model.score(rows) - log_det == pytest.approx(best, abs=1e-4)
 
 
 def test_coordinates_are_in_data_units(curve, curve_model):
@@ -138,6 +153,79 @@ def test_stochastic_inverse_spreads_around_the_pseudo_inverse(curve, curve_model
     shrunk = curve_model.posterior_mean(curve)
     centre = curve_model.transform(curve)
     assert np.all(np.abs(shrunk) <= np.abs(centre) + 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("data", "dimension"),
+    [(SinCurve(noise=0.05), 1), (SCurve(noise=0.05), 2), (Sphere(2, noise=0.05), 2)],
+    ids=["sin curve", "S-curve", "sphere"],
+)
+def test_dimension_of_the_manifold_is_read(data, dimension):
+    X = data.sample(2500, random_state=100)[0]
+    model = NoisyInjectiveFlow(max_iter=25, random_state=0).fit(X)
+    assert model.intrinsic_dimension_ == dimension
+    assert np.median(model.local_dimension(X[:100])) == dimension
+
+
+KINDS = {
+    "plain": {"n_components": 3},
+    "diag": {"n_components": 2, "noise_covariance": "diag"},
+    "prior flow": {"n_components": 2, "n_latent_layers": 2, "objective": "elbo"},
+    "prior flow, plain": {"n_components": 3, "n_latent_layers": 2, "objective": "elbo"},
+    "coupling": {"n_components": 2, "injection": "coupling", "objective": "elbo"},
+    "autoregressive": {"n_components": 2, "flow": "autoregressive"},
+    "affine": {"n_components": 1, "flow": "affine"},
+    "bounded": {"n_components": 2, "bounded": (-9.0, 9.0)},
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_contract_of_every_kind(kind, dtype):
+    """Copies, single rows, dtypes, the inverse and fixed signs."""
+    X = SCurve(noise=0.05).sample(200, random_state=0)[0].astype(dtype)
+    model = NoisyInjectiveFlow(random_state=0, **KINDS[kind], **{**SMALL, "max_iter": 3}).fit(X)
+    copy = pickle.loads(pickle.dumps(model))
+    assert joblib.hash(copy) == joblib.hash(model)
+    tolerance = {"rtol": 1e-10, "atol": 1e-10} if dtype == np.float64 else {"atol": 1e-3}
+    for method in ("transform", "score_samples", "posterior_mean", "score_samples_manifold"):
+        result = getattr(model, method)(X)
+        assert result.dtype == dtype
+        assert np.isfinite(result).all()
+        np.testing.assert_array_equal(getattr(copy, method)(X), result)
+        alone = np.concatenate([getattr(model, method)(row[None]) for row in X[:20]])
+        np.testing.assert_allclose(alone, result[:20], **tolerance)
+    Z = model.transform(X)
+    tolerance = 1e-7 if dtype == np.float64 else 1e-2
+    np.testing.assert_allclose(model.transform(model.inverse_transform(Z)), Z, atol=tolerance)
+    np.testing.assert_array_equal(copy.sample(5, random_state=0), model.sample(5, random_state=0))
+    assert copy.to("cpu").device_ == "cpu"
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"n_components": 1}, {"injection": "coupling", "objective": "elbo"}]
+)
+def test_warm_start_goes_on_from_the_model(settings):
+    """A refit that hardly moves scores what the model scored, also on more rows."""
+    X = np.exp(1.5 * SCurve(noise=0.05).sample(900, random_state=0)[0])
+    model = NoisyInjectiveFlow(random_state=0, warm_start=True, **settings, **SMALL).fit(X[:600])
+    first = model.score(X)
+    model.set_params(max_iter=1, learning_rate_init=1e-12, early_stopping=False).fit(X[:600])
+    assert model.score(X) == pytest.approx(first, abs=1e-3)
+    model.fit(X)
+    # The standardisation is that of the new rows.
+    assert model.score(X) == pytest.approx(first, abs=0.2)
+
+
+def test_unsupported_columns_do_not_spoil_importance_samples():
+    """Rank 2 in 6 columns, 4 components: with the prior flow at rest scores are the exact ones."""
+    rng = np.random.RandomState(0)
+    X = rng.randn(300, 2) @ rng.randn(2, 6)
+    exact = NoisyInjectiveFlow(4, random_state=0, **FROZEN).fit(X)
+    estimated = NoisyInjectiveFlow(
+        4, n_latent_layers=2, objective="elbo", random_state=0, **FROZEN
+    ).fit(X)
+    np.testing.assert_allclose(estimated.score_samples(X), exact.score_samples(X), atol=0.3, rtol=0)
 
 
 @pytest.mark.parametrize("settings", [{"n_latent_layers": 2}, {"injection": "coupling"}])
@@ -293,6 +381,7 @@ def test_pixels_are_standardised_alike(images):
     [
         ({"image_shape": (1, 2)}, r"image_shape must be \(C, H, W\)"),
         ({"image_shape": (1, 2, 2)}, "has 4 pixels, but X has 3 features"),
+        ({"image_shape": (1, 1, 3), "hidden_layer_sizes": ()}, "at least one size"),
         ({"n_latent_layers": 2}, "use objective='elbo'"),
         ({"injection": "coupling"}, "use objective='elbo'"),
         (

@@ -8,9 +8,6 @@ __all__ = ["Standardizer"]
 # Rows on the boundary of a bounded column are moved inside by this share of its width, where the
 # logit is finite.
 _BOUNDARY = 1e-6
-# Many pixels lie on the boundary: the box of images is shrunk by this share at each end before the
-# logit (Dinh et al., ICLR 2017).
-_MARGIN_PIXELS = 1e-2
 
 
 class Standardizer(nn.Module):
@@ -41,7 +38,6 @@ class Standardizer(nn.Module):
         super().__init__()
         self.bounds = bounds
         self.n_channels = image_shape[0] if image_shape else None
-        self.margin = 0.0 if image_shape is None else _MARGIN_PIXELS
         self.register_buffer("mean", torch.zeros(n_features, dtype=torch.float64))
         self.register_buffer("scale", torch.ones(n_features, dtype=torch.float64))
 
@@ -74,10 +70,9 @@ class Standardizer(nn.Module):
         low, high = self.bounds
         share = (rows - low) / (high - low)
         inside = ((share >= 0) & (share <= 1)).all(dim=1)
-        shrunk = self.margin + (1 - 2 * self.margin) * share
-        shrunk = shrunk.clamp(_BOUNDARY, 1 - _BOUNDARY)
-        slope = (1 - 2 * self.margin) / (shrunk * (1 - shrunk) * (high - low))
-        return torch.logit(shrunk), torch.where(inside, slope.log().sum(dim=1), -torch.inf)
+        share = share.clamp(_BOUNDARY, 1 - _BOUNDARY)
+        log_det = -(torch.log(share * (1 - share) * (high - low))).sum(dim=1)
+        return torch.logit(share), torch.where(inside, log_det, -torch.inf)
 
     def forward_and_log_det(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return standardised float64 rows (n, D) and the log-determinant (n,)."""
@@ -90,13 +85,12 @@ class Standardizer(nn.Module):
         if self.bounds is None:
             return rows
         low, high = self.bounds
-        share = (torch.sigmoid(rows) - self.margin) / (1 - 2 * self.margin)
-        return low + (high - low) * share.clamp(0, 1)
+        return low + (high - low) * torch.sigmoid(rows)
 
     def inverse_slope(self, rows: Tensor) -> Tensor:
         """Return the derivative (n, D) of each column of `inverse` at standardised rows."""
         if self.bounds is None:
             return self.scale.expand_as(rows)
         low, high = self.bounds
-        shrunk = torch.sigmoid(rows * self.scale + self.mean)
-        return (high - low) / (1 - 2 * self.margin) * shrunk * (1 - shrunk) * self.scale
+        share = torch.sigmoid(rows * self.scale + self.mean)
+        return (high - low) * share * (1 - share) * self.scale

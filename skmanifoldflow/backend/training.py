@@ -232,8 +232,9 @@ class _Run:
     def judge(self, rows: Tensor, mean_loss: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Take the closed-form steps and return the scores whose mean is maximised, and the state.
 
-        Scores are the log-likelihoods of the validation rows, or minus the mean loss; NaN if the
-        fit is lost. Where weights are averaged both are those of the averages.
+        Scores are the log-likelihoods of the validation rows, or minus the mean loss of the epoch;
+        NaN if the fit is lost. Where weights are averaged, validation and state are those of the
+        averages.
         """
         if not (math.isfinite(mean_loss) and self.optimizer.is_finite()):
             return torch.tensor([math.nan]), {}

@@ -78,7 +78,7 @@ class SpectrumDisplay:
         check_is_fitted(estimator, "local_spectrum_")
         display = cls(
             estimator.local_spectrum_,
-            noise_variance=estimator.noise_floor**2,
+            noise_variance=estimator._noise_variance,
             intrinsic_dimension=estimator.intrinsic_dimension_,
         )
         return display.plot(ax=ax)

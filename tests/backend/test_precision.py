@@ -26,6 +26,8 @@ def test_operations(shape, kind, generator):
     expected = torch.linalg.solve(each, u[:, :, None])[:, :, 0]
     torch.testing.assert_close(precision.solve(u), expected)
     torch.testing.assert_close(precision.log_det(), torch.linalg.slogdet(matrix)[1])
+    expected = (u[:, None, :] @ each @ u[:, :, None])[:, 0, 0]
+    torch.testing.assert_close(precision.quadratic(u), expected)
     shifted = precision.plus_identity()
     expected = torch.linalg.slogdet(matrix + torch.eye(3, dtype=torch.float64))[1]
     torch.testing.assert_close(shifted.log_det(), expected)

@@ -6,11 +6,11 @@ from .injections import (
     Injection,
     LinearInjection,
     SquareInjection,
-    StochasticCoupling,
     UpsamplingInjection,
 )
 from .learned_covariance import LearnedCovariance
 from .noisy_injection import NoisyInjection
+from .stochastic_coupling import StochasticCoupling
 
 __all__ = [
     "GaussianInjection",

@@ -2,7 +2,6 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +14,11 @@ __all__ = [
     "Injection",
     "LinearInjection",
     "SquareInjection",
-    "StochasticCoupling",
     "UpsamplingInjection",
 ]
 
 _LOG_2PI = math.log(2 * math.pi)
-# No column of A falls below this share of the noise: the pseudo-inverse divides by it.
+# No column of A starts below this share of the noise: the pseudo-inverse divides by it.
 _SMALLEST_COLUMN = 1e-3
 # Logarithm of the largest scale, so that no step can overflow.
 _MAX_LOG = 20.0
@@ -49,6 +47,18 @@ class Injection(nn.Module, ABC):
     @abstractmethod
     def stochastic_inverse(self, y: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return z ~ q(z | y), from noise (n, d), and the manifold term (n,)."""
+
+    def importance_sample(
+        self, y: Tensor, noise: Tensor, is_posterior: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return z (n, d) of a proposal, and log p(y | z) less the log-density of the proposal.
+
+        Where there is a closed form, the proposal is a mixture of q(z | y) and of the posterior
+        under z ~ N(0, I), which is far better where y tells little about z: rows for which
+        `is_posterior` holds are drawn from the latter, and their share is that of the mixture
+        (balance heuristic, Veach & Guibas, 1995).
+        """
+        return self.stochastic_inverse(y, noise)
 
     @abstractmethod
     def mode(self, y: Tensor) -> Tensor:
@@ -147,10 +157,6 @@ class GaussianInjection(Injection):
         self.b.data = mean.to(self.b)
         self.log_excess.data = excess.expand_as(self.log_excess).log().clone()
 
-    def smallest_variance(self) -> float:
-        """Smallest squared length of a column of A that the pseudo-inverse can divide by."""
-        return (_SMALLEST_COLUMN * self.noise_floor) ** 2
-
     def noise(self, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return b and the variances, of shape (D,) or (n, D)."""
         if self.conditioner is None:
@@ -193,10 +199,40 @@ class GaussianInjection(Injection):
 
     def log_marginal(self, y: Tensor) -> Tensor:
         # Eq. 41 without its extra (d/2) log 2 pi: the constant of N(z; 0, I) cancels that of the
-        # integral over z.
+        # integral over z. Its two large terms are taken together, since
+        # mu' Sigma^-1 mu - u' m = r' Sigma^-1 r + m' m with the posterior mean m and r = mu - A m.
+        b, variance = self.noise()
+        mu = y - b
+        posterior = self.precision(variance).plus_identity()
+        m = posterior.solve(self.multiply_transposed(mu / variance))
+        r = mu - self.multiply(m)
+        log_det = variance.log().sum() + posterior.log_det()
+        return -0.5 * (
+            (r.square() / variance).sum(1)
+            + m.square().sum(1)
+            + log_det
+            + self.n_features * _LOG_2PI
+        )
+
+    def importance_sample(
+        self, y: Tensor, noise: Tensor, is_posterior: Tensor
+    ) -> tuple[Tensor, Tensor]:
         u, lam, log_z_x = self._statistics(y, None)
         posterior = lam.plus_identity()
-        return 0.5 * ((u * posterior.solve(u)).sum(1) - posterior.log_det()) - log_z_x
+        mode, mean = lam.solve(u), posterior.solve(u)
+        z = torch.where(
+            is_posterior[:, None], mean + posterior.scale(noise), mode + lam.scale(noise)
+        )
+        log_z_z = 0.5 * ((u * mode).sum(1) - lam.log_det() + self.n_components * _LOG_2PI)
+        log_ratio = 0.5 * (
+            posterior.log_det()
+            - lam.log_det()
+            - posterior.quadratic(z - mean)
+            + lam.quadratic(z - mode)
+        )
+        share = is_posterior.to(y).mean()
+        log_proposal = torch.logaddexp((1 - share).log(), share.log() + log_ratio)
+        return z, log_z_z - log_z_x - log_proposal
 
     def posterior_mean(self, y: Tensor) -> Tensor:
         u, lam, _ = self._statistics(y, None)
@@ -233,7 +269,14 @@ class LinearInjection(GaussianInjection):
         )
         self.a = nn.Parameter(torch.eye(n_features, n_components))
 
-    def start(self, mean: Tensor, directions: Tensor, variances: Tensor, noise: Tensor) -> None:
+    def start(
+        self,
+        mean: Tensor,
+        directions: Tensor,
+        variances: Tensor,
+        noise: Tensor,
+        smallest: float = _SMALLEST_COLUMN,
+    ) -> None:
         """Take b, A and Sigma from a linear factor model.
 
         Parameters
@@ -246,10 +289,13 @@ class LinearInjection(GaussianInjection):
             Squared lengths of the columns of A.
         noise : Tensor of shape (D,) or (1,)
             Variances of the noise.
+        smallest : float
+            Smallest length of a column relative to the noise. Draws of the stochastic inverse along
+            such a column have its inverse as their standard deviation.
         """
         self.start_noise(mean, noise)
-        lengths = variances.to(self.b).clamp_min(self.smallest_variance()).sqrt()
-        self.a.data = directions.to(self.b) * lengths
+        least = smallest**2 * self.noise_variance().detach().mean()
+        self.a.data = directions.to(self.b) * variances.to(self.b).maximum(least).sqrt()
 
     def multiply(self, z: Tensor) -> Tensor:
         return z @ self.a.T
@@ -260,7 +306,9 @@ class LinearInjection(GaussianInjection):
     def precision(self, variance: Tensor) -> Precision:
         if variance.ndim == 1:
             return DensePrecision(self.a.T @ (self.a / variance[:, None]))
-        return DensePrecision(self.a.T @ (self.a / variance[:, :, None]))
+        # As one matrix product, without a copy of A for every row.
+        products = (self.a[:, :, None] * self.a[:, None, :]).flatten(1)
+        return DensePrecision(((1 / variance) @ products).unflatten(1, (self.n_components, -1)))
 
     def principal_rotation(self) -> Tensor:
         # Columns are made orthogonal in the metric of the noise, as factor analysis has them; the
@@ -380,7 +428,7 @@ class UpsamplingInjection(GaussianInjection):
     def precision(self, variance: Tensor) -> Precision:
         return DiagonalPrecision(self.a.square() * self._sum_blocks(1 / variance))
 
-    def start(self, y: Tensor) -> None:
+    def start(self, y: Tensor, smallest: float = _SMALLEST_COLUMN) -> None:
         """Take b, a and Sigma from rows y, a probabilistic PCA of every block by itself."""
         size = self.blocks[2] * self.blocks[4]
         mean = y.mean(0)
@@ -390,75 +438,5 @@ class UpsamplingInjection(GaussianInjection):
         noise = residual.square().mean(0) * size / (size - 1)
         self.start_noise(mean, noise if len(self.log_excess) > 1 else noise.mean(0, keepdim=True))
         variances = block_mean.square().mean(0) - self._sum_blocks(noise) / size**2
-        self.a.data = variances.to(self.a).clamp_min(self.smallest_variance()).sqrt()
-
-
-class StochasticCoupling(Injection):
-    """Two conditional Gaussian injections of the halves of y (Cunningham et al., A.7, eq. 40).
-
-    y = (y1, y2), z = (z1, z2): y2 ~ N(A2 z2 + b2(z1), Sigma2(z1)), then
-    y1 ~ N(A1 z1 + b1(y2), Sigma1(y2)). The inverse draws z1 given (y1; y2), then z2 given
-    (y2; z1). Unlike a linear injection its manifold is curved by itself.
-
-    Parameters
-    ----------
-    n_features : int
-        D >= 2; y1 has the larger half.
-    n_components : int
-        d >= 2; z1 has the larger half.
-    noise_covariance, noise_floor, hidden_layer_sizes, generator
-        As in `GaussianInjection`.
-    """
-
-    def __init__(
-        self,
-        n_features: int,
-        n_components: int,
-        *,
-        noise_covariance: str,
-        noise_floor: float,
-        hidden_layer_sizes: tuple[int, ...],
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__(n_features, n_components)
-        self.n_second = n_features // 2
-        self.d_second = n_components // 2
-        n_first, d_first = n_features - self.n_second, n_components - self.d_second
-        if self.d_second < 1 or d_first > n_first or self.d_second > self.n_second:
-            raise ValueError(
-                f"A stochastic coupling of {n_features} columns needs 2 to {n_features} "
-                f"components, got {n_components}."
-            )
-        options: dict[str, Any] = {
-            "noise_covariance": noise_covariance,
-            "noise_floor": noise_floor,
-            "hidden_layer_sizes": hidden_layer_sizes,
-            "generator": generator,
-        }
-        self.first = LinearInjection(n_first, d_first, n_context=self.n_second, **options)
-        self.second = LinearInjection(self.n_second, self.d_second, n_context=d_first, **options)
-
-    def noise_variance(self) -> Tensor:
-        return torch.cat([self.first.noise_variance(), self.second.noise_variance()])
-
-    def _halves(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        return y[:, : -self.n_second], y[:, -self.n_second :]
-
-    def _latent_halves(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return z[:, : -self.d_second], z[:, -self.d_second :]
-
-    def stochastic_inverse(self, y: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        (y1, y2), (noise1, noise2) = self._halves(y), self._latent_halves(noise)
-        z1, term1 = self.first.stochastic_inverse(y1, noise1, y2)
-        z2, term2 = self.second.stochastic_inverse(y2, noise2, z1)
-        return torch.cat([z1, z2], dim=1), term1 + term2
-
-    def mode(self, y: Tensor) -> Tensor:
-        y1, y2 = self._halves(y)
-        z1 = self.first.mode(y1, y2)
-        return torch.cat([z1, self.second.mode(y2, z1)], dim=1)
-
-    def generate(self, z: Tensor, noise: Tensor) -> Tensor:
-        (z1, z2), (noise1, noise2) = self._latent_halves(z), self._halves(noise)
-        y2 = self.second.generate(z2, noise2, z1)
-        return torch.cat([self.first.generate(z1, noise1, y2), y2], dim=1)
+        least = smallest**2 * self._sum_blocks(self.noise_variance().detach()) / size
+        self.a.data = variances.to(self.a).maximum(least).sqrt()

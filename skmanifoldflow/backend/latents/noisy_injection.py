@@ -28,10 +28,10 @@ class NoisyInjection(LatentLaw):
     The manifold part u of a row is the pseudo-inverse z+ of its injection, rotated to principal
     coordinates, each multiplied by a fixed factor that expresses it in data units.
 
-    Where the integral over z has no closed form, log p(y) is estimated with importance samples z_k
-    of the stochastic inverse, log mean_k p(z_k) + log int p(y | z) dz: a lower bound in
-    expectation, tighter with more of them (Burda et al., ICLR 2016), and for one sample the bound
-    that is trained (Cunningham et al., 2020, eq. 7).
+    Where the integral over z has no closed form, log p(y) is estimated with importance samples z_k,
+    the logarithm of the mean of p(z_k) p(y | z_k) over the density of the proposal: a lower bound
+    in expectation, tighter with more of them (Burda et al., ICLR 2016). One draw of the stochastic
+    inverse gives the bound that is trained (Cunningham et al., 2020, eq. 7).
 
     Parameters
     ----------
@@ -84,14 +84,21 @@ class NoisyInjection(LatentLaw):
         return self.log_prior(z) + manifold_term
 
     def _importance_samples(self, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield blocks of draws z (k, n, d) of the stochastic inverse, and log-weights (k, n)."""
+        """Yield blocks of draws z (k, n, d) of the proposal, and their log-weights (k, n)."""
         n, d = len(y), self.n_components
         draws = randn((self.n_importance_samples, d), self.mean, make_generator(_SEED))
-        for block in draws.split(max(1, _BLOCK_ROWS // n)):
-            k = len(block)
-            noise = block.repeat_interleave(n, dim=0)
-            z, manifold_term = self.injection.stochastic_inverse(y.repeat(k, 1), noise)
-            yield z.view(k, n, d), (self.log_prior(z) + manifold_term).view(k, n)
+        # Every second draw is one of the posterior under z ~ N(0, I), as far as there is a second.
+        is_posterior = torch.arange(len(draws), device=y.device) % 2 == 1
+        n_block = max(2, _BLOCK_ROWS // n // 2 * 2)
+        for start in range(0, len(draws), n_block):
+            block = slice(start, start + n_block)
+            k = len(draws[block])
+            z, log_weight = self.injection.importance_sample(
+                y.repeat(k, 1),
+                draws[block].repeat_interleave(n, dim=0),
+                is_posterior[block].repeat_interleave(n),
+            )
+            yield z.view(k, n, d), (self.log_prior(z) + log_weight).view(k, n)
 
     def log_prob(self, z: Tensor) -> Tensor:
         y = z.to(self.mean)

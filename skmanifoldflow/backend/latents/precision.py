@@ -20,6 +20,10 @@ class Precision(ABC):
         """Turn rows of N(0, I) into rows of N(0, Lam^-1)."""
 
     @abstractmethod
+    def quadratic(self, z: Tensor) -> Tensor:
+        """Return z' Lam z (n,) of rows z (n, d)."""
+
+    @abstractmethod
     def log_det(self) -> Tensor:
         """Return logdet Lam, a scalar or (n,)."""
 
@@ -53,6 +57,9 @@ class DensePrecision(Precision):
             return torch.linalg.solve_triangular(transposed, noise[:, :, None], upper=True)[:, :, 0]
         return torch.linalg.solve_triangular(transposed, noise.T, upper=True).T
 
+    def quadratic(self, z: Tensor) -> Tensor:
+        return (z[:, None, :] @ self.factor)[:, 0].square().sum(1)
+
     def log_det(self) -> Tensor:
         return 2 * self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
@@ -80,6 +87,9 @@ class DiagonalPrecision(Precision):
 
     def scale(self, noise: Tensor) -> Tensor:
         return noise * self.values.rsqrt()
+
+    def quadratic(self, z: Tensor) -> Tensor:
+        return (z.square() * self.values).sum(1)
 
     def log_det(self) -> Tensor:
         return self.values.log().sum(-1)
