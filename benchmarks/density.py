@@ -337,7 +337,7 @@ def speed(args):
                     f"{seconds:.1f} CPU s, {model.n_iter_} epochs, gap {gap:.3f}",
                     flush=True,
                 )
-                max_iter = round(model.n_iter_ / 1.5)
+                max_iter = round(model.n_iter_ / 1.25)
                 if gap > 0.1 or max_iter < 1 or "max_iter" in dict(args.set):
                     break
         if args.models == "flow":
