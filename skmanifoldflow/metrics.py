@@ -148,9 +148,8 @@ def frechet_distance(features_a, features_b):
 
     Parameters
     ----------
-    features_a, features_b : array-like of shape (n_samples_a, n_features) and \
-            (n_samples_b, n_features)
-        Rows, at least two each: features of images, or any others.
+    features_a, features_b : array-like of shape (n_samples, n_features)
+        Rows, at least two each: features of images, or any others. The numbers of rows may differ.
 
     Returns
     -------
