@@ -325,21 +325,26 @@ def speed(args):
         test, _ = data.sample(5000, random_state=2 * seed + 1)
         exact = data.log_density(test).mean()
         if args.models != "peers":
-            max_iter = None
-            while True:
-                budget = {} if max_iter is None else {"max_iter": max_iter}
-                model = noisy_injective_flow(args, random_state=seed, **budget)
-                _, seconds = timed(model.fit, X)
-                gap = exact - model.score(test)
-                print(
-                    f"seed {seed}: NoisyInjectiveFlow, "
-                    f"{'defaults' if max_iter is None else f'max_iter={max_iter}'}: "
-                    f"{seconds:.1f} CPU s, {model.n_iter_} epochs, gap {gap:.3f}",
-                    flush=True,
-                )
-                max_iter = round(model.n_iter_ / 1.25)
-                if gap > 0.1 or max_iter < 1 or "max_iter" in dict(args.set):
-                    break
+            best = np.inf
+            for rate in (5e-3, 1e-2):
+                max_iter = None
+                while True:
+                    budget = {} if max_iter is None else {"max_iter": max_iter}
+                    model = noisy_injective_flow(
+                        args, random_state=seed, learning_rate_init=rate, **budget
+                    )
+                    _, seconds = timed(model.fit, X)
+                    gap = exact - model.score(test)
+                    print(
+                        f"seed {seed}: NoisyInjectiveFlow, learning rate {rate:g}, "
+                        f"{seconds:.1f} CPU s, {model.n_iter_} epochs, gap {gap:.3f}",
+                        flush=True,
+                    )
+                    max_iter = round(model.n_iter_ / 1.25)
+                    if gap > 0.1 or max_iter < 1 or "max_iter" in dict(args.set):
+                        break
+                    best = min(best, seconds)
+            print(f"seed {seed}: NoisyInjectiveFlow, shortest fit {best:.1f} CPU s")
         if args.models == "flow":
             continue
         mean, scale = X.mean(axis=0), X.std(axis=0)
