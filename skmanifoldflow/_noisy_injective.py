@@ -1,17 +1,15 @@
 """NoisyInjectiveFlow: a flow above an injective linear map with normal noise."""
 
-import warnings
 from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.decomposition import FactorAnalysis
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._base import BaseManifoldFlow
 from ._dimension import spectral_dimension
+from ._linear_start import principal_axes, start_injection, supported_components
 from .backend.architectures import density_flow, image_flow
 from .backend.bijections import Chain, MarginalSpline
 from .backend.device import make_generator
@@ -375,7 +373,7 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
             standardizer = Standardizer(raw.shape[1], self.bounded, shape).fit(raw)
             rows = standardizer.forward_and_log_det(raw)[0].numpy()
             least = 2 if self.injection == "coupling" else 1
-            config["n_components"] = max(least, _supported_components(rows))
+            config["n_components"] = max(least, supported_components(rows))
         else:
             config["n_components"] = int(self.n_components)
         return config
@@ -484,7 +482,7 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
             y = torch.cat(y)
             injection, prior = flow.latent.injection, flow.latent.prior
             smallest = _SMALLEST_COLUMNS[self.objective]
-            _start_injection(injection, y.numpy(), self.noise_covariance, smallest)
+            start_injection(injection, y.numpy(), self.noise_covariance, smallest)
             if prior is not None:
                 prior.start(injection.mode(y[:_MAX_START_IMAGES]))
             flow.place(device, torch.float32)
@@ -493,7 +491,7 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
         """Return the mean squared error per entry of PCA, at least that of the noise."""
         if not self.reconstruction:
             return 1.0
-        _, _, eigenvalues = _principal_axes(rows)
+        _, _, eigenvalues = principal_axes(rows)
         return max(eigenvalues[n_components:].sum() / rows.shape[1], self.noise_floor**2)
 
     def _finish(self, objective, rows):
@@ -602,65 +600,3 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
 
         drawn = self._per_chunk(X, draw, X.dtype, X.shape[1] + n_draws * self.n_components_)
         return drawn.swapaxes(0, 1)
-
-
-def _supported_components(rows):
-    """Return the number of principal components that the rows support, less than all of them.
-
-    The number whose probabilistic PCA has the best Bayesian information criterion (Schwarz, 1978).
-    With one component less than columns its covariance is already free.
-    """
-    n, n_features = rows.shape
-    if n_features == 1:
-        return 1
-    _, _, eigenvalues = _principal_axes(rows)
-    # Directions without variance would count for everything.
-    eigenvalues = np.maximum(eigenvalues, 1e-6 * eigenvalues.max() + np.finfo(float).tiny)
-    d = np.arange(1, n_features)
-    noise = eigenvalues[::-1].cumsum()[::-1][1:] / (n_features - d)
-    log_likelihood = (
-        -0.5 * n * (np.cumsum(np.log(eigenvalues))[:-1] + (n_features - d) * np.log(noise))
-    )
-    n_parameters = n_features * d - d * (d - 1) / 2
-    return int(d[np.argmax(log_likelihood - 0.5 * n_parameters * np.log(n))])
-
-
-def _start_injection(injection, y, noise_covariance, smallest):
-    """Start an injection at its linear ancestor, fitted to rows y: PCA or factor analysis."""
-    if isinstance(injection, UpsamplingInjection):
-        injection.start(torch.tensor(y), smallest)
-    elif isinstance(injection, StochasticCoupling):
-        n_first = injection.first.n_features
-        _start_injection(injection.first, y[:, :n_first], noise_covariance, smallest)
-        _start_injection(injection.second, y[:, n_first:], noise_covariance, smallest)
-    elif isinstance(injection, SquareInjection):
-        injection.start(*map(torch.tensor, _principal_axes(y)))
-    else:
-        d = injection.n_components
-        mean, axes, eigenvalues = _principal_axes(y)
-        rest = eigenvalues[d:].mean(keepdims=True) if d < len(eigenvalues) else np.zeros(1)
-        noise = np.maximum(rest, injection.noise_floor**2)
-        directions, variances = axes[:, :d], eigenvalues[:d] - noise
-        # Factor analysis has as many factors as rows at most.
-        if noise_covariance == "diag" and d <= len(y):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                model = FactorAnalysis(d, tol=1e-8, max_iter=1000, svd_method="lapack").fit(y)
-            loadings, noise = model.components_.T, model.noise_variance_
-            variances = (loadings**2).sum(0)
-            directions = loadings / np.sqrt(np.maximum(variances, np.finfo(float).tiny))
-        injection.start(*map(torch.tensor, (mean, directions, variances, noise)), smallest)
-
-
-def _principal_axes(y):
-    """Return mean, principal axes (D, D) and variances (D,) of rows, as PCA has them.
-
-    The largest entry of each axis is positive.
-    """
-    mean = y.mean(0)
-    eigenvalues, eigenvectors = np.linalg.eigh(np.atleast_2d(np.cov(y.T)))
-    largest = np.take_along_axis(
-        eigenvectors, np.abs(eigenvectors).argmax(axis=0, keepdims=True), axis=0
-    )
-    eigenvectors = eigenvectors * np.where(largest < 0, -1.0, 1.0)
-    return mean, eigenvectors[:, ::-1].copy(), eigenvalues[::-1].copy()

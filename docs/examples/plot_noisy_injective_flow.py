@@ -65,8 +65,8 @@ plt.show()
 # Temperature and distance from the manifold
 # ------------------------------------------
 # All panels of a row start from the same random numbers. The temperature t multiplies the variance
-# of the coordinate along the manifold, the manifold deviation s that of the noise beside it. At
-# t = 0 all rows have the same coordinate and differ by their noise alone; at s = 0 they lie on the
+# of the coordinate along the manifold, the manifold deviation s that of the noise. The noise has a
+# part along the manifold too: at t = 0 rows still spread, by that part. At s = 0 they lie on the
 # manifold.
 SampleDisplay.from_estimator(
     flow, X_test, temperatures=(0.0, 0.25, 1.0, 4.0), n_samples=500, random_state=0

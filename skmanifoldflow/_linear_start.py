@@ -1,0 +1,74 @@
+"""The linear ancestors from which injections start: probabilistic PCA and factor analysis."""
+
+import warnings
+
+import numpy as np
+import torch
+from sklearn.decomposition import FactorAnalysis
+from sklearn.exceptions import ConvergenceWarning
+
+from .backend.latents import SquareInjection, StochasticCoupling, UpsamplingInjection
+
+__all__ = ["principal_axes", "start_injection", "supported_components"]
+
+
+def supported_components(rows):
+    """Return the number of principal components that the rows support, less than all of them.
+
+    The number whose probabilistic PCA has the best Bayesian information criterion (Schwarz, 1978).
+    With one component less than columns its covariance is already free.
+    """
+    n, n_features = rows.shape
+    if n_features == 1:
+        return 1
+    _, _, eigenvalues = principal_axes(rows)
+    # Directions without variance would count for everything.
+    eigenvalues = np.maximum(eigenvalues, 1e-6 * eigenvalues.max() + np.finfo(float).tiny)
+    d = np.arange(1, n_features)
+    noise = eigenvalues[::-1].cumsum()[::-1][1:] / (n_features - d)
+    log_likelihood = (
+        -0.5 * n * (np.cumsum(np.log(eigenvalues))[:-1] + (n_features - d) * np.log(noise))
+    )
+    n_parameters = n_features * d - d * (d - 1) / 2
+    return int(d[np.argmax(log_likelihood - 0.5 * n_parameters * np.log(n))])
+
+
+def start_injection(injection, y, noise_covariance, smallest):
+    """Start an injection at its linear ancestor, fitted to rows y: PCA or factor analysis."""
+    if isinstance(injection, UpsamplingInjection):
+        injection.start(torch.tensor(y), smallest)
+    elif isinstance(injection, StochasticCoupling):
+        n_first = injection.first.n_features
+        start_injection(injection.first, y[:, :n_first], noise_covariance, smallest)
+        start_injection(injection.second, y[:, n_first:], noise_covariance, smallest)
+    elif isinstance(injection, SquareInjection):
+        injection.start(*map(torch.tensor, principal_axes(y)))
+    else:
+        d = injection.n_components
+        mean, axes, eigenvalues = principal_axes(y)
+        rest = eigenvalues[d:].mean(keepdims=True) if d < len(eigenvalues) else np.zeros(1)
+        noise = np.maximum(rest, injection.noise_floor**2)
+        directions, variances = axes[:, :d], eigenvalues[:d] - noise
+        # Factor analysis has as many factors as rows at most.
+        if noise_covariance == "diag" and d <= len(y):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                model = FactorAnalysis(d, tol=1e-8, max_iter=1000, svd_method="lapack").fit(y)
+            loadings, noise = model.components_.T, model.noise_variance_
+            variances = (loadings**2).sum(0)
+            directions = loadings / np.sqrt(np.maximum(variances, np.finfo(float).tiny))
+        injection.start(*map(torch.tensor, (mean, directions, variances, noise)), smallest)
+
+
+def principal_axes(y):
+    """Return mean, principal axes (D, D) and variances (D,) of rows, as PCA has them.
+
+    The largest entry of each axis is positive.
+    """
+    mean = y.mean(0)
+    eigenvalues, eigenvectors = np.linalg.eigh(np.atleast_2d(np.cov(y.T)))
+    largest = np.take_along_axis(
+        eigenvectors, np.abs(eigenvectors).argmax(axis=0, keepdims=True), axis=0
+    )
+    eigenvectors = eigenvectors * np.where(largest < 0, -1.0, 1.0)
+    return mean, eigenvectors[:, ::-1].copy(), eigenvalues[::-1].copy()
