@@ -196,9 +196,10 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
     where there are few coordinates. Divide by
     ``sqrt(explained_variance_)`` for coordinates of N(0, I).
 
-    Eq. 41 of the source has a term (d/2) log 2 pi too much, and its isotropic case A A' where A' A
-    belongs; both are corrected here. The knobs of `sample` scale variances, as the text of the
-    source has it.
+    Eq. 41 of the source has a term (d/2) log 2 pi too much; its isotropic case exchanges the
+    transposes of the projection A (A'A)^-1 A' and divides the volume term 1/2 logdet A'A by the
+    variance of the noise. All are corrected here. The knobs of `sample` scale variances, as the text
+    of the source has it.
 
     References
     ----------

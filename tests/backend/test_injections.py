@@ -119,9 +119,10 @@ def test_printed_closed_form_is_off_by_a_constant(generator):
 
 
 def test_printed_projection_is_transposed(generator):
-    """The isotropic manifold term: logdet(A'A) and A (A'A)^-1 A', where the paper has A A' in both.
+    """The isotropic manifold term has A (A'A)^-1 A' and 1/2 logdet A'A.
 
-    The paper's A' (A A')^-1 A is not even of the right shape for d < D.
+    The paper prints A' (A'A)^-1 A, which is not even of the right shape for d < D, and divides the
+    volume term by the variance.
     """
     injection = _linear(generator, noise_covariance="spherical")
     y = _rows(injection, 10, generator)
