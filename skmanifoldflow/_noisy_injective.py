@@ -198,8 +198,8 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
 
     Eq. 41 of the source has a term (d/2) log 2 pi too much; its isotropic case exchanges the
     transposes of the projection A (A'A)^-1 A' and divides the volume term 1/2 logdet A'A by the
-    variance of the noise. All are corrected here. The knobs of `sample` scale variances, as the text
-    of the source has it.
+    variance of the noise. All are corrected here. The knobs of `sample` scale variances, as the
+    text of the source has it.
 
     References
     ----------
