@@ -400,15 +400,12 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
                 keeps_layout=config["injection"] == "upsampling",
             )
         else:
-            # Permutations, since the columns of a table have a meaning of their own: rotations lose
-            # up to a nat on tables and gain nothing even on sheets that lie askew.
             layers = density_flow(
                 config["flow"],
                 n_features,
                 config["n_layers"],
                 sizes,
                 generator=generator,
-                mixing="permutation",
             )
             bijection = Chain([MarginalSpline(n_features, config["n_marginal_bins"]), layers])
         noise = {
@@ -445,7 +442,6 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
                 config["n_latent_layers"],
                 sizes,
                 generator=generator,
-                mixing="permutation",
             )
         law = NoisyInjection(injection, prior, n_importance_samples=config["n_importance_samples"])
         return ManifoldFlow(bijection, law)

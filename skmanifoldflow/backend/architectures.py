@@ -89,16 +89,10 @@ def volume_preserving_flow(
     return Chain(layers)
 
 
-def _mixings(
-    mixing: str, is_coupling: bool, n_features: int, n: int, generator: torch.Generator
-) -> list[Bijection]:
-    """Return n fixed mixings and a last one that undoes the product of them all."""
-    if mixing == "rotation":
-        rotations = [Orthogonal(n_features, generator=generator) for _ in range(n)]
-        product = torch.eye(n_features, dtype=torch.float64)
-        for rotation in rotations:
-            product = product @ rotation.q.double()
-        return [*rotations, Orthogonal(n_features, matrix=product.T)]
+def _permutations(
+    is_coupling: bool, n_features: int, n: int, generator: torch.Generator
+) -> list[Permutation]:
+    """Return n fixed permutations and a last one that undoes the product of them all."""
     permutations = []
     place = torch.arange(n_features)
     n_passed = n_features // 2
@@ -126,15 +120,14 @@ def density_flow(
     *,
     generator: torch.Generator,
     n_context: int = 0,
-    mixing: str = "auto",
-    n_bins: int = 8,
-    bound: float = 5.0,
-    autoregressive_map: str = "affine",
 ) -> Chain:
     """Return a flow of tables that starts as the identity map.
 
-    The columns are mixed between two layers, and after the last layer a fixed mixing undoes all of
-    these, so the latent law can start in the coordinates of the data.
+    The columns are permuted between two layers, and after the last layer a permutation undoes all
+    of these, so the latent law can start in the coordinates of the data. Every second coupling maps
+    what the one before has passed, every second autoregressive layer takes the columns in the
+    opposite order. Permutations, since the columns of a table have a meaning of their own:
+    rotations lose up to a nat on tables and gain nothing even on sheets that lie askew.
 
     Parameters
     ----------
@@ -149,44 +142,27 @@ def density_flow(
     hidden_layer_sizes : sequence of int
         Hidden layers of every conditioner.
     generator : torch.Generator
-        Source of mixings and initial weights.
+        Source of permutations and initial weights.
     n_context : int, default=0
         Number of context columns.
-    mixing : {"auto", "rotation", "permutation"}, default="auto"
-        Random rotations, or permutations such that every second coupling maps what the one before
-        has passed and every second autoregressive layer takes the columns in the opposite order.
-        "auto" rotates where there are at most 128 columns.
-    n_bins : int, default=8
-        Number of bins of a spline.
-    bound : float, default=5.0
-        A spline is the identity outside [-bound, bound].
-    autoregressive_map : {"affine", "spline"}, default="affine"
-        Map of a column in an autoregressive layer.
     """
-    if mixing == "auto":
-        mixing = "rotation" if n_features <= _MAX_FEATURES_ROTATED else "permutation"
     n_half = n_features // 2
+    common: dict[str, Any] = {
+        "hidden_layer_sizes": hidden_layer_sizes,
+        "generator": generator,
+        "n_context": n_context,
+    }
     layers: list[Bijection] = []
     for i in range(n_layers):
-        common: dict[str, Any] = {
-            "hidden_layer_sizes": hidden_layer_sizes,
-            "generator": generator,
-            "n_context": n_context,
-        }
-        if flow in ("spline", "autoregressive"):
-            common |= {"n_bins": n_bins, "bound": bound}
         if flow == "autoregressive":
-            layer: Bijection = MaskedAutoregressive(
-                n_features, transform=autoregressive_map, **common
-            )
+            layers.append(MaskedAutoregressive(n_features, **common))
         else:
             n_transformed = max(1, n_half) if i % 2 else n_features - n_half
-            layer = _COUPLINGS[flow](n_features, n_transformed, **common)
-        layers.append(layer)
+            layers.append(_COUPLINGS[flow](n_features, n_transformed, **common))
     if n_features == 1 or n_layers < 2:
         return Chain(layers)
-    mixings = _mixings(mixing, flow != "autoregressive", n_features, n_layers - 1, generator)
-    return Chain(chain.from_iterable(zip(layers, mixings, strict=True)))
+    permutations = _permutations(flow != "autoregressive", n_features, n_layers - 1, generator)
+    return Chain(chain.from_iterable(zip(layers, permutations, strict=True)))
 
 
 def image_flow(

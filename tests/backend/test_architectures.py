@@ -60,7 +60,6 @@ FLOWS = {
     "autoregressive": MaskedAutoregressive,
 }
 every_flow = pytest.mark.parametrize("flow", FLOWS)
-every_mixing = pytest.mark.parametrize("mixing", ["rotation", "permutation"])
 
 
 def build_density(flow="spline", n_features=5, n_layers=4, seed=0, **kwargs):
@@ -77,24 +76,20 @@ def randomised(flow, seed=1):
 
 
 @every_flow
-@every_mixing
 @pytest.mark.parametrize("n_features", [1, 2, 3, 64, 200])
 @pytest.mark.parametrize("n_layers", [1, 2, 5])
-def test_density_flow_starts_as_the_identity(flow, mixing, n_features, n_layers, generator):
+def test_density_flow_starts_as_the_identity(flow, n_features, n_layers, generator):
     x = torch.randn(6, n_features, generator=generator)
-    z, log_det = build_density(flow, n_features, n_layers, mixing=mixing).forward_and_log_det(x)
+    z, log_det = build_density(flow, n_features, n_layers).forward_and_log_det(x)
     torch.testing.assert_close(z, x, rtol=0, atol=1e-5)
     torch.testing.assert_close(log_det, torch.zeros(6), rtol=0, atol=1e-4)
 
 
 @every_flow
-@every_mixing
 @pytest.mark.parametrize("n_features", [1, 2, 5])
 @pytest.mark.parametrize("n_context", [0, 2])
-def test_density_flow_is_a_bijection_that_moves_rows(
-    flow, mixing, n_features, n_context, generator
-):
-    layers = randomised(build_density(flow, n_features, mixing=mixing, n_context=n_context))
+def test_density_flow_is_a_bijection_that_moves_rows(flow, n_features, n_context, generator):
+    layers = randomised(build_density(flow, n_features, n_context=n_context))
     x = torch.randn(6, n_features, generator=generator, dtype=torch.float64)
     context = torch.randn(6, n_context, generator=generator, dtype=torch.float64)
     z, log_det = layers.forward_and_log_det(x, context if n_context else None)
@@ -105,10 +100,9 @@ def test_density_flow_is_a_bijection_that_moves_rows(
 
 
 @every_flow
-@pytest.mark.parametrize(("n_features", "mixing"), [(5, Orthogonal), (200, Permutation)])
-def test_density_flow_takes_turns_of_layers_and_mixings(flow, n_features, mixing):
-    layers = build_density(flow, n_features, 3).bijections
-    assert [type(layer) for layer in layers] == [FLOWS[flow], mixing] * 3
+def test_density_flow_takes_turns_of_layers_and_permutations(flow):
+    layers = build_density(flow, 5, 3).bijections
+    assert [type(layer) for layer in layers] == [FLOWS[flow], Permutation] * 3
 
 
 @every_flow
@@ -119,7 +113,7 @@ def test_one_column_keeps_every_layer(flow):
 
 @pytest.mark.parametrize("n_features", [2, 3, 5, 8])
 def test_permuted_couplings_map_every_column_in_two_layers(n_features):
-    layers = build_density("affine", n_features, 6, mixing="permutation").bijections
+    layers = build_density("affine", n_features, 6).bijections
     columns, mapped = torch.arange(n_features), []
     for coupling, permutation in zip(layers[::2], layers[1::2], strict=True):
         mapped.append(set(columns[coupling.n_passed :].tolist()))
@@ -130,17 +124,12 @@ def test_permuted_couplings_map_every_column_in_two_layers(n_features):
 
 
 def test_permuted_autoregressive_layers_reverse_the_columns():
-    first, second, _ = build_density("autoregressive", 5, 3, mixing="permutation").bijections[1::2]
+    first, second, _ = build_density("autoregressive", 5, 3).bijections[1::2]
     assert first.order.tolist() == [4, 3, 2, 1, 0]
     assert second.order.tolist() != first.order.tolist()
-
-
-def test_autoregressive_flow_of_splines():
-    layers = build_density("autoregressive", 3, 2, autoregressive_map="spline", n_bins=4)
-    assert layers.bijections[0].elementwise.n_params == 11
 
 
 def test_density_flow_same_seed_same_flow():
     first, again, other = (build_density(seed=seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[key], again[key]) for key in first)
-    assert not torch.equal(first["bijections.1.q"], other["bijections.1.q"])
+    assert not torch.equal(first["bijections.3.order"], other["bijections.3.order"])

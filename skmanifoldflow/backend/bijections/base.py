@@ -33,6 +33,6 @@ class Bijection(nn.Module, ABC):
         """Set what is to be set from data before the first step, and return the rows mapped."""
         return self.forward_and_log_det(x)[0]
 
-    def log_prior(self) -> Tensor | float:
+    def parameter_log_prior(self) -> Tensor | float:
         """Return the log-density of the parameters under their prior, but for a constant."""
         return 0.0

@@ -48,5 +48,5 @@ class Chain(Bijection):
             x = bijection.start(x)
         return x
 
-    def log_prior(self) -> Tensor | float:
-        return sum(bijection.log_prior() for bijection in self.bijections)
+    def parameter_log_prior(self) -> Tensor | float:
+        return sum(bijection.parameter_log_prior() for bijection in self.bijections)

@@ -139,7 +139,7 @@ class MarginalSpline(KnotSpline):
     def _log_slopes(self) -> Tensor:
         return self._bounded(self.log_slopes, self.max_log_slope)
 
-    def log_prior(self) -> Tensor:
+    def parameter_log_prior(self) -> Tensor:
         # Laplace: with a hundred rows in a bin their number varies by a tenth by chance, and that
         # is not to be learned, while a heavy tail may have what it needs.
         size = self._log_ratios().abs().sum() + self._log_slopes().abs().sum()

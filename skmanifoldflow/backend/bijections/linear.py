@@ -17,10 +17,8 @@ class Orthogonal(Bijection):
     ----------
     n_features : int
         Number of columns D.
-    generator : torch.Generator, optional
+    generator : torch.Generator
         Source of Q, drawn from the Haar measure.
-    matrix : Tensor of shape (D, D), optional
-        Q itself, in the place of a generator.
     learned : bool, default=False
         Train Q exp(S) with S skew-symmetric, started at 0; else Q stays fixed.
     """
@@ -28,21 +26,13 @@ class Orthogonal(Bijection):
     q: Tensor
 
     def __init__(
-        self,
-        n_features: int,
-        *,
-        generator: torch.Generator | None = None,
-        matrix: Tensor | None = None,
-        learned: bool = False,
+        self, n_features: int, *, generator: torch.Generator, learned: bool = False
     ) -> None:
         super().__init__()
-        if (generator is None) == (matrix is None):
-            raise ValueError("Give either a generator or a matrix.")
-        if matrix is None:
-            normal = torch.randn(n_features, n_features, dtype=torch.float64, generator=generator)
-            q, r = torch.linalg.qr(normal)
-            matrix = q * torch.where(r.diagonal() < 0, -1.0, 1.0)
-        self.register_buffer("q", matrix.to(torch.get_default_dtype()))
+        normal = torch.randn(n_features, n_features, dtype=torch.float64, generator=generator)
+        q, r = torch.linalg.qr(normal)
+        q = q * torch.where(r.diagonal() < 0, -1.0, 1.0)
+        self.register_buffer("q", q.to(torch.get_default_dtype()))
         n_angles = n_features * (n_features - 1) // 2
         self.angles = nn.Parameter(torch.zeros(n_angles)) if learned else None
         self._reorthogonalise()

@@ -125,7 +125,7 @@ class NoisyInjection(LatentLaw):
             exact = self.injection.posterior_mean(y)
             if exact is not None:
                 return self._to_coordinates(exact)
-        # p(z | y) / q(z | y) is the prior but for a factor.
+        # Block by block: weights relative to their sum so far.
         total, mean = y.new_full((len(y),), -torch.inf), y.new_zeros(len(y), self.n_components)
         for z, log_weights in self._importance_samples(y):
             sum_before = total

@@ -91,7 +91,8 @@ class InjectionLikelihood(Objective):
             log_prob = self.law.bound(y, noise)
         else:
             log_prob = self.law.log_prob(y)
-        loss = -(log_prob + log_det).mean() - self.flow.bijection.log_prior() / self.n_rows
+        loss = -(log_prob + log_det).mean()
+        loss = loss - self.flow.bijection.parameter_log_prior() / self.n_rows
         if not self.reconstruction:
             return loss
         k = max(1, round(self.share_reconstructed * len(batch)))
