@@ -1,6 +1,7 @@
 """The scikit-learn contract of every estimator."""
 
 import copy
+import itertools
 import math
 import warnings
 from abc import ABC, abstractmethod
@@ -25,7 +26,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from . import __version__
 from ._dimension import spectral_dimension
 from .backend.device import make_generator, resolve_device, single_threaded
-from .backend.flow import ManifoldFlow, chunks
+from .backend.flow import FlowModel, chunks
 from .backend.geometry import jacobian_columns, log_volume_element
 from .backend.objectives import Objective
 from .backend.serialization import arrays_from_module, load_arrays
@@ -51,6 +52,7 @@ class _Fit(NamedTuple):
     """One trained start: its score, and what turns raw rows into standardised ones."""
 
     score: float
+    config: dict
     objective: Objective
     report: TrainingReport
     standardizer: Standardizer
@@ -100,14 +102,18 @@ class BaseManifoldFlow(
     def _flow_config(self, raw: torch.Tensor) -> dict:
         """Return what `_build_flow` needs, frozen at fit, given the raw training rows."""
 
+    def _flow_configs(self, raw: torch.Tensor, random_state: np.random.RandomState) -> list[dict]:
+        """Return the configurations that are fitted, the best of which is kept."""
+        return [self._flow_config(raw)]
+
     @staticmethod
     @abstractmethod
-    def _build_flow(config: dict, generator: torch.Generator) -> ManifoldFlow:
+    def _build_flow(config: dict, generator: torch.Generator) -> FlowModel:
         """Return an unfitted flow."""
 
     @abstractmethod
     def _make_objective(
-        self, flow: ManifoldFlow, rows: torch.Tensor, generator: torch.Generator, is_warm: bool
+        self, flow: FlowModel, rows: torch.Tensor, generator: torch.Generator, is_warm: bool
     ) -> Objective:
         """Return the objective of a fit on standardised training rows (float64, on the CPU).
 
@@ -177,17 +183,18 @@ class BaseManifoldFlow(
 
         random_state = check_random_state(self.random_state)
         raw = _tensor(X)
-        config = self._flow_config(raw)
-        step = self._dequantization_step(raw, config)
+        configs = self._flow_configs(raw, random_state)
+        step = self._dequantization_step(raw, configs[0])
         previous = None
-        if self.warm_start and self._is_same_model(config):
-            config, previous = self._config, self._flow
+        if self.warm_start and self._is_same_model(configs[0]):
+            configs, previous = [self._config], self._flow
 
         width = max(self.hidden_layer_sizes, default=1)
         batch_size = self._batch_size(len(raw), n_features)
         with single_threaded(batch_size * width * max(width, n_features)):
             fits = []
-            for seed in random_state.randint(2**31, size=1 if previous else self.n_init):
+            seeds = random_state.randint(2**31, size=1 if previous else self.n_init)
+            for config, seed in itertools.product(configs, seeds):
                 # Scores of several starts can be compared only on the same rows in the same units.
                 first = fits[0] if fits else None
                 fits.append(
@@ -195,7 +202,7 @@ class BaseManifoldFlow(
                 )
             best = max(fits, key=lambda fit: fit.score)
             report = best.report
-            self._config = config
+            self._config = best.config
             self._standardizer = best.standardizer
             self._flow = best.objective.flow.place(device, dtype).requires_grad_(False)
             self._dtype = X.dtype
@@ -359,7 +366,7 @@ class BaseManifoldFlow(
 
         report = train(objective, draw, validation, settings, generator, log)
         score = report.best_score if n_validation else -report.loss_curve[-1]
-        return _Fit(score, objective, report, standardizer, prepare, order)
+        return _Fit(score, config, objective, report, standardizer, prepare, order)
 
     def _n_validation(self, n_samples):
         """Return the number of rows that are set aside."""
@@ -379,7 +386,7 @@ class BaseManifoldFlow(
 
     # ------------------------------------------------------------------ inference
 
-    def _flow_in(self, dtype) -> ManifoldFlow:
+    def _flow_in(self, dtype) -> FlowModel:
         """Return the fitted flow in the dtype that rows of a numpy dtype are computed in."""
         wanted = torch.float32 if dtype == np.float32 else torch.float64
         options = self._flow.tensor_options
@@ -453,7 +460,7 @@ class BaseManifoldFlow(
         return self._per_chunk(X, self._embed, X.dtype, self.n_features_in_)
 
     def _embed(self, flow, u):
-        return self._from_flow(flow.embed(u.to(self._flow.latent.mean.device)))
+        return self._from_flow(flow.embed(u))
 
     def reconstruct(self, X):
         """Project rows on the model's manifold, along its latent law.
@@ -561,29 +568,31 @@ class BaseManifoldFlow(
         X : ndarray of shape (n_samples, `n_features_in_`)
             Rows in data units.
         """
+        return self._sample(
+            self._flow_sample, n_samples, random_state, temperature, manifold_deviation
+        )
+
+    def _flow_sample(self, n_samples, generator, **knobs):
+        return self._flow.sample(n_samples, generator, **knobs)
+
+    def _sample(self, draw, n_samples, random_state, temperature, manifold_deviation):
+        """Check the arguments of `sample` and draw rows chunk by chunk."""
         check_is_fitted(self)
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(
                 f"Invalid value for 'n_samples': {n_samples!r}. The sampling requires at least one "
                 "sample."
             )
-        for name, value in (
-            ("temperature", temperature),
-            ("manifold_deviation", manifold_deviation),
-        ):
+        knobs = {"temperature": temperature, "manifold_deviation": manifold_deviation}
+        for name, value in knobs.items():
             if not isinstance(value, Real) or not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be >= 0 and finite, got {value!r}.")
         generator = make_generator(check_random_state(random_state).randint(2**31))
         rows = np.empty((n_samples, self.n_features_in_), dtype=self._dtype)
         with torch.no_grad():
             for chunk in chunks(n_samples, self.n_features_in_):
-                z = self._flow.latent.sample(
-                    chunk.stop - chunk.start,
-                    generator,
-                    temperature=temperature,
-                    manifold_deviation=manifold_deviation,
-                )
-                rows[chunk] = self._from_flow(self._flow.decode(z)).numpy()
+                drawn = draw(chunk.stop - chunk.start, generator, **knobs)
+                rows[chunk] = self._from_flow(drawn).numpy()
         return rows
 
     def local_dimension(self, X):
@@ -682,7 +691,7 @@ class BaseManifoldFlow(
             return
         self._flow = self._build_flow(self._config, make_generator(0))
         load_arrays(self._flow, arrays)
-        self._flow.latent.n_components = self.n_components_
+        self._flow.n_components = self.n_components_
         self._standardizer = Standardizer(
             self.n_features_in_, self._config["bounded"], self._config.get("image_shape")
         )

@@ -12,16 +12,16 @@ from .backend.latents import SquareInjection, StochasticCoupling, UpsamplingInje
 __all__ = ["principal_axes", "start_injection", "supported_components"]
 
 
-def supported_components(rows):
-    """Return the number of principal components that the rows support, less than all of them.
+def supported_components(eigenvalues, n):
+    """Return the number of principal components that n rows support, less than all of them.
 
-    The number whose probabilistic PCA has the best Bayesian information criterion (Schwarz, 1978).
-    With one component less than columns its covariance is already free.
+    The number whose probabilistic PCA has the best Bayesian information criterion (Schwarz, 1978),
+    given the variances of the rows along their principal axes, descending. With one component less
+    than columns its covariance is already free.
     """
-    n, n_features = rows.shape
+    n_features = len(eigenvalues)
     if n_features == 1:
         return 1
-    _, _, eigenvalues = principal_axes(rows)
     # Directions without variance would count for everything.
     eigenvalues = np.maximum(eigenvalues, 1e-6 * eigenvalues.max() + np.finfo(float).tiny)
     d = np.arange(1, n_features)

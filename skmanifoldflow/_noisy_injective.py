@@ -374,7 +374,8 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
             standardizer = Standardizer(raw.shape[1], self.bounded, shape).fit(raw)
             rows = standardizer.forward_and_log_det(raw)[0].numpy()
             least = 2 if self.injection == "coupling" else 1
-            config["n_components"] = max(least, supported_components(rows))
+            variances = principal_axes(rows)[2]
+            config["n_components"] = max(least, supported_components(variances, len(rows)))
         else:
             config["n_components"] = int(self.n_components)
         return config

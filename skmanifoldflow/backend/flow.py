@@ -1,5 +1,6 @@
-"""A flow: a bijection with a latent law, on standardised rows."""
+"""Models of standardised rows: what an estimator asks of them, and a flow with a latent law."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from .bijections import Bijection
 from .geometry import jacobian_columns
 from .latents import LatentLaw
 
-__all__ = ["ManifoldFlow", "chunks"]
+__all__ = ["FlowModel", "ManifoldFlow", "chunks"]
 
 # Rows times columns of one inference call: intermediate tensors stay within tens of megabytes.
 _CHUNK_ELEMENTS = 2**20
@@ -23,7 +24,44 @@ def chunks(n_rows: int, elements_per_row: int) -> Iterator[slice]:
         yield slice(start, min(start + size, n_rows))
 
 
-class ManifoldFlow(nn.Module):
+class FlowModel(nn.Module, ABC):
+    """Density and coordinates of standardised rows, as an estimator needs them.
+
+    Attributes
+    ----------
+    n_components : int
+        Number of manifold coordinates d.
+    """
+
+    n_components: int
+
+    @abstractmethod
+    def place(self, device: torch.device, dtype: torch.dtype) -> "FlowModel":
+        """Move to a device and a dtype."""
+
+    @property
+    @abstractmethod
+    def tensor_options(self) -> dict[str, Any]:
+        """Device and dtype of the rows that are taken."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return the log-density (n,) of standardised rows."""
+
+    @abstractmethod
+    def project(self, x: Tensor) -> Tensor:
+        """Return the manifold coordinates (n, d)."""
+
+    @abstractmethod
+    def embed(self, u: Tensor) -> Tensor:
+        """Return the standardised rows (n, D) on the manifold."""
+
+    @abstractmethod
+    def sample(self, n_samples: int, generator: torch.Generator, **knobs: float) -> Tensor:
+        """Draw standardised rows (n, D); the knobs are those of `LatentLaw.sample`."""
+
+
+class ManifoldFlow(FlowModel):
     """Density of z = g(x) under a latent law, pulled back to standardised rows x.
 
     Parameters
@@ -39,6 +77,15 @@ class ManifoldFlow(nn.Module):
         self.bijection = bijection
         self.latent = latent
 
+    @property
+    def n_components(self) -> int:  # type: ignore[override]
+        """Number of manifold coordinates d."""
+        return self.latent.n_components
+
+    @n_components.setter
+    def n_components(self, n_components: int) -> None:
+        self.latent.n_components = n_components
+
     def place(self, device: torch.device, dtype: torch.dtype) -> "ManifoldFlow":
         """Move to a device; the bijection computes in `dtype`, the law in float64 if it can."""
         self.bijection.to(device, dtype)
@@ -47,19 +94,16 @@ class ManifoldFlow(nn.Module):
 
     @property
     def tensor_options(self) -> dict[str, Any]:
-        """Device and dtype of the rows that the bijection takes."""
         like = next((p for p in self.bijection.parameters()), None)
         if like is None:
             return {"device": self.latent.mean.device, "dtype": self.latent.mean.dtype}
         return {"device": like.device, "dtype": like.dtype}
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Return the log-density (n,) of standardised rows."""
         z, log_det = self.bijection.forward_and_log_det(x)
         return self.latent.log_prob(z) + log_det
 
     def project(self, x: Tensor) -> Tensor:
-        """Return the manifold coordinates (n, d)."""
         return self.latent.project(self.bijection.forward_and_log_det(x)[0])
 
     def decode(self, z: Tensor) -> Tensor:
@@ -67,8 +111,10 @@ class ManifoldFlow(nn.Module):
         return self.bijection.inverse_and_log_det(z.to(**self.tensor_options))[0]
 
     def embed(self, u: Tensor) -> Tensor:
-        """Return the standardised rows (n, D) on the manifold."""
-        return self.decode(self.latent.embed(u))
+        return self.decode(self.latent.embed(u.to(self.latent.mean.device)))
+
+    def sample(self, n_samples: int, generator: torch.Generator, **knobs: float) -> Tensor:
+        return self.decode(self.latent.sample(n_samples, generator, **knobs))
 
     def embedding_jacobian(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return the embedded rows (n, D) and their Jacobian (n, D, d) in u."""

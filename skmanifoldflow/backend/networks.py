@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["MLP", "ConvNet", "MaskedMLP"]
+__all__ = ["MLP", "ConvNet", "Linear", "MaskedMLP"]
 
 
-class _Linear(nn.Linear):
+class Linear(nn.Linear):
     """Linear layer whose weights are left to its owner, who has the generator."""
 
     def reset_parameters(self) -> None:
@@ -47,7 +47,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         sizes = [n_inputs, *hidden_layer_sizes, n_outputs]
-        layers = [_Linear(n_in, n_out) for n_in, n_out in pairwise(sizes)]
+        layers = [Linear(n_in, n_out) for n_in, n_out in pairwise(sizes)]
         for layer in layers[:-1]:
             bound = math.sqrt(3.0 / max(1, layer.in_features))
             nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
@@ -105,7 +105,7 @@ class MaskedMLP(nn.Module):
         for size in hidden_layer_sizes:
             degrees.append(lowest + torch.arange(size) * (n_features - lowest) // size)
         degrees.append(columns.repeat(n_params))
-        layers = [_Linear(len(a), len(b)) for a, b in pairwise(degrees)]
+        layers = [Linear(len(a), len(b)) for a, b in pairwise(degrees)]
         for i, (before, after) in enumerate(pairwise(degrees)):
             mask = (before <= after[:, None]).to(torch.get_default_dtype())
             self.register_buffer(f"mask_{i}", mask, persistent=False)
@@ -173,8 +173,8 @@ class ConvNet(nn.Module):
         height, width = size
         self.first = _Conv2d(n_inputs, hidden_channels, 3)
         self.place = nn.Parameter(torch.zeros(height, width, hidden_channels))
-        self.summary = _Linear(n_inputs * height * width, hidden_channels)
-        self.broadcast = _Linear(hidden_channels, hidden_channels)
+        self.summary = Linear(n_inputs * height * width, hidden_channels)
+        self.broadcast = Linear(hidden_channels, hidden_channels)
         self.second = _Conv2d(hidden_channels, hidden_channels, 1)
         self.last = _Conv2d(hidden_channels, n_outputs, 3)
         for layer in (self.first, self.summary, self.broadcast, self.second):

@@ -1,7 +1,16 @@
 """What is minimised to fit a flow."""
 
+from .atlas_likelihood import AtlasLikelihood
 from .base import Objective
 from .injection_likelihood import InjectionLikelihood
+from .quantization import Quantization
 from .spread_likelihood import Geodesics, SpreadLikelihood
 
-__all__ = ["Geodesics", "InjectionLikelihood", "Objective", "SpreadLikelihood"]
+__all__ = [
+    "AtlasLikelihood",
+    "Geodesics",
+    "InjectionLikelihood",
+    "Objective",
+    "Quantization",
+    "SpreadLikelihood",
+]

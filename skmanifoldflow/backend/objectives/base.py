@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from ..flow import ManifoldFlow
+from ..flow import FlowModel
 
 __all__ = ["Objective"]
 
@@ -12,11 +12,14 @@ __all__ = ["Objective"]
 class Objective(nn.Module, ABC):
     """Loss of a flow, and the closed-form steps between gradient steps."""
 
-    flow: ManifoldFlow
+    flow: FlowModel
     # Share of the training that must pass before it may stop early.
     annealing: float = 0.0
     # Share of the steps over which weights are averaged.
     averaging: float = 0.0
+    # Standard deviations between which the noise on the rows falls.
+    noise_start: float = 0.0
+    noise_floor: float = 0.0
 
     @abstractmethod
     def loss(self, batch: Tensor, progress: float) -> Tensor:
@@ -29,6 +32,11 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def log_likelihood(self, rows: Tensor) -> Tensor:
         """Return the log-likelihood (n,) of rows, by whose mean the best weights are chosen."""
+
+    def noise(self, progress: float) -> float:
+        """Return the noise at a share of the training: it falls geometrically while it anneals."""
+        remaining = max(0.0, 1.0 - progress / self.annealing)
+        return self.noise_floor * max(1.0, self.noise_start / self.noise_floor) ** remaining
 
     def undecayed_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that weight decay must not touch."""

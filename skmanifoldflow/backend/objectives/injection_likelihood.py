@@ -78,11 +78,6 @@ class InjectionLikelihood(Objective):
         # Networks only are drawn to zero, and with them a layer to the identity.
         return [p for name, p in self.named_parameters() if "conditioner" not in name]
 
-    def noise(self, progress: float) -> float:
-        """Return the standard deviation of the noise at a given share of the training."""
-        remaining = max(0.0, 1.0 - progress / self.annealing)
-        return self.noise_floor * (self.noise_start / self.noise_floor) ** remaining
-
     def loss(self, batch: Tensor, progress: float) -> Tensor:
         noisy = batch + self.noise(progress) * randn(tuple(batch.shape), batch, self.generator)
         y, log_det = self.flow.bijection.forward_and_log_det(noisy)

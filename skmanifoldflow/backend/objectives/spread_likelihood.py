@@ -131,13 +131,6 @@ class SpreadLikelihood(Objective):
             self.a = nn.Parameter(a.to(**self.flow.tensor_options))
             self.m = nn.Parameter(law.mean.to(**self.flow.tensor_options))
 
-    def noise(self, progress: float) -> float:
-        """Return s at a given share of the training."""
-        start = max(self.noise_start, self.noise_floor)
-        return self.noise_floor * (start / self.noise_floor) ** max(
-            0.0, 1.0 - progress / self.annealing
-        )
-
     def loss(self, batch: Tensor, progress: float) -> Tensor:
         s = self.noise(progress)
         if self.spread == "data":

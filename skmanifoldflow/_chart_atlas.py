@@ -1,0 +1,566 @@
+"""ChartAtlasFlow: an atlas of local flows over a vector-quantised embedding."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from scipy.special import softmax
+from sklearn.cluster import KMeans
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from ._base import _DTYPES, BaseManifoldFlow
+from ._dimension import spectral_dimension
+from ._linear_start import principal_axes
+from ._mixture_start import (
+    MAX_COMPLETE_FEATURES,
+    best_number_of_charts,
+    fit_mixture,
+    n_axes,
+    partition,
+)
+from .backend.architectures import density_flow
+from .backend.atlas import Atlas
+from .backend.charts import AmbientChartMap, ChartFrames, ConformalChartMap
+from .backend.flow import chunks
+from .backend.geometry import jacobian_columns
+from .backend.objectives import AtlasLikelihood, Quantization
+from .backend.quantizer import Quantizer, TableAutoencoder, k_means_plus_plus
+from .backend.standardize import Standardizer
+from .backend.training import TrainingSettings, train
+
+__all__ = ["ChartAtlasFlow"]
+
+# Numbers of charts that are tried beside the one of the mixture.
+_FEW_CHARTS = (8, 16)
+# Length of what is learned of a chart beside its centre and its scales.
+_N_EMBEDDING = 3
+# Rows of a cell when the dimension of the rows is estimated before there are charts.
+_ROWS_PER_CELL = 50
+# Standard deviation, in standardised units, of what counts as noise when a dimension is read.
+_NOISE_READ = 0.02
+# Rows of a chart, and matrix entries, that reading its geometry may cost.
+_MAX_GEOMETRY_ROWS = 32
+_MAX_GEOMETRY_ENTRIES = 2**18
+_MAX_START_ROWS = 20_000
+# Training of the quantiser.
+_QUANTIZER_EPOCHS = 30
+_QUANTIZER_RATE = 3e-3
+_QUANTIZER_STEPS = 2000
+# Rows that show which chart is where.
+_MAX_COMPARED_ROWS = 4096
+
+
+def _has_manifold_density(estimator):
+    raise AttributeError(
+        f"{type(estimator).__name__} has no density on a manifold: its charts overlap."
+    )
+
+
+class ChartAtlasFlow(BaseManifoldFlow):
+    _parameter_constraints: dict = {
+        **BaseManifoldFlow._parameter_constraints,
+        "n_charts": [Interval(Integral, 1, None, closed="left"), None],
+        "flow": [StrOptions({"spline", "affine", "additive", "autoregressive"})],
+        "image_shape": [tuple, list, None],
+        "chart_map": [StrOptions({"ambient", "conformal"})],
+        "quantizer": [StrOptions({"vq-ae", "kmeans"})],
+        "n_neighbors_charts": [Interval(Integral, 1, None, closed="left"), None],
+        "overlap": [Interval(Real, 0, None, closed="left")],
+        "objective": [StrOptions({"sum", "sampled"})],
+        "noise_start": [Interval(Real, 0, None, closed="neither"), None],
+    }
+
+    def __init__(
+        self,
+        n_components=None,
+        *,
+        n_charts=None,
+        flow="autoregressive",
+        n_layers=4,
+        hidden_layer_sizes=(64, 64),
+        image_shape=None,
+        chart_map="ambient",
+        quantizer="vq-ae",
+        n_neighbors_charts=None,
+        overlap=0.1,
+        objective="sum",
+        noise_start=None,
+        noise_floor=0.001,
+        bounded=None,
+        dequantize=False,
+        max_iter=60,
+        batch_size="auto",
+        learning_rate_init=5e-3,
+        weight_decay=0.1,
+        early_stopping="auto",
+        validation_fraction=0.1,
+        n_iter_no_change=20,
+        tol=1e-4,
+        n_init=1,
+        warm_start=False,
+        device="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        self.n_components = n_components
+        self.n_charts = n_charts
+        self.flow = flow
+        self.n_layers = n_layers
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.image_shape = image_shape
+        self.chart_map = chart_map
+        self.quantizer = quantizer
+        self.n_neighbors_charts = n_neighbors_charts
+        self.overlap = overlap
+        self.objective = objective
+        self.noise_start = noise_start
+        self.noise_floor = noise_floor
+        self.bounded = bounded
+        self.dequantize = dequantize
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.weight_decay = weight_decay
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.n_init = n_init
+        self.warm_start = warm_start
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # ------------------------------------------------------------------ fit
+
+    def _check_method_parameters(self, n_features):
+        if self.chart_map == "conformal" and n_features < 2:
+            raise ValueError(
+                f"chart_map='conformal' needs at least 2 features, got n_features={n_features}."
+            )
+
+    def _auto_batch_size(self, n_samples, n_features):
+        return max(64, min(512, n_samples // 20))
+
+    def _flow_config(self, raw):
+        return self._flow_configs(raw, np.random.RandomState(0))[0]
+
+    def _flow_configs(self, raw, random_state):
+        standardizer = Standardizer(raw.shape[1], self.bounded).fit(raw)
+        rows = standardizer.forward_and_log_det(raw)[0].numpy()
+        seed = random_state.randint(2**31)
+        dimension = self._rough_dimension(rows, seed)
+        n_features = rows.shape[1]
+        config = {
+            "flow": self.flow,
+            "n_features": n_features,
+            "n_layers": self.n_layers,
+            "hidden_layer_sizes": tuple(int(size) for size in self.hidden_layer_sizes),
+            "chart_map": self.chart_map,
+            "n_flat": min(dimension, n_features - 1),
+            "quantizer": self.quantizer,
+            "bounded": self.bounded,
+            # Where cells of dimension d meet, d + 1 of them do.
+            "overlap": self.overlap,
+            "n_neighbors": self.n_neighbors_charts or dimension + 1,
+            # Whitney: any manifold of dimension d embeds in 2 d + 1 dimensions.
+            "n_components": self.n_components or min(n_features, 2 * dimension + 1),
+        }
+        if self.n_charts is not None:
+            n_charts = [min(self.n_charts, len(rows))]
+        else:
+            n_charts = {best_number_of_charts(rows, self.noise_floor, seed)}
+            n_charts |= {k for k in _FEW_CHARTS if k * (n_features + 1) <= len(rows) / 2}
+        return [config | {"n_charts": int(k)} for k in sorted(n_charts)]
+
+    def _rough_dimension(self, rows, seed):
+        """Return the dimension of rows before there are charts, from the spectra of small cells."""
+        rows = rows[:_MAX_START_ROWS]
+        n_cells = max(1, min(64, len(rows) // max(_ROWS_PER_CELL, 2 * rows.shape[1])))
+        cells = partition(rows, n_cells, seed)
+        mixture, _ = fit_mixture(rows, cells, n_cells, self.noise_floor)
+        spectrum = np.exp(2 * (mixture.weights @ np.log(mixture.scales)) / mixture.weights.sum())
+        return int(spectral_dimension(spectrum, max(self.noise_floor, _NOISE_READ) ** 2))
+
+    def _is_same_model(self, config):
+        if not hasattr(self, "_config"):
+            return False
+        # What was read from the rows of the last fit stays as it is.
+        read = {"n_flat"}
+        for name, value in (
+            ("n_charts", self.n_charts),
+            ("n_components", self.n_components),
+            ("n_neighbors", self.n_neighbors_charts),
+        ):
+            if value is None:
+                read.add(name)
+        return super()._is_same_model(config | {name: self._config[name] for name in read})
+
+    @staticmethod
+    def _build_flow(config, generator):
+        n_features, n_charts = config["n_features"], config["n_charts"]
+        sizes, n_components = config["hidden_layer_sizes"], config["n_components"]
+        autoencoder = TableAutoencoder(
+            n_features,
+            n_components,
+            sizes if config["quantizer"] == "vq-ae" else (),
+            generator=generator,
+        )
+        frames = ChartFrames(n_charts, n_features, n_axes(n_features))
+        # A chart is known by its centre in the embedding and by the logarithms of its scales.
+        n_descriptors = n_components + frames.scale.shape[1]
+        is_conformal = config["chart_map"] == "conformal"
+        bijection = density_flow(
+            config["flow"],
+            config["n_flat"] if is_conformal else n_features,
+            config["n_layers"],
+            sizes,
+            generator=generator,
+            n_context=n_descriptors + _N_EMBEDDING if n_charts > 1 else 0,
+        )
+        if is_conformal:
+            chart_map = ConformalChartMap(frames, bijection, config["n_flat"])
+        else:
+            chart_map = AmbientChartMap(frames, bijection)
+        return Atlas(
+            Quantizer(autoencoder, n_charts, n_components),
+            chart_map,
+            n_descriptors=n_descriptors,
+            n_embedding=_N_EMBEDDING,
+            n_features=n_features,
+            n_neighbors=config["n_neighbors"],
+            overlap=config["overlap"],
+            generator=generator,
+        )
+
+    def _make_objective(self, flow, rows, generator, is_warm):
+        is_trained = any(p.requires_grad for p in flow.parameters())
+        if not is_warm:
+            self._start_quantizer(flow.quantizer, rows, is_trained, generator)
+            self._start_charts(flow, rows)
+        flow.quantizer.requires_grad_(False)
+        return AtlasLikelihood(
+            flow,
+            objective=self.objective,
+            noise_start=self.noise_floor if self.noise_start is None else self.noise_start,
+            noise_floor=self.noise_floor,
+            n_batches=max(1, len(rows) // self._batch_size(len(rows), rows.shape[1])),
+            generator=generator,
+        )
+
+    def _start_quantizer(self, quantizer, rows, is_trained, generator):
+        """Train the autoencoder and its codebook, or take principal axes and k-means."""
+        options = {"device": quantizer.codebook.device, "dtype": quantizer.codebook.dtype}
+        n_charts, n_components = quantizer.codebook.shape
+        mean, axes, _ = principal_axes(rows.numpy())
+        axes = torch.tensor(axes[:, :n_components].copy())
+        quantizer.autoencoder.start(torch.tensor(mean).to(**options), axes.to(**options))
+        x = rows.to(**options)
+        with torch.no_grad():
+            quantizer.codebook.copy_(k_means_plus_plus(quantizer.encode(x), n_charts, generator))
+        if is_trained and self.quantizer == "vq-ae" and n_charts > 1:
+            settings = TrainingSettings(
+                max_iter=_QUANTIZER_EPOCHS,
+                max_steps=_QUANTIZER_STEPS,
+                batch_size=self._batch_size(len(rows), rows.shape[1]),
+                learning_rate=_QUANTIZER_RATE,
+                weight_decay=0.0,
+                n_iter_no_change=_QUANTIZER_EPOCHS,
+                tol=0.0,
+            )
+            train(Quantization(quantizer), lambda: x, None, settings, generator)
+        # The last word on the codebook: the exact means, by k-means from where it stands.
+        with torch.no_grad():
+            codes = quantizer.encode(x).to("cpu", torch.float64).numpy()
+        model = KMeans(n_charts, init=quantizer.codebook.cpu().double().numpy(), n_init=1)
+        model.fit(codes)
+        quantizer.codebook.copy_(torch.tensor(model.cluster_centers_))
+
+    def _start_charts(self, flow, rows):
+        """Start the charts at a mixture of probabilistic PCAs, from the cells of the codebook."""
+        quantizer, frames = flow.quantizer, flow.chart_map.frames
+        options = flow.tensor_options
+        x = rows[:_MAX_START_ROWS]
+        with torch.no_grad():
+            codes = quantizer.encode(x.to(**options))
+            cells = quantizer.distances(codes).argmin(1).cpu().numpy()
+        mixture, shares = fit_mixture(x.numpy(), cells, flow.n_charts, self.noise_floor)
+        # Charts have moved: so do their centres.
+        shares = torch.tensor(shares).to(**options)
+        total = shares.sum(0)[:, None]
+        centres = torch.where(total > 0, shares.T @ codes / total, quantizer.codebook)
+        quantizer.codebook.copy_(centres)
+        quantizer.occupancy.copy_(shares.mean(0))
+        tensors = [torch.tensor(part) for part in mixture]
+        flow.weights.copy_(tensors[0])
+        frames.set(*tensors[1:])
+        scale = codes.std(0).clamp_min(1e-6)
+        log_scale = frames.scale.log() - frames.scale.log().mean(0)
+        flow.descriptors.copy_(torch.cat([(centres - codes.mean(0)) / scale, log_scale], dim=1))
+
+    def _finish(self, objective, rows):
+        flow = self._flow
+        frames = flow.chart_map.frames
+        self.n_components_ = flow.n_components
+        self.n_charts_ = flow.n_charts
+        weights = flow.weights.to("cpu", torch.float64).numpy()
+        self.chart_weights_ = weights / weights.sum()
+        self.codebook_ = flow.quantizer.codebook.to("cpu", torch.float64).numpy()
+        self.chart_centers_ = self._from_flow(frames.mean).numpy()
+        self.chart_dimensions_ = self._read_dimensions(flow, rows)
+        flow.dimensions.copy_(torch.tensor(self.chart_dimensions_))
+        shares = np.bincount(self.chart_dimensions_, weights=self.chart_weights_)
+        self.intrinsic_dimension_ = int(shares.argmax())
+
+    def _read_dimensions(self, flow, rows):
+        """Return the dimension of each chart, from the spectra of its map at some of its rows."""
+        if self.chart_map == "conformal":
+            return np.full(flow.n_charts, self._config["n_flat"])
+        frames, n_features = flow.chart_map.frames, rows.shape[1]
+        spectra = frames.scale.square().to("cpu", torch.float64).numpy()
+        if n_features <= MAX_COMPLETE_FEATURES:
+            n_rows = max(2, min(_MAX_GEOMETRY_ROWS, _MAX_GEOMETRY_ENTRIES // n_features**2))
+            x = rows[:_MAX_COMPARED_ROWS]
+            with torch.no_grad():
+                charts = torch.cat(
+                    [flow.log_joint_of_all(x[chunk]).argmax(1) for chunk in chunks(len(x), 64)]
+                )
+            directions = torch.eye(n_features, **flow.tensor_options)
+            for k in charts.unique().tolist():
+                mine = x[charts == k][:n_rows]
+                chart = torch.full((len(mine),), k, device=mine.device)
+                _, jacobian = jacobian_columns(
+                    lambda x, chart=chart: flow.to_latent(x, chart)[0], mine, directions
+                )
+                # Of the map to the normal law: the covariance is that of its inverse.
+                stretch = torch.linalg.svdvals(jacobian.to("cpu", torch.float64))
+                spectra[k] = stretch.flip(1).square().log().mean(0).neg().exp().numpy()
+        return spectral_dimension(spectra, max(self.noise_floor, _NOISE_READ) ** 2)
+
+    # ------------------------------------------------------------------ inference
+
+    def _log_joint(self, X):
+        """Return the logarithm of p_k p(x|k) of standardised rows, shape (n, K)."""
+
+        def log_joint(flow, rows):
+            return flow.log_joint_of_all(self._to_flow(flow, rows)[0])
+
+        return self._per_chunk(X, log_joint, X.dtype, max(X.shape[1], self.n_charts_))
+
+    def predict_proba(self, X):
+        """Probability of each chart given rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, `n_charts_`)
+            p(k|x), proportional to p_k p(x|k); rows sum to 1.
+        """
+        X = self._check_rows(X)
+        log_joint = self._log_joint(X).astype(np.float64)
+        # Where no chart has any density left the weights alone decide.
+        is_lost = ~np.isfinite(log_joint).any(axis=1)
+        log_joint[is_lost] = np.log(self.chart_weights_)
+        return softmax(np.nan_to_num(log_joint, nan=-np.inf, posinf=np.inf), axis=1)
+
+    def predict(self, X):
+        """Most probable chart of rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        charts : ndarray of int of shape (n_samples,)
+            Index of the chart, from 0 to `n_charts_` - 1.
+        """
+        return self.predict_proba(X).argmax(axis=1)
+
+    def chart_transform(self, X, charts=None):
+        """Coordinates of rows in the base space of charts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+        charts : array-like of int of shape (n_samples,), default=None
+            Chart of each row; None takes the most probable one.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, `n_features_in_`)
+            f_k(x), standard normal under the model. The coordinates along the chart come first,
+            as many as `chart_dimensions_` says, except for images.
+        charts : ndarray of int of shape (n_samples,)
+            Chart of each row.
+        """
+        X = self._check_rows(X)
+        charts = self.predict(X) if charts is None else self._check_charts(charts, len(X))
+
+        def to_latent(flow, rows):
+            x, of_rows = self._to_flow(flow, rows[:, :-1])[0], rows[:, -1].long()
+            return flow.to_latent(x, of_rows.to(x.device))[0]
+
+        # float64 holds every index of a chart that there can be.
+        pairs = np.column_stack([X.astype(np.float64), charts])
+        return self._per_chunk(pairs, to_latent, X.dtype, X.shape[1]), charts
+
+    def chart_inverse_transform(self, Z, charts):
+        """Rows that have given coordinates in given charts: the inverse of `chart_transform`.
+
+        Parameters
+        ----------
+        Z : array-like of shape (n_samples, `n_features_in_`)
+            Coordinates in the base space.
+        charts : array-like of int of shape (n_samples,)
+            Chart of each row.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, `n_features_in_`)
+            Rows in data units.
+        """
+        check_is_fitted(self)
+        Z = check_array(Z, dtype=_DTYPES)
+        if Z.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"Z has {Z.shape[1]} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input of chart_inverse_transform."
+            )
+        charts = self._check_charts(charts, len(Z))
+
+        def from_latent(flow, rows):
+            of_rows = rows[:, -1].long().to(flow.weights.device)
+            return self._from_flow(flow.from_latent(rows[:, :-1], of_rows))
+
+        pairs = np.column_stack([Z.astype(np.float64), charts])
+        return self._per_chunk(pairs, from_latent, Z.dtype, Z.shape[1])
+
+    def _check_charts(self, charts, n_rows):
+        charts = check_array(charts, ensure_2d=False, dtype=None)
+        if charts.shape != (n_rows,) or not np.issubdtype(charts.dtype, np.integer):
+            raise ValueError(
+                f"charts must hold an integer for each of {n_rows} rows, got an array of shape "
+                f"{charts.shape} and dtype {charts.dtype}."
+            )
+        if charts.min() < 0 or charts.max() >= self.n_charts_:
+            raise ValueError(
+                f"charts must lie between 0 and n_charts_ - 1 = {self.n_charts_ - 1}, got values "
+                f"between {charts.min()} and {charts.max()}."
+            )
+        return charts
+
+    def latent_samples(self, X, *, random_state=None):
+        """Base coordinates of rows in charts that are drawn, k ~ p(k|x).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+        random_state : int, RandomState instance or None, default=None
+            Source of the draw; pass an int for the same charts at every call.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, `n_features_in_`)
+            f_k(x), the stochastic inference of [1]_.
+        """
+        X = self._check_rows(X)
+        edges = self.predict_proba(X).cumsum(axis=1)
+        uniform = check_random_state(random_state).uniform(size=(len(X), 1))
+        charts = np.minimum((edges < uniform * edges[:, -1:]).sum(axis=1), self.n_charts_ - 1)
+        return self.chart_transform(X, charts)[0]
+
+    def expected_latent(self, X):
+        """Mean of the base coordinates of rows over their charts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, `n_features_in_`)
+            The sum over all charts of p(k|x) f_k(x), the deterministic inference of [1]_.
+        """
+        X = self._check_rows(X)
+        probabilities = self.predict_proba(X)
+        Z = np.zeros(X.shape, dtype=X.dtype)
+        for k in range(self.n_charts_):
+            # The share of all others is lost in rounding.
+            rows = np.flatnonzero(probabilities[:, k] > np.finfo(np.float64).eps)
+            if len(rows):
+                z, _ = self.chart_transform(X[rows], np.full(len(rows), k))
+                Z[rows] += (probabilities[rows, k, None] * z).astype(X.dtype)
+        return Z
+
+    def sample(
+        self,
+        n_samples=1,
+        *,
+        random_state=None,
+        temperature=1.0,
+        manifold_deviation=1.0,
+        return_charts=False,
+    ):
+        """Draw rows from the model.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        random_state : int, RandomState instance or None, default=None
+            Source of the draw; pass an int for the same rows at every call.
+        temperature : float, default=1.0
+            Factor of the variance of the base coordinates along the chart; 1 is the fitted model.
+        manifold_deviation : float, default=1.0
+            Factor of the variance of the other base coordinates; 1 is the fitted model, 0 draws
+            rows on the charts.
+        return_charts : bool, default=False
+            Whether to return the chart of each row too.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, `n_features_in_`)
+            Rows in data units.
+        charts : ndarray of int of shape (n_samples,)
+            Chart that each row was drawn from. Only with ``return_charts=True``.
+        """
+        drawn = []
+
+        def draw(n, generator, **knobs):
+            charts = self._flow.draw_charts(n, generator)
+            drawn.append(charts.cpu().numpy())
+            return self._flow.sample_charts(charts, generator, **knobs)
+
+        X = self._sample(draw, n_samples, random_state, temperature, manifold_deviation)
+        return (X, np.concatenate(drawn)) if return_charts else X
+
+    def local_dimension(self, X):
+        """Dimension of the chart of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        dimension : ndarray of int of shape (n_samples,)
+            The entry of `chart_dimensions_` of the most probable chart.
+        """
+        return self.chart_dimensions_[self.predict(X)]
+
+    score_samples_manifold = available_if(_has_manifold_density)(
+        BaseManifoldFlow.score_samples_manifold
+    )

@@ -1,0 +1,162 @@
+"""Vector-quantised autoencoder: encoder, decoder and a codebook (van den Oord et al., 2017)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .networks import MLP, Linear
+
+__all__ = ["Quantizer", "TableAutoencoder", "k_means_plus_plus"]
+
+
+def k_means_plus_plus(codes: Tensor, n_codes: int, generator: torch.Generator) -> Tensor:
+    """Return k of the codes (n, c), far from each other (Arthur & Vassilvitskii, SODA 2007).
+
+    Each is drawn with a probability proportional to the squared distance from those before it.
+    """
+    picked = [int(torch.randint(len(codes), (), generator=generator))]
+    squares = torch.full((len(codes),), torch.inf, device=codes.device)
+    while len(picked) < n_codes:
+        squares = torch.minimum(squares, (codes - codes[picked[-1]]).square().sum(1))
+        total = squares.to("cpu", torch.float64).cumsum(0)
+        # Where all rows are repeated no distance is left: then any row will do.
+        threshold = total[-1] * torch.rand((), dtype=torch.float64, generator=generator)
+        index = int(torch.searchsorted(total, threshold, right=True))
+        picked.append(min(index, len(codes) - 1))
+    return codes[picked].clone()
+
+
+class _Residual(nn.Module):
+    """A linear map plus a perceptron that starts at zero; without hidden layers the map alone."""
+
+    def __init__(
+        self,
+        n_inputs: int,
+        hidden_layer_sizes: Sequence[int],
+        n_outputs: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.linear = Linear(n_inputs, n_outputs)
+        self.network = None
+        if hidden_layer_sizes:
+            self.network = MLP(n_inputs, hidden_layer_sizes, n_outputs, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        return y if self.network is None else y + self.network(x)
+
+
+class TableAutoencoder(nn.Module):
+    """Encoder and decoder of tables, which start as the projection of PCA and its inverse.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of columns D.
+    n_components : int
+        Length c of a code.
+    hidden_layer_sizes : sequence of int
+        Hidden layers of both networks; without any they are linear.
+    generator : torch.Generator
+        Source of the initial weights.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        n_components: int,
+        hidden_layer_sizes: Sequence[int],
+        *,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.encoder = _Residual(n_features, hidden_layer_sizes, n_components, generator)
+        self.decoder = _Residual(n_components, hidden_layer_sizes, n_features, generator)
+
+    @torch.no_grad()
+    def start(self, mean: Tensor, axes: Tensor) -> None:
+        """Start at PCA with a mean (D,) and orthonormal axes (D, c)."""
+        self.encoder.linear.weight.copy_(axes.T)
+        self.encoder.linear.bias.copy_(-(mean @ axes))
+        self.decoder.linear.weight.copy_(axes)
+        self.decoder.linear.bias.copy_(mean)
+
+
+class Quantizer(nn.Module):
+    """Autoencoder with a codebook of moving averages of the codes that are nearest to each entry.
+
+    Parameters
+    ----------
+    autoencoder : Module
+        With an `encoder` and a `decoder`.
+    n_codes : int
+        Number K of entries of the codebook.
+    n_components : int
+        Length c of a code.
+    """
+
+    codebook: Tensor
+    occupancy: Tensor
+    # Share of a batch in the moving averages.
+    momentum = 0.05
+    # An entry with less than this share of an equal one is dead.
+    least_occupancy = 0.1
+    # Weight of the distance of codes from their entries (van den Oord et al., 2017, beta).
+    commitment = 0.25
+
+    def __init__(self, autoencoder: nn.Module, n_codes: int, n_components: int) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.register_buffer("codebook", torch.zeros(n_codes, n_components))
+        # Share of the rows that each entry takes.
+        self.register_buffer("occupancy", torch.full((n_codes,), 1 / n_codes))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the codes (n, c) of standardised rows."""
+        return self.autoencoder.encoder(x)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return the standardised rows (n, D) of codes."""
+        return self.autoencoder.decoder(codes)
+
+    def distances(self, codes: Tensor) -> Tensor:
+        """Return the distances (n, K) of codes from the entries of the codebook."""
+        # Not by a matrix product, which would let a row depend on the others by rounding.
+        return torch.cdist(codes, self.codebook, compute_mode="donot_use_mm_for_euclid_dist")
+
+    def loss_and_codes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of a batch, errors of two reconstructions and the commitment, and codes.
+
+        Rows are reconstructed from their codes, so that the embedding has an inverse, and from the
+        entries nearest to these, with the gradient passed straight through.
+        """
+        codes = self.encode(x)
+        entries = self.codebook[self.distances(codes.detach()).argmin(1)]
+        straight = codes + (entries - codes).detach()
+        loss = (self.decode(codes) - x).square().mean()
+        loss = loss + (self.decode(straight) - x).square().mean()
+        return loss + self.commitment * (codes - entries).square().mean(), codes
+
+    @torch.no_grad()
+    def update_codebook(self, codes: Tensor) -> None:
+        """Move the entries towards the mean of the codes nearest to them; revive dead ones.
+
+        A dead entry moves to the code that is farthest from all entries.
+        """
+        n, n_codes = len(codes), len(self.codebook)
+        distances, nearest = self.distances(codes).min(1)
+        taken = nn.functional.one_hot(nearest, n_codes).to(codes)
+        share = taken.mean(0)
+        occupancy = torch.lerp(self.occupancy, share, self.momentum)
+        gain = self.momentum / occupancy.clamp_min(1e-12)
+        moved = gain[:, None] * (taken.T @ codes / n - share[:, None] * self.codebook)
+        self.codebook += moved
+        self.occupancy.copy_(occupancy)
+        dead = self.occupancy * n_codes < self.least_occupancy
+        n_dead = min(int(dead.sum()), n)
+        if n_dead:
+            entries = dead.nonzero()[:n_dead, 0]
+            self.codebook[entries] = codes[distances.topk(n_dead).indices]
+            self.occupancy[entries] = 1 / n_codes
