@@ -1,7 +1,6 @@
 """The scikit-learn contract of every estimator."""
 
 import copy
-import itertools
 import math
 import warnings
 from abc import ABC, abstractmethod
@@ -52,7 +51,6 @@ class _Fit(NamedTuple):
     """One trained start: its score, and what turns raw rows into standardised ones."""
 
     score: float
-    config: dict
     objective: Objective
     report: TrainingReport
     standardizer: Standardizer
@@ -183,18 +181,17 @@ class BaseManifoldFlow(
 
         random_state = check_random_state(self.random_state)
         raw = _tensor(X)
-        configs = self._flow_configs(raw, random_state)
-        step = self._dequantization_step(raw, configs[0])
+        config = self._flow_config(raw)
+        step = self._dequantization_step(raw, config)
         previous = None
-        if self.warm_start and self._is_same_model(configs[0]):
-            configs, previous = [self._config], self._flow
+        if self.warm_start and self._is_same_model(config):
+            config, previous = self._config, self._flow
 
         width = max(self.hidden_layer_sizes, default=1)
         batch_size = self._batch_size(len(raw), n_features)
         with single_threaded(batch_size * width * max(width, n_features)):
             fits = []
-            seeds = random_state.randint(2**31, size=1 if previous else self.n_init)
-            for config, seed in itertools.product(configs, seeds):
+            for seed in random_state.randint(2**31, size=1 if previous else self.n_init):
                 # Scores of several starts can be compared only on the same rows in the same units.
                 first = fits[0] if fits else None
                 fits.append(
@@ -202,7 +199,7 @@ class BaseManifoldFlow(
                 )
             best = max(fits, key=lambda fit: fit.score)
             report = best.report
-            self._config = best.config
+            self._config = config
             self._standardizer = best.standardizer
             self._flow = best.objective.flow.place(device, dtype).requires_grad_(False)
             self._dtype = X.dtype
@@ -366,7 +363,7 @@ class BaseManifoldFlow(
 
         report = train(objective, draw, validation, settings, generator, log)
         score = report.best_score if n_validation else -report.loss_curve[-1]
-        return _Fit(score, config, objective, report, standardizer, prepare, order)
+        return _Fit(score, objective, report, standardizer, prepare, order)
 
     def _n_validation(self, n_samples):
         """Return the number of rows that are set aside."""

@@ -5,7 +5,6 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from scipy.special import softmax
-from sklearn.cluster import KMeans
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
@@ -22,7 +21,7 @@ from ._mixture_start import (
     partition,
 )
 from .backend.architectures import density_flow
-from .backend.atlas import Atlas
+from .backend.atlas import Atlas, Partition
 from .backend.charts import AmbientChartMap, ChartFrames, ConformalChartMap
 from .backend.flow import chunks
 from .backend.geometry import jacobian_columns
@@ -146,41 +145,46 @@ class ChartAtlasFlow(BaseManifoldFlow):
         return max(64, min(512, n_samples // 20))
 
     def _flow_config(self, raw):
-        return self._flow_configs(raw, np.random.RandomState(0))[0]
-
-    def _flow_configs(self, raw, random_state):
         standardizer = Standardizer(raw.shape[1], self.bounded).fit(raw)
         rows = standardizer.forward_and_log_det(raw)[0].numpy()
-        seed = random_state.randint(2**31)
-        dimension = self._rough_dimension(rows, seed)
+        dimension = self._rough_dimension(rows)
         n_features = rows.shape[1]
-        config = {
+        return {
             "flow": self.flow,
             "n_features": n_features,
             "n_layers": self.n_layers,
             "hidden_layer_sizes": tuple(int(size) for size in self.hidden_layer_sizes),
             "chart_map": self.chart_map,
+            "n_charts": self._numbers_of_charts(rows),
             "n_flat": min(dimension, n_features - 1),
             "quantizer": self.quantizer,
             "bounded": self.bounded,
-            # Where cells of dimension d meet, d + 1 of them do.
-            "overlap": self.overlap,
-            "n_neighbors": self.n_neighbors_charts or dimension + 1,
             # Whitney: any manifold of dimension d embeds in 2 d + 1 dimensions.
             "n_components": self.n_components or min(n_features, 2 * dimension + 1),
+            # Where cells of dimension d meet, d + 1 of them do.
+            "n_neighbors": self.n_neighbors_charts or dimension + 1,
+            "overlap": self.overlap,
         }
-        if self.n_charts is not None:
-            n_charts = [min(self.n_charts, len(rows))]
-        else:
-            n_charts = {best_number_of_charts(rows, self.noise_floor, seed)}
-            n_charts |= {k for k in _FEW_CHARTS if k * (n_features + 1) <= len(rows) / 2}
-        return [config | {"n_charts": int(k)} for k in sorted(n_charts)]
 
-    def _rough_dimension(self, rows, seed):
+    def _numbers_of_charts(self, rows):
+        """Return the number of charts of each partition."""
+        n_rows = len(rows) - self._n_validation(len(rows))
+        if self.n_charts is not None:
+            if self.n_charts > n_rows:
+                raise ValueError(
+                    f"n_charts={self.n_charts} must be at most the number of rows that are trained "
+                    f"on, {n_rows}."
+                )
+            return (int(self.n_charts),)
+        numbers = {best_number_of_charts(rows, self.noise_floor)}
+        numbers |= {k for k in _FEW_CHARTS if k * (rows.shape[1] + 1) <= n_rows / 2}
+        return tuple(sorted(numbers))
+
+    def _rough_dimension(self, rows):
         """Return the dimension of rows before there are charts, from the spectra of small cells."""
         rows = rows[:_MAX_START_ROWS]
         n_cells = max(1, min(64, len(rows) // max(_ROWS_PER_CELL, 2 * rows.shape[1])))
-        cells = partition(rows, n_cells, seed)
+        cells, _ = partition(rows, n_cells)
         mixture, _ = fit_mixture(rows, cells, n_cells, self.noise_floor)
         spectrum = np.exp(2 * (mixture.weights @ np.log(mixture.scales)) / mixture.weights.sum())
         return int(spectral_dimension(spectrum, max(self.noise_floor, _NOISE_READ) ** 2))
@@ -201,46 +205,53 @@ class ChartAtlasFlow(BaseManifoldFlow):
 
     @staticmethod
     def _build_flow(config, generator):
-        n_features, n_charts = config["n_features"], config["n_charts"]
-        sizes, n_components = config["hidden_layer_sizes"], config["n_components"]
+        n_features, n_components = config["n_features"], config["n_components"]
+        sizes = config["hidden_layer_sizes"]
         autoencoder = TableAutoencoder(
             n_features,
             n_components,
             sizes if config["quantizer"] == "vq-ae" else (),
             generator=generator,
         )
-        frames = ChartFrames(n_charts, n_features, n_axes(n_features))
-        # A chart is known by its centre in the embedding and by the logarithms of its scales.
-        n_descriptors = n_components + frames.scale.shape[1]
         is_conformal = config["chart_map"] == "conformal"
-        bijection = density_flow(
-            config["flow"],
-            config["n_flat"] if is_conformal else n_features,
-            config["n_layers"],
-            sizes,
-            generator=generator,
-            n_context=n_descriptors + _N_EMBEDDING if n_charts > 1 else 0,
-        )
-        if is_conformal:
-            chart_map = ConformalChartMap(frames, bijection, config["n_flat"])
-        else:
-            chart_map = AmbientChartMap(frames, bijection)
+        partitions = []
+        for n_charts in config["n_charts"]:
+            frames = ChartFrames(n_charts, n_features, n_axes(n_features))
+            # A chart is known by its centre in the embedding and by the logarithms of its scales.
+            n_descriptors = n_components + n_axes(n_features)
+            bijection = density_flow(
+                config["flow"],
+                config["n_flat"] if is_conformal else n_features,
+                config["n_layers"],
+                sizes,
+                generator=generator,
+                n_context=n_descriptors + _N_EMBEDDING if n_charts > 1 else 0,
+            )
+            chart_map = (
+                ConformalChartMap(frames, bijection, config["n_flat"])
+                if is_conformal
+                else AmbientChartMap(frames, bijection)
+            )
+            partition = Partition(
+                chart_map,
+                n_descriptors=n_descriptors,
+                n_embedding=_N_EMBEDDING,
+                generator=generator,
+            )
+            partitions.append(partition)
         return Atlas(
-            Quantizer(autoencoder, n_charts, n_components),
-            chart_map,
-            n_descriptors=n_descriptors,
-            n_embedding=_N_EMBEDDING,
+            Quantizer(autoencoder, sum(config["n_charts"]), n_components),
+            partitions,
             n_features=n_features,
             n_neighbors=config["n_neighbors"],
             overlap=config["overlap"],
-            generator=generator,
         )
 
     def _make_objective(self, flow, rows, generator, is_warm):
         is_trained = any(p.requires_grad for p in flow.parameters())
         if not is_warm:
             self._start_quantizer(flow.quantizer, rows, is_trained, generator)
-            self._start_charts(flow, rows)
+            self._start_charts(flow, rows, generator)
         flow.quantizer.requires_grad_(False)
         return AtlasLikelihood(
             flow,
@@ -252,16 +263,15 @@ class ChartAtlasFlow(BaseManifoldFlow):
         )
 
     def _start_quantizer(self, quantizer, rows, is_trained, generator):
-        """Train the autoencoder and its codebook, or take principal axes and k-means."""
-        options = {"device": quantizer.codebook.device, "dtype": quantizer.codebook.dtype}
-        n_charts, n_components = quantizer.codebook.shape
+        """Train the autoencoder and its codebook, or take principal axes alone."""
         mean, axes, _ = principal_axes(rows.numpy())
-        axes = torch.tensor(axes[:, :n_components].copy())
-        quantizer.autoencoder.start(torch.tensor(mean).to(**options), axes.to(**options))
-        x = rows.to(**options)
+        axes = axes[:, : quantizer.codebook.shape[1]].copy()
+        quantizer.autoencoder.start(torch.tensor(mean), torch.tensor(axes))
+        x = rows.to(quantizer.codebook)
+        n_codes = len(quantizer.codebook)
         with torch.no_grad():
-            quantizer.codebook.copy_(k_means_plus_plus(quantizer.encode(x), n_charts, generator))
-        if is_trained and self.quantizer == "vq-ae" and n_charts > 1:
+            quantizer.codebook.copy_(k_means_plus_plus(quantizer.encode(x), n_codes, generator))
+        if is_trained and self.quantizer == "vq-ae" and n_codes > 1:
             settings = TrainingSettings(
                 max_iter=_QUANTIZER_EPOCHS,
                 max_steps=_QUANTIZER_STEPS,
@@ -272,44 +282,46 @@ class ChartAtlasFlow(BaseManifoldFlow):
                 tol=0.0,
             )
             train(Quantization(quantizer), lambda: x, None, settings, generator)
-        # The last word on the codebook: the exact means, by k-means from where it stands.
-        with torch.no_grad():
-            codes = quantizer.encode(x).to("cpu", torch.float64).numpy()
-        model = KMeans(n_charts, init=quantizer.codebook.cpu().double().numpy(), n_init=1)
-        model.fit(codes)
-        quantizer.codebook.copy_(torch.tensor(model.cluster_centers_))
 
-    def _start_charts(self, flow, rows):
-        """Start the charts at a mixture of probabilistic PCAs, from the cells of the codebook."""
-        quantizer, frames = flow.quantizer, flow.chart_map.frames
-        options = flow.tensor_options
+    def _start_charts(self, flow, rows, generator):
+        """Start the charts at mixtures of probabilistic PCAs, from the cells of codebooks."""
+        quantizer = flow.quantizer
         x = rows[:_MAX_START_ROWS]
         with torch.no_grad():
-            codes = quantizer.encode(x.to(**options))
-            cells = quantizer.distances(codes).argmin(1).cpu().numpy()
-        mixture, shares = fit_mixture(x.numpy(), cells, flow.n_charts, self.noise_floor)
-        # Charts have moved: so do their centres.
-        shares = torch.tensor(shares).to(**options)
-        total = shares.sum(0)[:, None]
-        centres = torch.where(total > 0, shares.T @ codes / total, quantizer.codebook)
-        quantizer.codebook.copy_(centres)
-        quantizer.occupancy.copy_(shares.mean(0))
-        tensors = [torch.tensor(part) for part in mixture]
-        flow.weights.copy_(tensors[0])
-        frames.set(*tensors[1:])
-        scale = codes.std(0).clamp_min(1e-6)
-        log_scale = frames.scale.log() - frames.scale.log().mean(0)
-        flow.descriptors.copy_(torch.cat([(centres - codes.mean(0)) / scale, log_scale], dim=1))
+            codes = quantizer.encode(x.to(quantizer.codebook))
+        code_mean, code_scale = codes.mean(0), codes.std(0).clamp_min(1e-6)
+        for part, own in zip(flow.partitions, flow.slices, strict=True):
+            if len(flow.partitions) == 1:
+                entries = quantizer.codebook.clone()
+                cells = quantizer.distances(codes).argmin(1).cpu().numpy()
+            else:
+                # The codebook is that of all partitions: each needs one of its own.
+                seed = int(torch.randint(2**31, (), generator=generator))
+                cells, entries = partition(codes.cpu().numpy(), part.n_charts, seed)
+                entries = torch.tensor(entries).to(codes)
+            mixture, shares = fit_mixture(x.numpy(), cells, part.n_charts, self.noise_floor)
+            weights, *frame = map(torch.tensor, mixture)
+            part.chart_map.frames.set(*frame)
+            flow.weights[own] = weights.to(flow.weights) / len(flow.partitions)
+            # The charts have moved, and so have their centres.
+            shares = torch.tensor(shares).to(codes)
+            total = shares.sum(0)[:, None]
+            entries = torch.where(total > 0, shares.T @ codes / total.clamp_min(1e-12), entries)
+            quantizer.codebook[own] = entries
+            quantizer.occupancy[own] = shares.mean(0) / len(flow.partitions)
+            log_scale = part.chart_map.frames.scale.log()
+            known = [(entries - code_mean) / code_scale, log_scale - log_scale.mean(0)]
+            part.descriptors.copy_(torch.cat(known, dim=1))
 
     def _finish(self, objective, rows):
         flow = self._flow
-        frames = flow.chart_map.frames
+        means = torch.cat([part.chart_map.frames.mean for part in flow.partitions])
         self.n_components_ = flow.n_components
         self.n_charts_ = flow.n_charts
         weights = flow.weights.to("cpu", torch.float64).numpy()
         self.chart_weights_ = weights / weights.sum()
         self.codebook_ = flow.quantizer.codebook.to("cpu", torch.float64).numpy()
-        self.chart_centers_ = self._from_flow(frames.mean).numpy()
+        self.chart_centers_ = self._from_flow(means).numpy()
         self.chart_dimensions_ = self._read_dimensions(flow, rows)
         flow.dimensions.copy_(torch.tensor(self.chart_dimensions_))
         shares = np.bincount(self.chart_dimensions_, weights=self.chart_weights_)
@@ -319,8 +331,9 @@ class ChartAtlasFlow(BaseManifoldFlow):
         """Return the dimension of each chart, from the spectra of its map at some of its rows."""
         if self.chart_map == "conformal":
             return np.full(flow.n_charts, self._config["n_flat"])
-        frames, n_features = flow.chart_map.frames, rows.shape[1]
-        spectra = frames.scale.square().to("cpu", torch.float64).numpy()
+        n_features = rows.shape[1]
+        scales = torch.cat([part.chart_map.frames.scale for part in flow.partitions])
+        spectra = scales.to("cpu", torch.float64).square().numpy()
         if n_features <= MAX_COMPLETE_FEATURES:
             n_rows = max(2, min(_MAX_GEOMETRY_ROWS, _MAX_GEOMETRY_ENTRIES // n_features**2))
             x = rows[:_MAX_COMPARED_ROWS]
@@ -333,7 +346,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
                 mine = x[charts == k][:n_rows]
                 chart = torch.full((len(mine),), k, device=mine.device)
                 _, jacobian = jacobian_columns(
-                    lambda x, chart=chart: flow.to_latent(x, chart)[0], mine, directions
+                    lambda x, chart=chart: flow.to_latent(x, chart), mine, directions
                 )
                 # Of the map to the normal law: the covariance is that of its inverse.
                 stretch = torch.linalg.svdvals(jacobian.to("cpu", torch.float64))
@@ -408,7 +421,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
 
         def to_latent(flow, rows):
             x, of_rows = self._to_flow(flow, rows[:, :-1])[0], rows[:, -1].long()
-            return flow.to_latent(x, of_rows.to(x.device))[0]
+            return flow.to_latent(x, of_rows.to(x.device))
 
         # float64 holds every index of a chart that there can be.
         pairs = np.column_stack([X.astype(np.float64), charts])
@@ -559,7 +572,8 @@ class ChartAtlasFlow(BaseManifoldFlow):
         dimension : ndarray of int of shape (n_samples,)
             The entry of `chart_dimensions_` of the most probable chart.
         """
-        return self.chart_dimensions_[self.predict(X)]
+        charts = self.predict(X)
+        return self.chart_dimensions_[charts]
 
     score_samples_manifold = available_if(_has_manifold_density)(
         BaseManifoldFlow.score_samples_manifold

@@ -30,7 +30,7 @@ def supported_components(eigenvalues, n):
         -0.5 * n * (np.cumsum(np.log(eigenvalues))[:-1] + (n_features - d) * np.log(noise))
     )
     n_parameters = n_features * d - d * (d - 1) / 2
-    return int(d[np.argmax(log_likelihood - 0.5 * n_parameters * np.log(n))])
+    return int(d[np.argmax(log_likelihood - 0.5 * n_parameters * np.log(max(n, 1.0)))])
 
 
 def start_injection(injection, y, noise_covariance, smallest):

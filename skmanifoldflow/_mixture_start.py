@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 # Steps of expectation maximisation: the start needs no more, the flow goes on from there.
-_MAX_EM_STEPS = 5
+_MAX_EM_STEPS = 20
 # Beyond this many columns a step costs too much, and charts keep some of their axes only.
 MAX_COMPLETE_FEATURES = 64
 _MAX_AXES = 16
@@ -65,12 +65,13 @@ def n_axes(n_features):
     return n_features if n_features <= MAX_COMPLETE_FEATURES else _MAX_AXES
 
 
-def partition(rows, n_charts, seed):
-    """Return the cell of each row in a partition by k-means."""
+def partition(rows, n_charts, seed=0):
+    """Return the cell of each row in a partition by k-means, and the means of the cells."""
     with warnings.catch_warnings():
         # Repeated rows may leave fewer cells than were asked for.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return KMeans(n_charts, n_init=1, random_state=seed).fit(rows).labels_
+        model = KMeans(n_charts, n_init=1, random_state=seed).fit(rows)
+    return model.labels_, model.cluster_centers_
 
 
 def fit_mixture(rows, cells, n_charts, noise):
@@ -151,7 +152,7 @@ def _signs(rows, mixture, shares):
     return np.where(np.stack(moments) < 0, -1.0, 1.0)
 
 
-def best_number_of_charts(rows, noise, seed):
+def best_number_of_charts(rows, noise):
     """Return the number of charts whose mixture has the best Bayesian information criterion."""
     rows = rows[:_MAX_COMPARED_ROWS]
     n, n_features = rows.shape
@@ -159,7 +160,7 @@ def best_number_of_charts(rows, noise, seed):
     for n_charts in _N_CHARTS:
         if n_charts * (n_features + 1) > n / 2:
             break
-        mixture, _ = fit_mixture(rows, partition(rows, n_charts, seed), n_charts, noise)
+        mixture, _ = fit_mixture(rows, partition(rows, n_charts)[0], n_charts, noise)
         log_likelihood = logsumexp(mixture.log_joint(rows), axis=1).sum()
         n_free = (mixture.scales > mixture.rest * (1 + 1e-9)).sum(1)
         per_chart = n_features + n_free * n_features - n_free * (n_free - 1) / 2 + 1

@@ -26,11 +26,11 @@ from sklearn.utils.estimator_checks import (
     parametrize_with_checks,
 )
 
-from skmanifoldflow import ManifoldPriorFlow, NoisyInjectiveFlow
+from skmanifoldflow import ChartAtlasFlow, ManifoldPriorFlow, NoisyInjectiveFlow
 from skmanifoldflow.datasets import SCurve
 
 SMALL = {"max_iter": 3, "n_layers": 2, "hidden_layer_sizes": (8,)}
-ESTIMATORS = [ManifoldPriorFlow, NoisyInjectiveFlow]
+ESTIMATORS = [ChartAtlasFlow, ManifoldPriorFlow, NoisyInjectiveFlow]
 SETTINGS = [{}, {**SMALL, "early_stopping": False}]
 
 pytestmark = [

@@ -1,8 +1,8 @@
 """An atlas: charts of local flows, weighted, with one embedding of all rows."""
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,77 +12,45 @@ from .device import randn
 from .flow import FlowModel
 from .quantizer import Quantizer
 
-__all__ = ["Atlas"]
+__all__ = ["Atlas", "Partition"]
 
-# Rows that pass the conditional flow at a time.
+# Rows that pass a conditional flow at a time.
 _BLOCK_ROWS = 16384
+# Standard deviation of what is learned of a chart, at the start.
+_EMBEDDING_SCALE = 0.5
 
 
-class Atlas(FlowModel):
-    """Mixture of the densities of charts, p(x) = sum_k p_k p(x|k).
+class Partition(nn.Module):
+    """Charts that share out the rows among them, with one conditional flow for them all.
 
     Parameters
     ----------
-    quantizer : Quantizer
-        Embedding of the rows, and the centres of the charts in it.
     chart_map : ChartMap
         Map of each chart to a standard normal law.
     n_descriptors : int
         Length of what is known of a chart before it is trained.
     n_embedding : int
         Length of what is learned of a chart.
-    n_features : int
-        Number of columns D.
-    n_neighbors, overlap : int, float
-        Row x lies in chart k if its code is nearer to the centre of k than 1 + `overlap` times its
-        distance from the `n_neighbors`-th nearest centre (Sidheekh et al., UAI 2022), or as near.
     generator : torch.Generator
         Source of the initial embeddings of charts.
     """
 
-    weights: Tensor
     descriptors: Tensor
-    dimensions: Tensor
-    # Standard deviation of the embeddings of charts at the start.
-    embedding_scale = 0.5
 
     def __init__(
         self,
-        quantizer: Quantizer,
         chart_map: ChartMap,
         *,
         n_descriptors: int,
         n_embedding: int,
-        n_features: int,
-        n_neighbors: int,
-        overlap: float,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.quantizer = quantizer
         self.chart_map = chart_map
-        self.n_features = n_features
-        self.n_neighbors = n_neighbors
-        self.overlap = overlap
-        n_charts, self.n_components = quantizer.codebook.shape
-        self.register_buffer("weights", torch.full((n_charts,), 1 / n_charts))
-        self.register_buffer("descriptors", torch.zeros(n_charts, n_descriptors))
-        self.register_buffer("dimensions", torch.ones(n_charts, dtype=torch.long))
-        embedding = torch.randn(n_charts, n_embedding, generator=generator)
-        self.embedding = nn.Parameter(self.embedding_scale * embedding)
-
-    @property
-    def n_charts(self) -> int:
-        """Number of charts K."""
-        return len(self.weights)
-
-    @property
-    def tensor_options(self) -> dict[str, Any]:
-        return {"device": self.weights.device, "dtype": self.weights.dtype}
-
-    def place(self, device: torch.device, dtype: torch.dtype) -> "Atlas":
-        self.to(device, dtype)
-        return self
+        self.n_charts = len(chart_map.frames.mean)
+        self.register_buffer("descriptors", torch.zeros(self.n_charts, n_descriptors))
+        embedding = torch.randn(self.n_charts, n_embedding, generator=generator)
+        self.embedding = nn.Parameter(_EMBEDDING_SCALE * embedding)
 
     def context(self, charts: Tensor) -> Tensor | None:
         """Return what the flow is told of charts (n,); nothing where there is only one."""
@@ -96,37 +64,140 @@ class Atlas(FlowModel):
 
     def from_latent(self, z: Tensor, charts: Tensor) -> Tensor:
         """Return the rows (n, D) that given charts map to latent rows."""
-        z = z.to(**self.tensor_options)
         return self.chart_map.inverse(z, charts, self.context(charts))
 
-    def log_joint(self, x: Tensor, charts: Tensor) -> Tensor:
-        """Return log p_k p(x|k) (n,) of rows and charts, pair by pair."""
+    def log_density(self, x: Tensor, charts: Tensor) -> Tensor:
+        """Return log p(x|k) (n,) of rows and charts, pair by pair."""
         z, log_det = self.to_latent(x, charts)
-        log_normal = -0.5 * (z.square().sum(1) + z.shape[1] * math.log(2 * math.pi))
-        return self.weights.log()[charts] + log_normal + log_det
+        return log_det - 0.5 * (z.square().sum(1) + z.shape[1] * math.log(2 * math.pi))
 
-    def _blocks(self, n_rows: int) -> Iterator[Tensor]:
-        """Yield charts, so many that a block with all rows has bounded size."""
-        charts = torch.arange(self.n_charts, device=self.weights.device)
-        yield from charts.split(max(1, _BLOCK_ROWS // n_rows))
+
+class Atlas(FlowModel):
+    """Mixture of the densities of charts, p(x) = sum_k p_k p(x|k), of one or more partitions.
+
+    Several partitions, each with a flow of its own, have independent errors, which the mixture
+    averages. Charts are counted through all of them.
+
+    Parameters
+    ----------
+    quantizer : Quantizer
+        Embedding of the rows; its codebook holds the centres of the charts in it.
+    partitions : sequence of Partition
+        The charts.
+    n_features : int
+        Number of columns D.
+    n_neighbors, overlap : int, float
+        Row x lies in chart k if its code is nearer to the centre of k than 1 + `overlap` times its
+        distance from the `n_neighbors`-th nearest centre of the partition (Sidheekh et al., UAI
+        2022), or as near.
+    """
+
+    weights: Tensor
+    dimensions: Tensor
+
+    def __init__(
+        self,
+        quantizer: Quantizer,
+        partitions: Sequence[Partition],
+        *,
+        n_features: int,
+        n_neighbors: int,
+        overlap: float,
+    ) -> None:
+        super().__init__()
+        self.quantizer = quantizer
+        self.partitions = cast(Sequence[Partition], nn.ModuleList(partitions))
+        self.n_features = n_features
+        self.n_neighbors = n_neighbors
+        self.overlap = overlap
+        n_charts, self.n_components = quantizer.codebook.shape
+        self.register_buffer("weights", torch.full((n_charts,), 1 / n_charts))
+        self.register_buffer("dimensions", torch.ones(n_charts, dtype=torch.long))
+
+    @property
+    def n_charts(self) -> int:
+        """Number of charts K of all partitions."""
+        return len(self.weights)
+
+    @property
+    def slices(self) -> list[slice]:
+        """The charts of each partition."""
+        start, slices = 0, []
+        for partition in self.partitions:
+            slices.append(slice(start, start + partition.n_charts))
+            start += partition.n_charts
+        return slices
+
+    @property
+    def tensor_options(self) -> dict[str, Any]:
+        return {"device": self.weights.device, "dtype": self.weights.dtype}
+
+    def place(self, device: torch.device, dtype: torch.dtype) -> "Atlas":
+        self.to(device, dtype)
+        return self
+
+    def _by_partition(self, charts: Tensor) -> Iterator[tuple[Partition, Tensor, Tensor]]:
+        """Yield partitions, the rows whose charts (n,) are theirs, and these counted from 0."""
+        for partition, own in zip(self.partitions, self.slices, strict=True):
+            rows = ((charts >= own.start) & (charts < own.stop)).nonzero()[:, 0]
+            if len(rows):
+                yield partition, rows, charts[rows] - own.start
+
+    def to_latent(self, x: Tensor, charts: Tensor) -> Tensor:
+        """Map rows by given charts (n,); return latent rows (n, D)."""
+        out = torch.zeros_like(x)
+        for partition, rows, own in self._by_partition(charts):
+            out = out.index_put((rows,), partition.to_latent(x[rows], own)[0])
+        return out
+
+    def from_latent(self, z: Tensor, charts: Tensor) -> Tensor:
+        """Return the rows (n, D) that given charts map to latent rows."""
+        z = z.to(**self.tensor_options)
+        out = torch.zeros_like(z)
+        for partition, rows, own in self._by_partition(charts):
+            out = out.index_put((rows,), partition.from_latent(z[rows], own))
+        return out
+
+    def log_joint(self, x: Tensor, contained: Tensor) -> Tensor:
+        """Return log p_k p(x|k) (n, K), -inf where a chart does not contain the row."""
+        parts = []
+        for partition, own in zip(self.partitions, self.slices, strict=True):
+            rows, charts = contained[:, own].nonzero(as_tuple=True)
+            values = partition.log_density(x[rows], charts)
+            empty = values.new_full((len(x), partition.n_charts), -torch.inf)
+            parts.append(empty.index_put((rows, charts), values))
+        return torch.cat(parts, dim=1) + self.weights.log()
 
     def log_joint_of_all(self, x: Tensor) -> Tensor:
-        """Return log p_k p(x|k) of all rows and all charts (n, K)."""
-        blocks = []
-        for charts in self._blocks(len(x)):
-            pairs = x.repeat(len(charts), 1), charts.repeat_interleave(len(x))
-            blocks.append(self.log_joint(*pairs).view(len(charts), -1))
-        return torch.cat(blocks).T
+        """Return log p_k p(x|k) of all rows and all charts (n, K), block by block of charts."""
+        parts = []
+        for partition in self.partitions:
+            charts = torch.arange(partition.n_charts, device=x.device)
+            for block in charts.split(max(1, _BLOCK_ROWS // len(x))):
+                pairs = x.repeat(len(block), 1), block.repeat_interleave(len(x))
+                parts.append(partition.log_density(*pairs).view(len(block), -1))
+        return torch.cat(parts).T + self.weights.log()
 
     def log_prob(self, x: Tensor) -> Tensor:
         return torch.logsumexp(self.log_joint_of_all(x), dim=1)
 
     def contained(self, x: Tensor, factor: int = 1) -> Tensor:
-        """Tell which charts contain which rows, (n, K), or `factor` times as many of them."""
+        """Tell which charts contain which rows, (n, K), or `factor` times as many of them.
+
+        Those of the codes, and of each partition the chart that is most probable at the start of a
+        fit: it must see the rows that it accounts for, though its centre may be far.
+        """
         distances = self.quantizer.distances(self.quantizer.encode(x))
-        m = min(factor * self.n_neighbors, self.n_charts)
-        reach = (1 + self.overlap) * distances.kthvalue(m, dim=1, keepdim=True).values
-        return distances <= reach
+        parts = []
+        for partition, own in zip(self.partitions, self.slices, strict=True):
+            m = min(factor * self.n_neighbors, partition.n_charts)
+            reach = distances[:, own].kthvalue(m, dim=1, keepdim=True).values
+            contained = distances[:, own] <= (1 + self.overlap) * reach
+            if not partition.chart_map.frames_last:
+                log_joint = self.weights[own].log() + partition.chart_map.frames.log_normal(x)
+                contained = contained.scatter(1, log_joint.argmax(1, keepdim=True), True)
+            parts.append(contained)
+        return torch.cat(parts, dim=1)
 
     def project(self, x: Tensor) -> Tensor:
         return self.quantizer.encode(x)
@@ -150,10 +221,13 @@ class Atlas(FlowModel):
     ) -> Tensor:
         """Draw a row (n, D) of each of given charts."""
         z = randn((len(charts), self.n_features), self.weights, generator)
-        along = self.chart_map.tangential(z, charts, self.dimensions[charts])
+        along = torch.zeros_like(z)
+        for partition, rows, own in self._by_partition(charts):
+            dimensions = self.dimensions[charts[rows]]
+            part = partition.chart_map.tangential(z[rows], own, dimensions)
+            along = along.index_put((rows,), part)
         z = math.sqrt(temperature) * along + math.sqrt(manifold_deviation) * (z - along)
         return self.from_latent(z, charts)
 
     def sample(self, n_samples: int, generator: torch.Generator, **knobs: float) -> Tensor:
-        charts = self.draw_charts(n_samples, generator)
-        return self.sample_charts(charts, generator, **knobs)
+        return self.sample_charts(self.draw_charts(n_samples, generator), generator, **knobs)

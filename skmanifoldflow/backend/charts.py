@@ -1,5 +1,6 @@
 """Chart maps: from the rows near a chart to a standard normal law, one map for each chart."""
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -66,6 +67,16 @@ class ChartFrames(nn.Module):
         n_rest = self.axes.shape[1] - self.axes.shape[2]
         return -self.scale.log().sum(1) - n_rest * self.rest.log()[:, 0]
 
+    def log_normal(self, x: Tensor) -> Tensor:
+        """Return the log-density (n, K) of rows under the normal law of every chart."""
+        centred = x[:, None] - self.mean
+        along = torch.einsum("nkd,kdq->nkq", centred, self.axes)
+        square = (along / self.scale).square().sum(2)
+        if not self._is_complete:
+            across = centred.square().sum(2) - along.square().sum(2)
+            square = square + across / self.rest[:, 0].square()
+        return -0.5 * (square + x.shape[1] * math.log(2 * math.pi)) + self.log_det()
+
     def whiten(self, x: Tensor, charts: Tensor) -> Tensor:
         """Return rows (n, D) in the coordinates of their charts (n,)."""
         centred = x - self.mean[charts]
@@ -100,6 +111,10 @@ class ChartMap(nn.Module, ABC):
 
     All share one conditional flow, which learns from a context (n, n_context) which chart it is.
     """
+
+    frames: ChartFrames
+    # Whether the frames stand between the flow and the normal law.
+    frames_last = False
 
     @abstractmethod
     def forward_and_log_det(

@@ -243,6 +243,7 @@ class _Run:
         self.objective.refresh(rows)
         scores = torch.tensor([-mean_loss])
         if self.validation_rows is not None:
+            self.objective.calibrate(self.validation_rows)
             scores = self.objective.log_likelihood(self.validation_rows)
         state = _snapshot(self.objective)
         if self.settings.averaging:
@@ -307,6 +308,8 @@ def train(
     rows = draw_rows()
     objective.refresh(rows)
     judged = rows if validation_rows is None else validation_rows
+    if validation_rows is not None:
+        objective.calibrate(validation_rows)
     start_scores = best_scores = objective.log_likelihood(judged)
     if validation_rows is not None:
         report.best_score = float(start_scores.mean())

@@ -23,6 +23,8 @@ class AtlasLikelihood(Objective):
     The weights of charts follow expectation maximisation, as moving averages of the probabilities
     of the charts given the rows: the maximum of the likelihood in the weights is where they agree.
     Where charts are drawn each row counts for all of its charts alike, whatever they make of it.
+    Weights of partitions are those that make the validation rows most likely (stacking, Smyth &
+    Wolpert, 1999): training rows would favour the partition that has learned them by heart.
 
     Parameters
     ----------
@@ -42,6 +44,9 @@ class AtlasLikelihood(Objective):
     averaging = 0.05
     # Share of the training after which the noise has reached its floor.
     annealing = 0.5
+    # Steps of expectation maximisation, and least entries, of the weights of partitions.
+    n_stacking_steps = 50
+    least_weight = 1e-3
 
     def __init__(
         self,
@@ -69,43 +74,66 @@ class AtlasLikelihood(Objective):
     def undecayed_parameters(self) -> list[nn.Parameter]:
         return [p for name, p in self.named_parameters() if "conditioner" not in name]
 
-    def log_joint(self, x: Tensor, contained: Tensor) -> Tensor:
-        """Return log p_k p(x|k) (n, K), -inf where a chart does not contain the row."""
-        rows, charts = contained.nonzero(as_tuple=True)
-        values = self.atlas.log_joint(x[rows], charts)
-        empty = values.new_full(contained.shape, -torch.inf)
-        return empty.index_put((rows, charts), values)
-
     def _drawn(self, contained: Tensor) -> Tensor:
-        """Return the same with one of the charts of each row, drawn by their weights."""
-        weights = (self.atlas.weights * contained).cpu()
-        charts = torch.multinomial(weights, 1, generator=self.generator).to(contained.device)
-        return torch.zeros_like(contained).scatter_(1, charts, True)
+        """Return the same with one chart of each row and partition, drawn by their weights."""
+        drawn = torch.zeros_like(contained)
+        for own in self.atlas.slices:
+            weights = (self.atlas.weights[own] * contained[:, own]).cpu()
+            charts = torch.multinomial(weights, 1, generator=self.generator)
+            drawn[:, own].scatter_(1, charts.to(drawn.device), True)
+        return drawn
 
     def loss(self, batch: Tensor, progress: float) -> Tensor:
+        atlas = self.atlas
         with torch.no_grad():
-            contained = self.atlas.contained(batch)
+            contained = atlas.contained(batch)
         x = batch + self.noise(progress) * randn(tuple(batch.shape), batch, self.generator)
-        if self.objective == "sampled":
-            drawn = self._drawn(contained)
-            log_joint = self.log_joint(x, drawn)
-            share = contained / contained.sum(1, keepdim=True)
-        else:
-            log_joint = self.log_joint(x, contained)
-            share = log_joint.detach().softmax(1)
-        loss = -torch.logsumexp(log_joint, dim=1).mean()
-        if self.atlas.n_charts > 1 and bool(share.isfinite().all()):
-            self.atlas.weights.lerp_(share.mean(0), self.momentum)
+        is_drawn = self.objective == "sampled"
+        log_joint = atlas.log_joint(x, self._drawn(contained) if is_drawn else contained)
+        # Each partition by itself: none leans on the others, and their errors stay independent.
+        log_prob = [
+            torch.logsumexp(log_joint[:, own], dim=1) - atlas.weights[own].sum().log()
+            for own in atlas.slices
+        ]
+        loss = -torch.stack(log_prob).mean()
+        if bool(loss.isfinite()):
+            log_share = contained.log() if is_drawn else log_joint.detach()
+            for own in atlas.slices:
+                mine = log_share[:, own].softmax(1)
+                total = atlas.weights[own].sum()
+                atlas.weights[own] = torch.lerp(
+                    atlas.weights[own], total * mine.mean(0), self.momentum
+                )
         return loss
 
     def refresh(self, rows: Tensor) -> None:
         """The weights of charts follow the batches."""
 
     @torch.no_grad()
+    def calibrate(self, rows: Tensor) -> None:
+        slices = self.atlas.slices
+        if len(slices) == 1:
+            return
+        log_joint = self._log_joint(rows)
+        log_prob = torch.stack([torch.logsumexp(log_joint[:, own], dim=1) for own in slices], 1)
+        old = torch.stack([self.atlas.weights[own].sum() for own in slices])
+        log_density, weights = log_prob - old.log(), torch.full_like(old, 1 / len(old))
+        for _ in range(self.n_stacking_steps):
+            weights = (log_density + weights.log()).softmax(1).mean(0)
+        # No partition is given up: it may come to more.
+        weights = (weights + self.least_weight) / (1 + len(old) * self.least_weight)
+        for own, factor in zip(slices, weights / old, strict=True):
+            self.atlas.weights[own] *= factor
+
+    @torch.no_grad()
     def log_likelihood(self, rows: Tensor) -> Tensor:
         """Return the sum over twice as many charts of each row: a lower bound, nearly tight."""
-        values = []
-        for chunk in chunks(len(rows), rows.shape[1] * 2 * self.atlas.n_neighbors):
-            contained = self.atlas.contained(rows[chunk], 2)
-            values.append(torch.logsumexp(self.log_joint(rows[chunk], contained), dim=1))
-        return torch.cat(values)
+        return torch.logsumexp(self._log_joint(rows), dim=1)
+
+    def _log_joint(self, rows: Tensor) -> Tensor:
+        return torch.cat(
+            [
+                self.atlas.log_joint(rows[chunk], self.atlas.contained(rows[chunk], 2))
+                for chunk in chunks(len(rows), rows.shape[1] * self.atlas.n_charts)
+            ]
+        )

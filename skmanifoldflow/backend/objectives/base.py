@@ -29,6 +29,9 @@ class Objective(nn.Module, ABC):
     def refresh(self, rows: Tensor) -> None:
         """Set what has a closed form, given the bijection, from all training rows."""
 
+    def calibrate(self, rows: Tensor) -> None:  # noqa: B027
+        """Set the few figures that are chosen on validation rows, where there are such rows."""
+
     @abstractmethod
     def log_likelihood(self, rows: Tensor) -> Tensor:
         """Return the log-likelihood (n,) of rows, by whose mean the best weights are chosen."""
