@@ -320,8 +320,7 @@ class BaseManifoldFlow(
 
         standardizer = first and first.standardizer
         if standardizer is None:
-            standardizer = Standardizer(raw.shape[1], self.bounded, config.get("image_shape"))
-            standardizer.fit(dequantize(raw))
+            standardizer = self._new_standardizer(config).fit(dequantize(raw))
         flow = self._build_flow(config, generator)
         if previous is not None:
             flow.load_state_dict(previous.state_dict())
@@ -364,6 +363,15 @@ class BaseManifoldFlow(
         report = train(objective, draw, validation, settings, generator, log)
         score = report.best_score if n_validation else -report.loss_curve[-1]
         return _Fit(score, objective, report, standardizer, prepare, order)
+
+    def _new_standardizer(self, config):
+        """Return the standardisation of a model, yet to be fitted."""
+        return Standardizer(
+            self.n_features_in_,
+            config["bounded"],
+            config.get("image_shape"),
+            config.get("isotropic", False),
+        )
 
     def _n_validation(self, n_samples):
         """Return the number of rows that are set aside."""
@@ -689,9 +697,7 @@ class BaseManifoldFlow(
         self._flow = self._build_flow(self._config, make_generator(0))
         load_arrays(self._flow, arrays)
         self._flow.n_components = self.n_components_
-        self._standardizer = Standardizer(
-            self.n_features_in_, self._config["bounded"], self._config.get("image_shape")
-        )
+        self._standardizer = self._new_standardizer(self._config)
         load_arrays(self._standardizer, standardizer)
         try:
             self.to(self.device_)

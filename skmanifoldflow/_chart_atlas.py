@@ -20,20 +20,25 @@ from ._mixture_start import (
     n_axes,
     partition,
 )
-from .backend.architectures import density_flow
+from .backend.architectures import density_flow, image_flow
 from .backend.atlas import Atlas, Partition
 from .backend.charts import AmbientChartMap, ChartFrames, ConformalChartMap
 from .backend.flow import chunks
 from .backend.geometry import jacobian_columns
 from .backend.objectives import AtlasLikelihood, Quantization
-from .backend.quantizer import Quantizer, TableAutoencoder, k_means_plus_plus
+from .backend.quantizer import (
+    ImageAutoencoder,
+    Quantizer,
+    TableAutoencoder,
+    k_means_plus_plus,
+)
 from .backend.standardize import Standardizer
 from .backend.training import TrainingSettings, train
 
 __all__ = ["ChartAtlasFlow"]
 
 # Numbers of charts that are tried beside the one of the mixture.
-_FEW_CHARTS = (8, 16)
+_FEW_CHARTS = (8, 12, 16)
 # Length of what is learned of a chart beside its centre and its scales.
 _N_EMBEDDING = 3
 # Rows of a cell when the dimension of the rows is estimated before there are charts.
@@ -50,6 +55,12 @@ _QUANTIZER_RATE = 3e-3
 _QUANTIZER_STEPS = 2000
 # Rows that show which chart is where.
 _MAX_COMPARED_ROWS = 4096
+# Charts, length of the code and axes of a chart of images, and images from which layers and charts start.
+_N_IMAGE_CHARTS = 32
+_N_IMAGE_COMPONENTS = 16
+_N_IMAGE_AXES = 16
+_MAX_START_IMAGES = 512
+_MAX_CHART_IMAGES = 4096
 
 
 def _has_manifold_density(estimator):
@@ -59,6 +70,177 @@ def _has_manifold_density(estimator):
 
 
 class ChartAtlasFlow(BaseManifoldFlow):
+    r"""Atlas of local flows above a vector-quantised embedding, for data of any topology.
+
+    One flow cannot map a ball onto two spheres, a torus or linked circles. An atlas covers the rows
+    with charts, each of which has a bijection f_k to a standard normal law q [1]_. The density is
+    the sum over all of them,
+
+    .. math:: p(x) = \sum_k p_k p(x | k), \quad p(x | k) = |\det J_{f_k}(x)| \, q(f_k(x)).
+
+    The charts are found by a vector-quantised autoencoder, whose code is the embedding of all rows:
+    `transform` encodes, `inverse_transform` decodes. Each chart has a frame, the mean and principal
+    axes of its rows, in which one conditional flow, told which chart it is, serves all charts. At
+    the start that flow is the identity, and the model is a mixture of probabilistic PCAs.
+
+    Parameters
+    ----------
+    n_components : int or None, default=None
+        Length of a code. None takes 2 d + 1, at most the number of columns, with d the dimension
+        that small cells of the rows show: any manifold of dimension d embeds in so many dimensions
+        (Whitney), closed ones in no fewer than d + 1. 16 for images.
+    n_charts : int or None, default=None
+        Number of charts K. None fits several partitions of the rows into charts, each with a flow
+        of its own: one with as many charts as the normal mixture of the best Bayesian information
+        criterion has components, and others with 8, 12 and 16. Their densities are averaged with
+        the weights that are best on validation rows; their errors are independent, so the average
+        is better than the best of them. For clusters, give their number. None is 32 for images.
+    flow : {"autoregressive", "spline", "affine", "additive"}, default="autoregressive"
+        Kind of layer. In the frame of a chart the rows are the graph of a function of the leading
+        coordinates, with normal noise: an affine autoregressive layer is of that form. Images take
+        affine couplings whatever is asked for.
+    n_layers : int, default=4
+        Number of layers; with `image_shape`, steps of GLOW per scale.
+    hidden_layer_sizes : tuple of int, default=(64, 64)
+        Hidden layers of the network of each layer, and of encoder and decoder. With `image_shape`
+        the first entry is the number of hidden channels.
+    image_shape : tuple of int or None, default=None
+        (C, H, W) of rows that are flattened images, channel by channel. Autoencoder and layers are
+        then convolutional, and pixels of a channel are standardised alike. The frames stand between
+        the flow and the normal law.
+    chart_map : {"ambient", "conformal"}, default="ambient"
+        "ambient" flows have as many coordinates as there are columns. "conformal" charts are planes
+        or spheres, bent flat by a Moebius map of the whole space, with a flow of the coordinates
+        along them and normal noise across ([1]_, [2]_): fewer parameters and an exact noise, but
+        many small charts are needed.
+    quantizer : {"vq-ae", "kmeans"}, default="vq-ae"
+        "vq-ae" trains encoder, decoder and codebook; "kmeans" takes principal axes and cells of
+        k-means.
+    n_neighbors_charts : int or None, default=None
+        Row x lies in chart k if its code is nearer to the centre of k than 1 + `overlap` times its
+        distance from the centre this many places from the nearest ([1]_, m). None is 2 for
+        curves and images and 3 for all else: where cells of dimension d meet, d + 1 of them do.
+    overlap : float, default=0.1
+        How far charts reach beyond that ([1]_, epsilon).
+    objective : {"sum", "sampled"}, default="sum"
+        What is maximised in training: the sum over the charts that a row lies in, or the density of
+        one of these, drawn by their weights, as [1]_ has it; that is a lower bound and faster.
+    noise_start : float or None, default=None
+        Standard deviation of the noise added to training rows at first, in standardised units. It
+        falls to `noise_floor` over the first half of the training. None is `noise_floor`.
+    noise_floor : float, default=0.001
+        Standard deviation of the noise that is added to training rows in the end, and the least one
+        of a chart at the start, in standardised units. It bounds the likelihood on exact manifolds.
+    bounded : tuple of two floats or None, default=None
+        Interval (low, high) that contains every value of X; the density is zero outside. With
+        `dequantize` it must reach to the largest value plus its step.
+    dequantize : bool, default=False
+        Add U[0, step) to the training rows, anew in every epoch, step being the spacing of the
+        values of each column, or of all pixels. For integers and other data with ties. The model is
+        then one of X + U: rows that are scored are taken as they are given, so score X + step / 2,
+        or X + U, and round samples down.
+    max_iter : int, default=60
+        Largest number of epochs. Whatever it is, training ends after 20 000 gradient steps.
+    batch_size : int or "auto", default="auto"
+        Rows of a gradient step; by default a twentieth of them, between 64 and 512, or 32 images.
+    learning_rate_init : float, default=5e-3
+        Peak of the one-cycle learning rate.
+    weight_decay : float, default=0.1
+        Decoupled weight decay of the networks.
+    early_stopping : bool or "auto", default="auto"
+        Whether rows are set aside to choose the best weights, to weigh partitions and to stop.
+        "auto" does so from 40 rows on; with fewer nothing is trained and a table has its start.
+    validation_fraction : float, default=0.1
+        Share of the rows set aside, at least 10 rows.
+    n_iter_no_change : int, default=20
+        Epochs without an improvement by `tol` that end the training.
+    tol : float, default=1e-4
+        Smallest improvement, in nats per row.
+    n_init : int, default=1
+        Number of fits from different partitions and weights; the one with the best validation score
+        is kept.
+    warm_start : bool, default=False
+        Start from the weights of the previous fit if the parameters that shape the model and the
+        number of columns are the same; `n_init` is then ignored.
+    device : str, default="auto"
+        "auto" (CUDA if present, else CPU), "cpu", "cuda", "cuda:<index>" or "mps". MPS has no
+        float64, so results there have float32 accuracy.
+    random_state : int, RandomState instance or None, default=None
+        Source of partitions, initial weights, noise and validation rows.
+    verbose : int, default=0
+        Print a line per epoch if positive.
+
+    Attributes
+    ----------
+    n_components_ : int
+        Length of a code.
+    n_charts_ : int
+        Number of charts of all partitions.
+    chart_weights_ : ndarray of shape (`n_charts_`,)
+        p_k, which sum to 1.
+    chart_centers_ : ndarray of shape (`n_charts_`, `n_features_in_`)
+        Means of the frames in data units; for images those of the rows of each chart.
+    codebook_ : ndarray of shape (`n_charts_`, `n_components_`)
+        Centres of the charts in the embedding ([1]_, v_k).
+    chart_dimensions_ : ndarray of int of shape (`n_charts_`,)
+        Dimension of each chart: the number of eigenvalues of J J', J the Jacobian of the inverse of
+        f_k, before their widest gap on a log scale, as geometric means over some rows of the chart.
+        Beyond 64 columns that of its frame at the start.
+    intrinsic_dimension_ : int
+        Dimension of the charts with the largest total weight.
+    n_iter_ : int
+        Epochs run.
+    loss_curve_ : list of float
+        Mean training loss of each epoch, averaged over partitions, in nats per standardised row.
+    validation_scores_ : list of float
+        Mean log-likelihood of the validation rows after each epoch, in nats per standardised row;
+        empty where none were set aside.
+    device_ : str
+        Where the model computes.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, if X had any.
+
+    See Also
+    --------
+    NoisyInjectiveFlow : One flow for all rows; the better choice for sheets without holes.
+    sklearn.mixture.GaussianMixture : Charts that do not bend.
+
+    Notes
+    -----
+    `score_samples` sums over all charts, since flows that were trained on the rows of a chart reach
+    beyond it; in training the sum runs over the charts that contain a row, and over the one that
+    accounts for it at the start. Charts are weighted by expectation maximisation.
+
+    The principal axes of a frame have signs such that the third moment along each is positive: all
+    bent charts then bend to the same side, and what the flow learns of one holds for the others.
+
+    The volume term of conformal charts has exponent d, not 1 as in eq. 5 of [1]_. Several special
+    conformal maps in a row are one, so each chart has one.
+
+    References
+    ----------
+    .. [1] Sidheekh, S., Dock, C. B., Jain, T., Balan, R., Singh, M. K. "VQ-Flows: Vector Quantized
+       Local Normalizing Flows". UAI 2022. arXiv:2203.11556.
+    .. [2] Ross, B. L., Cresswell, J. C. "Tractable Density Estimation on Learned Manifolds with
+       Conformal Embedding Flows". NeurIPS 2021. arXiv:2106.05275.
+    .. [3] Papamakarios, G., Pavlakou, T., Murray, I. "Masked Autoregressive Flow for Density
+       Estimation". NeurIPS 2017. arXiv:1705.07057.
+
+    Examples
+    --------
+    >>> from skmanifoldflow import ChartAtlasFlow
+    >>> from skmanifoldflow.datasets import LinkedCircles
+    >>> X, _ = LinkedCircles(noise=0.05).sample(500, random_state=0)
+    >>> model = ChartAtlasFlow(n_charts=8, max_iter=5, random_state=0).fit(X)
+    >>> model.predict_proba(X).shape
+    (500, 8)
+    >>> Z, charts = model.chart_transform(X)
+    >>> model.chart_inverse_transform(Z, charts).shape
+    (500, 3)
+    """
+
     _parameter_constraints: dict = {
         **BaseManifoldFlow._parameter_constraints,
         "n_charts": [Interval(Integral, 1, None, closed="left"), None],
@@ -136,20 +318,40 @@ class ChartAtlasFlow(BaseManifoldFlow):
     # ------------------------------------------------------------------ fit
 
     def _check_method_parameters(self, n_features):
+        if self.image_shape is not None:
+            shape = tuple(self.image_shape)
+            if len(shape) != 3 or any(not isinstance(k, Integral) or k < 1 for k in shape):
+                raise ValueError(f"image_shape must be (C, H, W), got {self.image_shape!r}.")
+            if len(self.hidden_layer_sizes) == 0:
+                raise ValueError("image_shape needs hidden_layer_sizes to hold at least one size.")
+            if np.prod(shape) != n_features:
+                raise ValueError(
+                    f"image_shape={shape} has {np.prod(shape)} pixels, but X has {n_features} "
+                    "features."
+                )
+            if self.chart_map == "conformal":
+                raise ValueError("chart_map='conformal' has no image_shape: use 'ambient'.")
         if self.chart_map == "conformal" and n_features < 2:
             raise ValueError(
                 f"chart_map='conformal' needs at least 2 features, got n_features={n_features}."
             )
 
     def _auto_batch_size(self, n_samples, n_features):
+        if self.image_shape is not None:
+            return 32
         return max(64, min(512, n_samples // 20))
 
     def _flow_config(self, raw):
-        standardizer = Standardizer(raw.shape[1], self.bounded).fit(raw)
+        if self.image_shape is not None:
+            return self._image_config(*raw.shape)
+        # Conformal maps keep angles, so the columns must have one scale.
+        is_conformal = self.chart_map == "conformal"
+        standardizer = Standardizer(raw.shape[1], self.bounded, isotropic=is_conformal).fit(raw)
         rows = standardizer.forward_and_log_det(raw)[0].numpy()
         dimension = self._rough_dimension(rows)
         n_features = rows.shape[1]
         return {
+            "isotropic": is_conformal,
             "flow": self.flow,
             "n_features": n_features,
             "n_layers": self.n_layers,
@@ -161,20 +363,44 @@ class ChartAtlasFlow(BaseManifoldFlow):
             "bounded": self.bounded,
             # Whitney: any manifold of dimension d embeds in 2 d + 1 dimensions.
             "n_components": self.n_components or min(n_features, 2 * dimension + 1),
-            # Where cells of dimension d meet, d + 1 of them do.
-            "n_neighbors": self.n_neighbors_charts or dimension + 1,
+            # Where cells of dimension d meet, d + 1 of them do; few of these hold much of a row.
+            "n_neighbors": self.n_neighbors_charts or min(dimension, 2) + 1,
             "overlap": self.overlap,
         }
+
+    def _image_config(self, n_rows, n_features):
+        n_rows = n_rows - self._n_validation(n_rows)
+        n_charts = self.n_charts or max(1, min(_N_IMAGE_CHARTS, n_rows // _ROWS_PER_CELL))
+        self._check_number_of_charts(n_charts, n_rows)
+        return {
+            "image_shape": tuple(int(k) for k in self.image_shape),
+            "n_features": n_features,
+            "n_layers": self.n_layers,
+            "hidden_layer_sizes": tuple(int(size) for size in self.hidden_layer_sizes),
+            "chart_map": self.chart_map,
+            "n_charts": (int(n_charts),),
+            "n_flat": None,
+            "quantizer": self.quantizer,
+            "bounded": self.bounded,
+            "n_components": self.n_components or min(_N_IMAGE_COMPONENTS, n_features),
+            # Each further chart of an image costs as much as the first one.
+            "n_neighbors": self.n_neighbors_charts or 2,
+            "overlap": self.overlap,
+        }
+
+    @staticmethod
+    def _check_number_of_charts(n_charts, n_rows):
+        if n_charts > n_rows:
+            raise ValueError(
+                f"n_charts={n_charts} must be at most the number of rows that are trained on, "
+                f"{n_rows}."
+            )
 
     def _numbers_of_charts(self, rows):
         """Return the number of charts of each partition."""
         n_rows = len(rows) - self._n_validation(len(rows))
         if self.n_charts is not None:
-            if self.n_charts > n_rows:
-                raise ValueError(
-                    f"n_charts={self.n_charts} must be at most the number of rows that are trained "
-                    f"on, {n_rows}."
-                )
+            self._check_number_of_charts(self.n_charts, n_rows)
             return (int(self.n_charts),)
         numbers = {best_number_of_charts(rows, self.noise_floor)}
         numbers |= {k for k in _FEW_CHARTS if k * (rows.shape[1] + 1) <= n_rows / 2}
@@ -207,30 +433,44 @@ class ChartAtlasFlow(BaseManifoldFlow):
     def _build_flow(config, generator):
         n_features, n_components = config["n_features"], config["n_components"]
         sizes = config["hidden_layer_sizes"]
-        autoencoder = TableAutoencoder(
-            n_features,
-            n_components,
-            sizes if config["quantizer"] == "vq-ae" else (),
-            generator=generator,
-        )
+        image_shape = config.get("image_shape")
+        if config["quantizer"] == "kmeans":
+            autoencoder = TableAutoencoder(n_features, n_components, (), generator=generator)
+        elif image_shape:
+            autoencoder = ImageAutoencoder(
+                image_shape, n_components, (sizes[0], sizes[0]), generator=generator
+            )
+        else:
+            autoencoder = TableAutoencoder(n_features, n_components, sizes, generator=generator)
         is_conformal = config["chart_map"] == "conformal"
         partitions = []
         for n_charts in config["n_charts"]:
-            frames = ChartFrames(n_charts, n_features, n_axes(n_features))
+            n_kept = min(_N_IMAGE_AXES, n_features) if image_shape else n_axes(n_features)
+            frames = ChartFrames(n_charts, n_features, n_kept)
             # A chart is known by its centre in the embedding and by the logarithms of its scales.
-            n_descriptors = n_components + n_axes(n_features)
-            bijection = density_flow(
-                config["flow"],
-                config["n_flat"] if is_conformal else n_features,
-                config["n_layers"],
-                sizes,
-                generator=generator,
-                n_context=n_descriptors + _N_EMBEDDING if n_charts > 1 else 0,
-            )
+            n_descriptors = n_components + n_kept
+            n_context = n_descriptors + _N_EMBEDDING if n_charts > 1 else 0
+            if image_shape:
+                bijection = image_flow(
+                    image_shape,
+                    config["n_layers"],
+                    sizes[0],
+                    generator=generator,
+                    n_context=n_context,
+                )
+            else:
+                bijection = density_flow(
+                    config["flow"],
+                    config["n_flat"] if is_conformal else n_features,
+                    config["n_layers"],
+                    sizes,
+                    generator=generator,
+                    n_context=n_context,
+                )
             chart_map = (
                 ConformalChartMap(frames, bijection, config["n_flat"])
                 if is_conformal
-                else AmbientChartMap(frames, bijection)
+                else AmbientChartMap(frames, bijection, frames_last=bool(image_shape))
             )
             partition = Partition(
                 chart_map,
@@ -286,9 +526,11 @@ class ChartAtlasFlow(BaseManifoldFlow):
     def _start_charts(self, flow, rows, generator):
         """Start the charts at mixtures of probabilistic PCAs, from the cells of codebooks."""
         quantizer = flow.quantizer
-        x = rows[:_MAX_START_ROWS]
+        x = rows[: _MAX_START_ROWS if self.image_shape is None else _MAX_CHART_IMAGES]
         with torch.no_grad():
             codes = quantizer.encode(x.to(quantizer.codebook))
+        if self.image_shape is not None:
+            x = self._start_image_flow(flow.partitions[0].chart_map.bijection, x)
         code_mean, code_scale = codes.mean(0), codes.std(0).clamp_min(1e-6)
         for part, own in zip(flow.partitions, flow.slices, strict=True):
             if len(flow.partitions) == 1:
@@ -299,9 +541,14 @@ class ChartAtlasFlow(BaseManifoldFlow):
                 seed = int(torch.randint(2**31, (), generator=generator))
                 cells, entries = partition(codes.cpu().numpy(), part.n_charts, seed)
                 entries = torch.tensor(entries).to(codes)
-            mixture, shares = fit_mixture(x.numpy(), cells, part.n_charts, self.noise_floor)
-            weights, *frame = map(torch.tensor, mixture)
-            part.chart_map.frames.set(*frame)
+            if part.chart_map.frames_last:
+                shares = np.eye(part.n_charts)[cells]
+                part.chart_map.frames.fit(x, torch.tensor(cells), self.noise_floor)
+                weights = torch.tensor((shares.sum(0) + 0.5) / (len(x) + 0.5 * part.n_charts))
+            else:
+                mixture, shares = fit_mixture(x.numpy(), cells, part.n_charts, self.noise_floor)
+                weights, *frame = map(torch.tensor, mixture)
+                part.chart_map.frames.set(*frame)
             flow.weights[own] = weights.to(flow.weights) / len(flow.partitions)
             # The charts have moved, and so have their centres.
             shares = torch.tensor(shares).to(codes)
@@ -313,9 +560,33 @@ class ChartAtlasFlow(BaseManifoldFlow):
             known = [(entries - code_mean) / code_scale, log_scale - log_scale.mean(0)]
             part.descriptors.copy_(torch.cat(known, dim=1))
 
+    @staticmethod
+    @torch.no_grad()
+    def _start_image_flow(bijection, rows):
+        """Start the layers from images; return them mapped, still without any context."""
+        device = next(bijection.parameters()).device
+        # On the CPU, where there is float64 in any case.
+        bijection.to("cpu", torch.float64)
+        bijection.start(rows[:_MAX_START_IMAGES])
+        bijection.to("cpu", torch.float32)
+        context = None
+        if bijection.n_context:
+            context = torch.zeros(_MAX_START_IMAGES, bijection.n_context)
+        mapped = [
+            bijection.forward_and_log_det(part, None if context is None else context[: len(part)])[0]
+            for part in rows.float().split(_MAX_START_IMAGES)
+        ]
+        bijection.to(device)
+        return torch.cat(mapped).double()
+
     def _finish(self, objective, rows):
         flow = self._flow
         means = torch.cat([part.chart_map.frames.mean for part in flow.partitions])
+        if self.image_shape is not None:
+            # There the frames are beyond the flow.
+            charts = torch.arange(flow.n_charts, device=means.device)
+            with torch.no_grad():
+                means = flow.from_latent(torch.zeros_like(means), charts)
         self.n_components_ = flow.n_components
         self.n_charts_ = flow.n_charts
         weights = flow.weights.to("cpu", torch.float64).numpy()

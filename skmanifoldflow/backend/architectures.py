@@ -172,6 +172,7 @@ def image_flow(
     *,
     generator: torch.Generator,
     keeps_layout: bool = False,
+    n_context: int = 0,
 ) -> Bijection:
     """Return a convolutional flow of flattened images.
 
@@ -190,6 +191,8 @@ def image_flow(
     keeps_layout : bool, default=False
         One scale whose latents are an image again, each in the place of its pixel, instead of
         several scales. Height and width are then even or 1.
+    n_context : int, default=0
+        Number of context columns.
     """
     flow = MultiScale(
         image_shape,
@@ -197,5 +200,6 @@ def image_flow(
         (hidden_channels,),
         generator=generator,
         max_scales=1 if keeps_layout else 3,
+        n_context=n_context,
     )
     return Chain([flow, PixelOrder(image_shape)]) if keeps_layout else flow

@@ -14,8 +14,9 @@ from .quantizer import Quantizer
 
 __all__ = ["Atlas", "Partition"]
 
-# Rows that pass a conditional flow at a time.
+# Rows, and entries of them, that pass a conditional flow at a time.
 _BLOCK_ROWS = 16384
+_BLOCK_ENTRIES = 2**20
 # Standard deviation of what is learned of a chart, at the start.
 _EMBEDDING_SCALE = 0.5
 
@@ -173,7 +174,8 @@ class Atlas(FlowModel):
         parts = []
         for partition in self.partitions:
             charts = torch.arange(partition.n_charts, device=x.device)
-            for block in charts.split(max(1, _BLOCK_ROWS // len(x))):
+            n_rows = min(_BLOCK_ROWS, _BLOCK_ENTRIES // x.shape[1])
+            for block in charts.split(max(1, n_rows // len(x))):
                 pairs = x.repeat(len(block), 1), block.repeat_interleave(len(x))
                 parts.append(partition.log_density(*pairs).view(len(block), -1))
         return torch.cat(parts).T + self.weights.log()

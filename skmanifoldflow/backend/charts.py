@@ -45,6 +45,11 @@ class ChartFrames(nn.Module):
     axes: Tensor
     scale: Tensor
     rest: Tensor
+    # Rows that `fit` adds to those of a chart, for its mean and for its spread, and from how many
+    # the latter are taken.
+    n_mean_rows = 2.0
+    n_pooled_rows = 64.0
+    max_pooled_rows = 256
 
     def __init__(self, n_charts: int, n_features: int, n_axes: int) -> None:
         super().__init__()
@@ -57,6 +62,42 @@ class ChartFrames(nn.Module):
         """Set means (K, D), axes (K, D, q), scales (K, q) and scales of the rest (K, 1)."""
         for name, value in (("mean", mean), ("axes", axes), ("scale", scale), ("rest", rest)):
             setattr(self, name, value.to(self.mean))
+
+    @torch.no_grad()
+    def fit(self, rows: Tensor, charts: Tensor, noise: float) -> None:
+        """Fit every chart to its rows (n, D), given the chart of each (n,).
+
+        Few rows leave many directions of a chart unknown, so each one is taken to have some more
+        rows, with the mean of all rows and with the spread that they have about their charts. No
+        scale is below `noise`.
+        """
+        n_charts, n_features, n_axes = self.axes.shape
+        rows = rows.to(self.mean)
+        members = nn.functional.one_hot(charts, n_charts).to(rows)
+        numbers = members.sum(0)[:, None]
+        mean = (members.T @ rows + self.n_mean_rows * rows.mean(0)) / (numbers + self.n_mean_rows)
+        centred = rows - mean[charts]
+        step = max(1, len(rows) // self.max_pooled_rows)
+        pooled = centred[::step] * math.sqrt(self.n_pooled_rows / len(centred[::step]))
+        axes, scale, rest = self.axes.clone(), self.scale.clone(), self.rest.clone()
+        for k in range(n_charts):
+            mine = centred[charts == k]
+            spread = torch.cat([mine, pooled]) / math.sqrt(len(mine) + self.n_pooled_rows)
+            # Of the smaller one of the two matrices of products.
+            if len(spread) < n_features:
+                variances, vectors = torch.linalg.eigh((spread @ spread.T).double())
+                vectors = spread.T.double() @ vectors
+                vectors = vectors / vectors.norm(dim=0).clamp_min(1e-12)
+            else:
+                variances, vectors = torch.linalg.eigh((spread.T @ spread).double())
+            total = variances.sum()
+            variances, vectors = variances.flip(0)[:n_axes], vectors.flip(1)[:, :n_axes]
+            axes[k] = vectors
+            n_rest = n_features - n_axes
+            across = (total - variances.sum()) / n_rest if n_rest else variances[-1]
+            scale[k] = variances.clamp_min(noise**2).sqrt()
+            rest[k] = across.clamp_min(noise**2).sqrt()
+        self.set(mean, axes, scale, rest)
 
     @property
     def _is_complete(self) -> bool:

@@ -78,7 +78,7 @@ class ManifoldFlow(FlowModel):
         self.latent = latent
 
     @property
-    def n_components(self) -> int:  # type: ignore[override]
+    def n_components(self) -> int:
         """Number of manifold coordinates d."""
         return self.latent.n_components
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["MLP", "ConvNet", "Linear", "MaskedMLP"]
+__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "ConvNet", "Linear", "MaskedMLP"]
 
 
 class Linear(nn.Linear):
@@ -134,10 +134,10 @@ class MaskedMLP(nn.Module):
 
 
 class _Conv2d(nn.Conv2d):
-    """Convolution of unchanged size whose weights are left to its owner, who has the generator."""
+    """Padded convolution whose weights are left to its owner, who has the generator."""
 
-    def __init__(self, n_inputs: int, n_outputs: int, kernel_size: int) -> None:
-        super().__init__(n_inputs, n_outputs, kernel_size, padding=kernel_size // 2)
+    def __init__(self, n_inputs: int, n_outputs: int, kernel_size: int, stride: int = 1) -> None:
+        super().__init__(n_inputs, n_outputs, kernel_size, stride, padding=kernel_size // 2)
 
     def reset_parameters(self) -> None:
         pass
@@ -158,6 +158,9 @@ class ConvNet(nn.Module):
         Height and width of the images.
     generator : torch.Generator
         Source of the initial weights.
+    n_context : int, default=0
+        Number of context columns, of which a linear map is added per channel as well. No context
+        is the same as one of zeros.
     """
 
     def __init__(
@@ -168,6 +171,7 @@ class ConvNet(nn.Module):
         size: tuple[int, int],
         *,
         generator: torch.Generator,
+        n_context: int = 0,
     ) -> None:
         super().__init__()
         height, width = size
@@ -183,8 +187,109 @@ class ConvNet(nn.Module):
             nn.init.uniform_(cast(Tensor, layer.bias), -bound / 3, bound / 3, generator=generator)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(cast(Tensor, self.last.bias))
+        self.context = None
+        if n_context:
+            self.context = Linear(n_context, hidden_channels, bias=False)
+            bound = math.sqrt(3.0 / n_context)
+            nn.init.uniform_(self.context.weight, -bound, bound, generator=generator)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         everywhere = self.broadcast(torch.tanh(self.summary(x.flatten(1))))
+        if self.context is not None and context is not None:
+            everywhere = everywhere + self.context(context)
         hidden = self.first(x) + self.place.permute(2, 0, 1) + everywhere[:, :, None, None]
         return self.last(F.silu(self.second(F.silu(hidden))))
+
+
+def _halvings(size: tuple[int, int], n: int) -> list[tuple[int, int]]:
+    """Return a size and what n convolutions of stride 2 make of it, one after the other."""
+    sizes = [size]
+    for _ in range(n):
+        height, width = sizes[-1]
+        sizes.append(((height + 1) // 2, (width + 1) // 2))
+    return sizes
+
+
+def _start_network(layers: Sequence[nn.Module], generator: torch.Generator) -> None:
+    """Draw the weights of layers with SiLU units between them, the last of which starts at zero."""
+    for layer in layers:
+        weight, bias = cast(Tensor, layer.weight), cast(Tensor, layer.bias)
+        bound = 0.0 if layer is layers[-1] else math.sqrt(3.0 / weight[0].numel())
+        nn.init.uniform_(weight, -bound, bound, generator=generator)
+        nn.init.uniform_(bias, -bound / 3, bound / 3, generator=generator)
+
+
+class ConvEncoder(nn.Module):
+    """Flattened images to codes: 3x3 convolutions of stride 2, then a linear map from zero.
+
+    Parameters
+    ----------
+    image_shape : tuple of three ints
+        Channels, height and width (C, H, W).
+    hidden_channels : sequence of int
+        Channels after each convolution.
+    n_outputs : int
+        Length of a code.
+    generator : torch.Generator
+        Source of the initial weights.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        hidden_channels: Sequence[int],
+        n_outputs: int,
+        *,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.shape = image_shape
+        n_channels, *size = image_shape
+        height, width = _halvings((size[0], size[1]), len(hidden_channels))[-1]
+        channels = [n_channels, *hidden_channels]
+        self.convolutions = nn.ModuleList(_Conv2d(a, b, 3, 2) for a, b in pairwise(channels))
+        self.last = Linear(channels[-1] * height * width, n_outputs)
+        _start_network([*self.convolutions, self.last], generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.unflatten(1, self.shape)
+        for layer in self.convolutions:
+            x = F.silu(layer(x))
+        return self.last(x.flatten(1))
+
+
+class ConvDecoder(nn.Module):
+    """Codes to flattened images: the mirror of `ConvEncoder`.
+
+    Pixels are doubled before each convolution, which leaves no chequered pattern behind.
+    The last convolution starts at zero. Parameters are those of `ConvEncoder`, and:
+
+    n_inputs : int
+        Length of a code.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        hidden_channels: Sequence[int],
+        n_inputs: int,
+        *,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        n_channels, *size = image_shape
+        *larger, smallest = _halvings((size[0], size[1]), len(hidden_channels))
+        self.sizes = larger[::-1]
+        channels = [n_channels, *hidden_channels][::-1]
+        self.shape = (channels[0], *smallest)
+        self.first = Linear(n_inputs, math.prod(self.shape))
+        self.convolutions = nn.ModuleList(_Conv2d(a, b, 3) for a, b in pairwise(channels))
+        _start_network([self.first, *self.convolutions], generator)
+
+    def forward(self, code: Tensor) -> Tensor:
+        x = self.first(code).unflatten(1, self.shape)
+        for size, layer in zip(self.sizes, self.convolutions, strict=True):
+            # Copies of the pixels cut to size, where torch would interpolate one by one.
+            x = F.silu(x).repeat_interleave(2, 2).repeat_interleave(2, 3)
+            x = layer(x[:, :, : size[0], : size[1]])
+        return x.flatten(1)

@@ -1,13 +1,14 @@
 """Vector-quantised autoencoder: encoder, decoder and a codebook (van den Oord et al., 2017)."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from .networks import MLP, Linear
+from .networks import MLP, ConvDecoder, ConvEncoder, Linear
 
-__all__ = ["Quantizer", "TableAutoencoder", "k_means_plus_plus"]
+__all__ = ["ImageAutoencoder", "Quantizer", "TableAutoencoder", "k_means_plus_plus"]
 
 
 def k_means_plus_plus(codes: Tensor, n_codes: int, generator: torch.Generator) -> Tensor:
@@ -28,28 +29,37 @@ def k_means_plus_plus(codes: Tensor, n_codes: int, generator: torch.Generator) -
 
 
 class _Residual(nn.Module):
-    """A linear map plus a perceptron that starts at zero; without hidden layers the map alone."""
+    """A linear map plus a network that starts at zero, or the map alone."""
 
-    def __init__(
-        self,
-        n_inputs: int,
-        hidden_layer_sizes: Sequence[int],
-        n_outputs: int,
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, n_inputs: int, n_outputs: int, network: nn.Module | None) -> None:
         super().__init__()
         self.linear = Linear(n_inputs, n_outputs)
-        self.network = None
-        if hidden_layer_sizes:
-            self.network = MLP(n_inputs, hidden_layer_sizes, n_outputs, generator=generator)
+        self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.linear(x)
         return y if self.network is None else y + self.network(x)
 
 
-class TableAutoencoder(nn.Module):
-    """Encoder and decoder of tables, which start as the projection of PCA and its inverse.
+class _Autoencoder(nn.Module):
+    """Encoder and decoder, which start as the projection of PCA and its inverse."""
+
+    def __init__(self, encoder: _Residual, decoder: _Residual) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+
+    @torch.no_grad()
+    def start(self, mean: Tensor, axes: Tensor) -> None:
+        """Start at PCA with a mean (D,) and orthonormal axes (D, c)."""
+        self.encoder.linear.weight.copy_(axes.T)
+        self.encoder.linear.bias.copy_(-(mean @ axes))
+        self.decoder.linear.weight.copy_(axes)
+        self.decoder.linear.bias.copy_(mean)
+
+
+class TableAutoencoder(_Autoencoder):
+    """Autoencoder of tables.
 
     Parameters
     ----------
@@ -71,17 +81,48 @@ class TableAutoencoder(nn.Module):
         *,
         generator: torch.Generator,
     ) -> None:
-        super().__init__()
-        self.encoder = _Residual(n_features, hidden_layer_sizes, n_components, generator)
-        self.decoder = _Residual(n_components, hidden_layer_sizes, n_features, generator)
+        networks: list[nn.Module | None] = [None, None]
+        if hidden_layer_sizes:
+            networks = [
+                MLP(n_features, hidden_layer_sizes, n_components, generator=generator),
+                MLP(n_components, hidden_layer_sizes, n_features, generator=generator),
+            ]
+        super().__init__(
+            _Residual(n_features, n_components, networks[0]),
+            _Residual(n_components, n_features, networks[1]),
+        )
 
-    @torch.no_grad()
-    def start(self, mean: Tensor, axes: Tensor) -> None:
-        """Start at PCA with a mean (D,) and orthonormal axes (D, c)."""
-        self.encoder.linear.weight.copy_(axes.T)
-        self.encoder.linear.bias.copy_(-(mean @ axes))
-        self.decoder.linear.weight.copy_(axes)
-        self.decoder.linear.bias.copy_(mean)
+
+class ImageAutoencoder(_Autoencoder):
+    """Convolutional autoencoder of flattened images.
+
+    Parameters
+    ----------
+    image_shape : tuple of three ints
+        Channels, height and width (C, H, W).
+    n_components : int
+        Length c of a code.
+    hidden_channels : sequence of int
+        Channels after each halving of the image.
+    generator : torch.Generator
+        Source of the initial weights.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        n_components: int,
+        hidden_channels: Sequence[int],
+        *,
+        generator: torch.Generator,
+    ) -> None:
+        n_features = math.prod(image_shape)
+        encoder = ConvEncoder(image_shape, hidden_channels, n_components, generator=generator)
+        decoder = ConvDecoder(image_shape, hidden_channels, n_components, generator=generator)
+        super().__init__(
+            _Residual(n_features, n_components, encoder),
+            _Residual(n_components, n_features, decoder),
+        )
 
 
 class Quantizer(nn.Module):
@@ -89,8 +130,8 @@ class Quantizer(nn.Module):
 
     Parameters
     ----------
-    autoencoder : Module
-        With an `encoder` and a `decoder`.
+    autoencoder : TableAutoencoder or ImageAutoencoder
+        Encoder and decoder.
     n_codes : int
         Number K of entries of the codebook.
     n_components : int
@@ -106,7 +147,7 @@ class Quantizer(nn.Module):
     # Weight of the distance of codes from their entries (van den Oord et al., 2017, beta).
     commitment = 0.25
 
-    def __init__(self, autoencoder: nn.Module, n_codes: int, n_components: int) -> None:
+    def __init__(self, autoencoder: _Autoencoder, n_codes: int, n_components: int) -> None:
         super().__init__()
         self.autoencoder = autoencoder
         self.register_buffer("codebook", torch.zeros(n_codes, n_components))

@@ -24,6 +24,8 @@ class Standardizer(nn.Module):
         Interval that contains every value; None for the whole line.
     image_shape : tuple of three ints or None, default=None
         (C, H, W) of rows that are images, each channel of which has one mean and one scale.
+    isotropic : bool, default=False
+        One scale for all columns, which keeps angles.
     """
 
     mean: Tensor
@@ -34,9 +36,11 @@ class Standardizer(nn.Module):
         n_features: int,
         bounds: tuple[float, float] | None = None,
         image_shape: tuple[int, int, int] | None = None,
+        isotropic: bool = False,
     ) -> None:
         super().__init__()
         self.bounds = bounds
+        self.isotropic = isotropic
         self.n_channels = image_shape[0] if image_shape else None
         self.register_buffer("mean", torch.zeros(n_features, dtype=torch.float64))
         self.register_buffer("scale", torch.ones(n_features, dtype=torch.float64))
@@ -59,6 +63,8 @@ class Standardizer(nn.Module):
         # Where all values are equal their mean can still be off by a rounding error.
         mean = torch.where(is_constant, rows[0], mean)
         scale = torch.where(is_constant, mean.abs().clamp_min(1.0), variance.sqrt())
+        if self.isotropic and not bool(is_constant.all()):
+            scale = variance.mean().sqrt().expand(len(mean))
         self.mean = mean.repeat_interleave(n_features // len(mean))
         self.scale = scale.repeat_interleave(n_features // len(scale))
         return self

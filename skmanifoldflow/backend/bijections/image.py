@@ -148,6 +148,8 @@ class ConvCoupling(Bijection):
         Hidden channels of the conditioner.
     generator : torch.Generator
         Source of the initial weights.
+    n_context : int, default=0
+        Number of context columns, which the conditioner sees too.
     """
 
     max_log_scale = 2.0
@@ -165,6 +167,7 @@ class ConvCoupling(Bijection):
         hidden_channels: int,
         *,
         generator: torch.Generator,
+        n_context: int = 0,
     ) -> None:
         super().__init__()
         if not 1 <= n_transformed < n_channels:
@@ -174,13 +177,20 @@ class ConvCoupling(Bijection):
             )
         self.n_passed = n_channels - n_transformed
         self.conditioner = ConvNet(
-            self.n_passed, hidden_channels, 2 * n_transformed, size, generator=generator
+            self.n_passed,
+            hidden_channels,
+            2 * n_transformed,
+            size,
+            generator=generator,
+            n_context=n_context,
         )
 
-    def _split(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _split(
+        self, images: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return passed channels, the others, their shifts and bounded log-scales."""
         passed, moved = images[:, : self.n_passed], images[:, self.n_passed :]
-        params = self.conditioner(_bounded(passed, self.max_input))
+        params = self.conditioner(_bounded(passed, self.max_input), context)
         shift, log_scale = params.chunk(2, dim=1)
         shift = _bounded(shift, self.max_shift)
         return passed, moved, shift, _bounded(log_scale, self.max_log_scale)
@@ -188,14 +198,14 @@ class ConvCoupling(Bijection):
     def forward_and_log_det(
         self, x: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        passed, moved, shift, log_scale = self._split(x)
+        passed, moved, shift, log_scale = self._split(x, context)
         moved = torch.addcmul(shift, moved, log_scale.exp())
         return torch.cat([passed, moved], dim=1), log_scale.sum(dim=(1, 2, 3))
 
     def inverse_and_log_det(
         self, z: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        passed, moved, shift, log_scale = self._split(z)
+        passed, moved, shift, log_scale = self._split(z, context)
         moved = (moved - shift) * torch.exp(-log_scale)
         return torch.cat([passed, moved], dim=1), -log_scale.sum(dim=(1, 2, 3))
 
@@ -213,12 +223,18 @@ class GlowStep(Bijection):
         hidden_channels: int,
         *,
         generator: torch.Generator,
+        n_context: int = 0,
     ) -> None:
         super().__init__()
         self.norm = ActNorm(n_channels)
         self.mixing = InvertibleConv(n_channels, generator=generator)
         self.coupling = ConvCoupling(
-            n_channels, n_channels // 2, size, hidden_channels, generator=generator
+            n_channels,
+            n_channels // 2,
+            size,
+            hidden_channels,
+            generator=generator,
+            n_context=n_context,
         )
 
     @torch.no_grad()
@@ -236,13 +252,13 @@ class GlowStep(Bijection):
         # The two linear maps are one: W (exp(s) x + t) = (W exp(s)) x + W t.
         matrix = self.mixing.matrix()
         mixed = _mix(x, matrix * self.norm.log_scale.exp(), matrix @ self.norm.shift)
-        z, log_det = self.coupling.forward_and_log_det(mixed)
+        z, log_det = self.coupling.forward_and_log_det(mixed, context)
         return z, log_det + self._log_det(x)
 
     def inverse_and_log_det(
         self, z: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        mixed, log_det = self.coupling.inverse_and_log_det(z)
+        mixed, log_det = self.coupling.inverse_and_log_det(z, context)
         x = _mix(mixed, self.mixing.inverse_matrix())
         x, _ = self.norm.inverse_and_log_det(x)
         return x, log_det - self._log_det(x)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ class _Scale(Bijection):
         *,
         is_last: bool,
         generator: torch.Generator,
+        n_context: int = 0,
     ) -> None:
         super().__init__()
         n_channels, height, width = shape
@@ -43,10 +44,11 @@ class _Scale(Bijection):
         is_last = is_last or not _can_squeeze(self.shape)
         if n_channels == 1:
             n_layers = 0
+        common: dict[str, Any] = {"generator": generator, "n_context": n_context}
         self.steps = cast(
             Sequence[GlowStep],
             nn.ModuleList(
-                GlowStep(n_channels, size, hidden_channels, generator=generator)
+                GlowStep(n_channels, size, hidden_channels, **common)
                 for _ in range(n_layers)
             ),
         )
@@ -56,9 +58,7 @@ class _Scale(Bijection):
         self.factor = (
             None
             if is_last
-            else ConvCoupling(
-                n_channels, n_channels // 2, size, hidden_channels, generator=generator
-            )
+            else ConvCoupling(n_channels, n_channels // 2, size, hidden_channels, **common)
         )
 
     @torch.no_grad()
@@ -76,7 +76,7 @@ class _Scale(Bijection):
     ) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(len(x))
         for layer in self._layers():
-            x, log_det = layer.forward_and_log_det(x)
+            x, log_det = layer.forward_and_log_det(x, context)
             total = total + log_det
         return x, total
 
@@ -85,7 +85,7 @@ class _Scale(Bijection):
     ) -> tuple[Tensor, Tensor]:
         total = z.new_zeros(len(z))
         for layer in reversed(self._layers()):
-            z, log_det = layer.inverse_and_log_det(z)
+            z, log_det = layer.inverse_and_log_det(z, context)
             total = total + log_det
         return z, total
 
@@ -111,6 +111,8 @@ class MultiScale(Bijection):
         Source of the initial weights.
     max_scales : int, default=3
         Largest number of scales.
+    n_context : int, default=0
+        Number of context columns.
     """
 
     order: Tensor
@@ -124,8 +126,10 @@ class MultiScale(Bijection):
         *,
         generator: torch.Generator,
         max_scales: int = 3,
+        n_context: int = 0,
     ) -> None:
         super().__init__()
+        self.n_context = n_context
         self.max_scales = max_scales
         n_channels, height, width = image_shape
         height, width = (size - size % 2 if size > 1 else 1 for size in (height, width))
@@ -140,7 +144,13 @@ class MultiScale(Bijection):
         n_outer = len(order) - self.n_inner
         self.spline = SharedSpline()
         self.margin = (
-            AffineCoupling(len(order), n_outer, hidden_channels[:1], generator=generator)
+            AffineCoupling(
+                len(order),
+                n_outer,
+                hidden_channels[:1],
+                generator=generator,
+                n_context=n_context,
+            )
             if n_outer
             else None
         )
@@ -154,6 +164,7 @@ class MultiScale(Bijection):
                 hidden_channels[min(i, len(hidden_channels) - 1)],
                 is_last=i + 1 == self.max_scales,
                 generator=generator,
+                n_context=n_context,
             )
             scales.append(scale)
             shape = (scale.n_kept, *scale.shape[1:])
@@ -161,25 +172,29 @@ class MultiScale(Bijection):
 
     @torch.no_grad()
     def start(self, x: Tensor) -> Tensor:
-        """Start every layer from the rows mapped by those before it; return them mapped."""
+        """Start every layer from the rows mapped by those before it; return them mapped.
+
+        The context counts as zero: before the first step no layer depends on it.
+        """
         rows = self.spline.start(x)
         if self.margin is not None:
             rows = rows[:, self.order]
         image = rows[:, : self.n_inner].unflatten(1, self.shape)
         for scale in self.scales:
             image = scale.start(image)[:, : scale.n_kept]
-        return self.forward_and_log_det(x)[0]
+        context = x.new_zeros(len(x), self.n_context) if self.n_context else None
+        return self.forward_and_log_det(x, context)[0]
 
     def forward_and_log_det(
         self, x: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         x, total = self.spline.forward_and_log_det(x)
         if self.margin is not None:
-            x, log_det = self.margin.forward_and_log_det(x[:, self.order])
+            x, log_det = self.margin.forward_and_log_det(x[:, self.order], context)
             total = total + log_det
         image, done = x[:, : self.n_inner].unflatten(1, self.shape), [x[:, self.n_inner :]]
         for scale in self.scales:
-            image, log_det = scale.forward_and_log_det(image)
+            image, log_det = scale.forward_and_log_det(image, context)
             total = total + log_det
             done.append(image[:, scale.n_kept :].flatten(1))
             image = image[:, : scale.n_kept]
@@ -194,11 +209,11 @@ class MultiScale(Bijection):
         image = last.unflatten(1, (-1, *self.scales[-1].shape[1:]))
         for scale, part in zip(reversed(self.scales), reversed(done), strict=True):
             part = part.reshape(len(z), -1, *scale.shape[1:])
-            image, log_det = scale.inverse_and_log_det(torch.cat([image, part], dim=1))
+            image, log_det = scale.inverse_and_log_det(torch.cat([image, part], dim=1), context)
             total = total + log_det
         x = torch.cat([image.flatten(1), outer], dim=1)
         if self.margin is not None:
-            x, log_det = self.margin.inverse_and_log_det(x)
+            x, log_det = self.margin.inverse_and_log_det(x, context)
             total = total + log_det
             x = x[:, self.inverse_order]
         x, log_det = self.spline.inverse_and_log_det(x)

@@ -47,6 +47,8 @@ class AtlasLikelihood(Objective):
     # Steps of expectation maximisation, and least entries, of the weights of partitions.
     n_stacking_steps = 50
     least_weight = 1e-3
+    # Rows to which frames beyond a flow are fitted.
+    max_refreshed_rows = 10_000
 
     def __init__(
         self,
@@ -106,8 +108,28 @@ class AtlasLikelihood(Objective):
                 )
         return loss
 
+    @torch.no_grad()
     def refresh(self, rows: Tensor) -> None:
-        """The weights of charts follow the batches."""
+        """Fit the frames that stand beyond a flow to its latents, each row in its best chart.
+
+        All else follows the batches.
+        """
+        rows = rows[: self.max_refreshed_rows]
+        for part, own in zip(self.atlas.partitions, self.atlas.slices, strict=True):
+            if not part.chart_map.frames_last:
+                continue
+            latents, best = [], []
+            for chunk in chunks(len(rows), 4 * rows.shape[1]):
+                x = rows[chunk]
+                of_rows, charts = self.atlas.contained(x)[:, own].nonzero(as_tuple=True)
+                z, log_det = part.to_latent(x[of_rows], charts)
+                log_joint = log_det - 0.5 * z.square().sum(1) + self.atlas.weights[own].log()[charts]
+                table = torch.full((len(x), part.n_charts), -torch.inf, device=x.device)
+                chosen = table.index_put((of_rows, charts), log_joint).argmax(1)
+                is_chosen = charts == chosen[of_rows]
+                best.append(charts[is_chosen])
+                latents.append(part.chart_map.frames.unwhiten(z[is_chosen], best[-1]))
+            part.chart_map.frames.fit(torch.cat(latents), torch.cat(best), self.noise_floor)
 
     @torch.no_grad()
     def calibrate(self, rows: Tensor) -> None:

@@ -39,6 +39,7 @@ class InjectionLikelihood(Objective):
         Source of noise.
     """
 
+    flow: ManifoldFlow
     # Share of the training after which the noise has reached its floor.
     annealing = 0.5
     # Where rows are few, averages overfit much less than the weights do.

@@ -40,8 +40,8 @@ class Quantization(Objective):
         for chunk in chunks(len(rows), rows.shape[1]):
             x, codes = rows[chunk], self.quantizer.encode(rows[chunk])
             entries = self.quantizer.codebook[self.quantizer.distances(codes).argmin(1)]
-            error = sum((self.quantizer.decode(c) - x).square().mean(1) for c in (codes, entries))
-            errors.append(error)
+            both = torch.stack([self.quantizer.decode(codes), self.quantizer.decode(entries)])
+            errors.append((both - x).square().mean(2).sum(0))
         return -torch.cat(errors)
 
     def undecayed_parameters(self) -> list[nn.Parameter]:

@@ -63,6 +63,7 @@ class SpreadLikelihood(Objective):
         Source of noise.
     """
 
+    flow: ManifoldFlow
     # Share of the training after which the noise has reached its floor.
     annealing = 0.65
     # Geodesic distances weigh this much more than local isometry: at the start, where they unroll
