@@ -55,7 +55,7 @@ _QUANTIZER_RATE = 3e-3
 _QUANTIZER_STEPS = 2000
 # Rows that show which chart is where.
 _MAX_COMPARED_ROWS = 4096
-# Charts, length of the code and axes of a chart of images, and images from which layers and charts start.
+# Charts, length of the code and axes of a chart of images; how many layers and charts start from.
 _N_IMAGE_CHARTS = 32
 _N_IMAGE_COMPONENTS = 16
 _N_IMAGE_AXES = 16
@@ -530,7 +530,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
         with torch.no_grad():
             codes = quantizer.encode(x.to(quantizer.codebook))
         if self.image_shape is not None:
-            x = self._start_image_flow(flow.partitions[0].chart_map.bijection, x)
+            x = self._start_image_flow(flow.partitions[0], x)
         code_mean, code_scale = codes.mean(0), codes.std(0).clamp_min(1e-6)
         for part, own in zip(flow.partitions, flow.slices, strict=True):
             if len(flow.partitions) == 1:
@@ -562,21 +562,18 @@ class ChartAtlasFlow(BaseManifoldFlow):
 
     @staticmethod
     @torch.no_grad()
-    def _start_image_flow(bijection, rows):
-        """Start the layers from images; return them mapped, still without any context."""
-        device = next(bijection.parameters()).device
+    def _start_image_flow(part, rows):
+        """Start the layers from images; return these mapped, which is the same in all charts."""
+        bijection, like = part.chart_map.bijection, part.embedding
         # On the CPU, where there is float64 in any case.
         bijection.to("cpu", torch.float64)
         bijection.start(rows[:_MAX_START_IMAGES])
-        bijection.to("cpu", torch.float32)
-        context = None
-        if bijection.n_context:
-            context = torch.zeros(_MAX_START_IMAGES, bijection.n_context)
+        bijection.to(like)
+        charts = torch.zeros(_MAX_START_IMAGES, dtype=torch.long, device=like.device)
         mapped = [
-            bijection.forward_and_log_det(part, None if context is None else context[: len(part)])[0]
-            for part in rows.float().split(_MAX_START_IMAGES)
+            part.to_latent(images.to(like), charts[: len(images)])[0].cpu()
+            for images in rows.split(_MAX_START_IMAGES)
         ]
-        bijection.to(device)
         return torch.cat(mapped).double()
 
     def _finish(self, objective, rows):
@@ -602,6 +599,11 @@ class ChartAtlasFlow(BaseManifoldFlow):
         """Return the dimension of each chart, from the spectra of its map at some of its rows."""
         if self.chart_map == "conformal":
             return np.full(flow.n_charts, self._config["n_flat"])
+        if self.image_shape is not None:
+            # Jacobians of images cost too much: axes of the latents that stand out from the rest.
+            frames = flow.partitions[0].chart_map.frames
+            squares = torch.cat([frames.scale, frames.rest], dim=1).double().square().cpu().numpy()
+            return np.array([spectral_dimension(s[:-1], s[-1] / 2) for s in squares])
         n_features = rows.shape[1]
         scales = torch.cat([part.chart_map.frames.scale for part in flow.partitions])
         spectra = scales.to("cpu", torch.float64).square().numpy()

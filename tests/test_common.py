@@ -129,9 +129,7 @@ def test_variance_is_descending_and_signs_are_fixed(model, rows):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_dtype_of_the_rows_is_the_dtype_of_the_results(rows, dtype, model):
     X = rows.astype(dtype)
-    methods = those_of(
-        model, "transform", "score_samples", "reconstruct", "score_samples_manifold"
-    )
+    methods = those_of(model, "transform", "score_samples", "reconstruct", "score_samples_manifold")
     for result in (
         model.inverse_transform(model.transform(X)),
         *(method(X) for method in methods),

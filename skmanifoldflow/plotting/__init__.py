@@ -5,6 +5,8 @@ keeps the numbers and, after drawing, the matplotlib objects, in attributes that
 underscore: what is not an argument can be changed there.
 """
 
+from ._atlas import AtlasDisplay
+
 # Not part of the interface: the command line needs it too.
 from ._base import check_matplotlib as check_matplotlib
 from ._embedding import EmbeddingDisplay
@@ -12,4 +14,10 @@ from ._loss_curve import LossCurveDisplay
 from ._samples import SampleDisplay
 from ._spectrum import SpectrumDisplay
 
-__all__ = ["EmbeddingDisplay", "LossCurveDisplay", "SampleDisplay", "SpectrumDisplay"]
+__all__ = [
+    "AtlasDisplay",
+    "EmbeddingDisplay",
+    "LossCurveDisplay",
+    "SampleDisplay",
+    "SpectrumDisplay",
+]

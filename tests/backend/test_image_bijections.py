@@ -328,3 +328,77 @@ def test_spline_bears_ties(values):
     z = spline.start(x)
     assert torch.isfinite(z).all()
     assert_inverse(spline, x, 1e-6)
+
+
+# Couplings of all scales, and that of the margin of an odd size.
+every_conditional_image = pytest.mark.parametrize(
+    "image_shape", [(1, 4, 4), (1, 8, 8), (2, 5, 3), (1, 1, 1)], ids=str
+)
+
+
+def conditional_flow(image_shape, generator):
+    return image_flow(image_shape, 2, 8, generator=generator, n_context=3)
+
+
+def draw_context(generator):
+    return torch.randn(N_ROWS, 3, dtype=torch.float64, generator=generator)
+
+
+@every_conditional_image
+def test_conditional_flow_log_det_is_that_of_the_jacobian(image_shape, generator):
+    bijection = randomise(conditional_flow(image_shape, generator), generator).double()
+    x, context = draw_rows(image_shape, generator), draw_context(generator)
+    bijection.start(x)
+
+    def row(x, context):
+        return bijection.forward_and_log_det(x[None], context[None])[0].flatten()
+
+    jacobian = torch.func.vmap(torch.func.jacrev(row))(x, context).detach()
+    log_det = bijection.forward_and_log_det(x, context)[1].detach()
+    assert_near(log_det, torch.linalg.slogdet(jacobian).logabsdet, 1e-10)
+
+
+@every_conditional_image
+@every_dtype
+def test_conditional_flow_inverse(image_shape, dtype, generator):
+    bijection = randomise(conditional_flow(image_shape, generator), generator).to(dtype)
+    x, context = draw_rows(image_shape, generator).to(dtype), draw_context(generator).to(dtype)
+    z, log_det = bijection.forward_and_log_det(x, context)
+    back, inverse_log_det = bijection.inverse_and_log_det(z, context)
+    assert_near(back, x, TOLERANCE[dtype])
+    assert_near(inverse_log_det, -log_det, TOLERANCE[dtype])
+
+
+def test_context_changes_every_factor_of_the_map_once_it_is_trained(generator):
+    image_shape = (1, 9, 8)
+    bijection = conditional_flow(image_shape, generator).double()
+    x, context = draw_rows(image_shape, generator), draw_context(generator)
+    at_start = bijection.forward_and_log_det(x, context)[0]
+    assert torch.equal(at_start, bijection.forward_and_log_det(x, 0 * context)[0])
+    randomise(bijection, generator)
+    for method in (bijection.forward_and_log_det, bijection.inverse_and_log_det):
+        (z, log_det), (other, other_log_det) = method(x, context), method(x, context + 1)
+        assert (z != other).all(dim=0).float().mean() > 0.9
+        assert (log_det != other_log_det).all()
+
+
+def test_start_of_a_conditional_flow_is_that_without_context(generator):
+    x = draw_rows((1, 5, 4), generator, 50)
+    seed = torch.Generator().manual_seed(0)
+    conditional = image_flow((1, 5, 4), 1, 4, generator=seed, n_context=3).double()
+    started = conditional.start(x)
+    for n_rows in (1, len(x)):
+        context = torch.randn(n_rows, 3, dtype=torch.float64, generator=generator)
+        z, _ = conditional.forward_and_log_det(x[:n_rows], context)
+        assert_near(z, started[:n_rows], 1e-12)
+
+
+def test_conditioner_adds_a_linear_map_of_the_context_to_the_first_layer(generator):
+    network = randomise(ConvNet(1, 8, 1, (4, 4), generator=generator, n_context=2), generator)
+    x, context = torch.randn(3, 1, 4, 4), torch.randn(3, 2)
+    output = network(x, context)
+    assert torch.equal(network(x), network(x, torch.zeros(3, 2)))
+    shift = context[:1] @ network.context.weight.T
+    with torch.no_grad():
+        network.first.bias.add_(shift[0])
+    assert_near(network(x[:1]), output[:1], 1e-5)
