@@ -2,7 +2,8 @@
 
 __version__ = "0.1.0"
 
+from ._joint_manifold import JointManifoldFlow
 from ._manifold_prior import ManifoldPriorFlow
 from ._noisy_injective import NoisyInjectiveFlow
 
-__all__ = ["ManifoldPriorFlow", "NoisyInjectiveFlow", "__version__"]
+__all__ = ["JointManifoldFlow", "ManifoldPriorFlow", "NoisyInjectiveFlow", "__version__"]

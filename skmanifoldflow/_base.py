@@ -118,6 +118,14 @@ class BaseManifoldFlow(
     def _finish(self, objective: Objective, rows: torch.Tensor) -> None:
         """Set the fitted attributes of the method, given all standardised rows."""
 
+    def _train(self, objective, draw_rows, validation_rows, settings, generator, log):
+        """Train an objective, the arguments being those of `train`, and return its report."""
+        return train(objective, draw_rows, validation_rows, settings, generator, log)
+
+    def _is_settled(self, objective: Objective) -> bool:
+        """Tell whether a trained start is so good that no other one has to be tried."""
+        return False
+
     # ------------------------------------------------------------------ fit
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -193,7 +201,9 @@ class BaseManifoldFlow(
                 fits.append(
                     self._fit_once(raw, step, config, previous, first, device, batch_size, seed)
                 )
-            best = max(fits, key=lambda fit: fit.score)
+                if self._is_settled(fits[-1].objective):
+                    break
+            best = max(fits, key=lambda fit: (self._is_settled(fit.objective), fit.score))
             report = best.report
             self._config = config
             self._standardizer = best.standardizer
@@ -357,7 +367,7 @@ class BaseManifoldFlow(
             def log(line):
                 print(f"[{type(self).__name__}] {line}")
 
-        report = train(objective, draw, validation, settings, generator, log)
+        report = self._train(objective, draw, validation, settings, generator, log)
         score = report.best_score if n_validation else -report.loss_curve[-1]
         return _Fit(score, objective, report, standardizer, prepare, order)
 

@@ -6,7 +6,7 @@ from .chain import Chain
 from .coupling import AdditiveCoupling, AffineCoupling, Coupling
 from .elementwise import AffineMap, ElementwiseMap, ShiftMap
 from .knot_spline import MarginalSpline, SharedSpline
-from .linear import Orthogonal, Permutation
+from .linear import Orthogonal, Permutation, PrincipalAxes
 from .spline import SplineCoupling, SplineMap
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "MaskedAutoregressive",
     "Orthogonal",
     "Permutation",
+    "PrincipalAxes",
     "SharedSpline",
     "ShiftMap",
     "SplineCoupling",
