@@ -3,6 +3,7 @@
 from .autoregressive import MaskedAutoregressive
 from .base import Bijection
 from .chain import Chain
+from .channel_split import ChannelSplit, squeezed_shapes
 from .coupling import AdditiveCoupling, AffineCoupling, Coupling
 from .elementwise import AffineMap, ElementwiseMap, ShiftMap
 from .knot_spline import MarginalSpline, SharedSpline
@@ -15,6 +16,7 @@ __all__ = [
     "AffineMap",
     "Bijection",
     "Chain",
+    "ChannelSplit",
     "Coupling",
     "ElementwiseMap",
     "MarginalSpline",
@@ -26,4 +28,5 @@ __all__ = [
     "ShiftMap",
     "SplineCoupling",
     "SplineMap",
+    "squeezed_shapes",
 ]

@@ -129,7 +129,7 @@ class PrincipalAxes(Bijection):
     """
 
     mean: Tensor
-    scale: Tensor
+    divisor: Tensor
 
     def __init__(self, n_features: int, n_components: int, *, floor: float) -> None:
         super().__init__()
@@ -137,7 +137,11 @@ class PrincipalAxes(Bijection):
         self.floor = floor
         self.rotation = Orthogonal(n_features, generator=None)
         self.register_buffer("mean", torch.zeros(n_features))
-        self.register_buffer("scale", torch.ones(n_features))
+        self.register_buffer("divisor", torch.ones(n_features))
+
+    def scale(self) -> Tensor:
+        """Return the scale (D,) by which each latent column was divided."""
+        return self.divisor
 
     @torch.no_grad()
     def start(self, x: Tensor) -> Tensor:
@@ -151,7 +155,7 @@ class PrincipalAxes(Bijection):
         scale = variances.sqrt()
         scale[self.n_components :] = variances[self.n_components :].mean().sqrt()
         self.mean.copy_(mean)
-        self.scale.copy_(scale.clamp_min(self.floor))
+        self.divisor.copy_(scale.clamp_min(self.floor))
         self.rotation.q.copy_(axes)
         return self.forward_and_log_det(x)[0]
 
@@ -159,10 +163,10 @@ class PrincipalAxes(Bijection):
         self, x: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         z, _ = self.rotation.forward_and_log_det(x - self.mean)
-        return z / self.scale, -self.scale.log().sum().expand(len(x))
+        return z / self.divisor, -self.divisor.log().sum().expand(len(x))
 
     def inverse_and_log_det(
         self, z: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        x, _ = self.rotation.inverse_and_log_det(z * self.scale)
-        return x + self.mean, self.scale.log().sum().expand(len(z))
+        x, _ = self.rotation.inverse_and_log_det(z * self.divisor)
+        return x + self.mean, self.divisor.log().sum().expand(len(z))

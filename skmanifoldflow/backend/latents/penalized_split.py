@@ -98,7 +98,7 @@ class PenalizedSplit(LatentLaw):
         return self.refinement.inverse_and_log_det(z.to(like))[0]
 
     def split_off(self, z: Tensor, stage: int = 1) -> Tensor:
-        """Return the manifold part (n, d_stage) of latent rows at a stage, the first one being 1."""
+        """Return the manifold part (n, d_stage) of latent rows at a stage, from 1."""
         u = z[:, : self.n_components]
         if stage == 1 or self.inner is None:
             return u

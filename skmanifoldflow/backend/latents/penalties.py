@@ -8,9 +8,6 @@ from torch import Tensor
 
 __all__ = ["PENALTIES", "GaussianPenalty", "HuberPenalty", "LaplacePenalty", "Penalty"]
 
-# Log-scales converge by at least a factor 2 in each step.
-_N_SCALE_STEPS = 30
-
 
 class Penalty(ABC):
     """Law exp(-rho(t)) / Z of a deviation t that is given in units of its scale.
@@ -40,10 +37,17 @@ class Penalty(ABC):
         return -self.cost(deviation / scale) - self.log_normalizer - torch.log(scale)
 
     @torch.no_grad()
-    def fit_scale(self, deviation: Tensor, floor: float) -> Tensor:
-        """Return the scale of maximum likelihood of all deviations, at least `floor`."""
-        scale = deviation.square().mean().sqrt().clamp_min(floor)
-        for _ in range(_N_SCALE_STEPS):
+    def fit_scale(
+        self, deviation: Tensor, floor: float, start: Tensor | None = None, n_steps: int = 30
+    ) -> Tensor:
+        """Return the scale of maximum likelihood of all deviations, at least `floor`.
+
+        Each step from the start, by default their root mean square, at least halves the error of
+        the logarithm.
+        """
+        scale = deviation.square().mean().sqrt() if start is None else start
+        scale = scale.clamp_min(floor)
+        for _ in range(n_steps):
             scale = (scale * self.pull(deviation / scale).mean().sqrt()).clamp_min(floor)
         return scale
 
@@ -99,9 +103,9 @@ class HuberPenalty(Penalty):
     _core = math.sqrt(2 * math.pi) * math.erf(c / math.sqrt(2))
     _tails = 2 / c * math.exp(-(c**2) / 2)
     log_normalizer = math.log(_core + _tails)
-    variance = (
-        _core - 2 * c * math.exp(-(c**2) / 2) + _tails * (c**2 + 2 + 2 / c**2)
-    ) / (_core + _tails)
+    variance = (_core - 2 * c * math.exp(-(c**2) / 2) + _tails * (c**2 + 2 + 2 / c**2)) / (
+        _core + _tails
+    )
 
     def cost(self, t: Tensor) -> Tensor:
         size = t.abs()

@@ -1,6 +1,6 @@
 """Likelihood and reconstruction of a manifold that is learned together with its density."""
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,7 @@ class JointLikelihood(Objective):
     averaging = 0.05
     # Smallest scale of residuals, relative to the floor of the noise.
     min_scale = 0.1
+    share_reconstructed = 0.5
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class JointLikelihood(Objective):
         self.noise_floor = noise_floor
         self.generator = generator
         # The same noise at every epoch, so that epochs can be compared.
+        self.scale: Tensor | None = None
         self.noise_seed = int(torch.randint(2**62, (), generator=generator))
 
     @property
@@ -89,19 +91,25 @@ class JointLikelihood(Objective):
         u = self.law.split_off(z, self.stage)
         return rows - self.flow.decode(self.law.complete(u, self.stage))
 
-    def _log_prob_residuals(self, residuals: Tensor) -> Tensor:
-        """Return the log-density (n,) of the residuals of rows, at the scale that suits them."""
-        penalty = self.law.penalty
-        scale = penalty.fit_scale(residuals.detach(), self.min_scale * self.noise_floor)
-        return penalty.log_prob(residuals, scale).sum(1)
+    def _fit_scale(self, residuals: Tensor, **kwargs: Any) -> Tensor:
+        floor = self.min_scale * self.noise_floor
+        return self.law.penalty.fit_scale(residuals.detach(), floor, **kwargs)
+
+    def forget_batches(self) -> None:
+        self.scale = None
 
     def loss(self, batch: Tensor, progress: float) -> Tensor:
         noisy = batch + self.noise(progress) * randn(tuple(batch.shape), batch, self.generator)
         z, log_det = self.flow.bijection.forward_and_log_det(noisy)
         loss = -(self.law.log_prob(z) + log_det).mean()
         if self.reconstructs:
-            residuals = self.residuals(batch, z)
-            loss = loss - self.reconstruction * self._log_prob_residuals(residuals).mean()
+            k = max(1, round(self.share_reconstructed * len(batch)))
+            residuals = self.residuals(batch[:k], z[:k])
+            # From batch to batch it changes little.
+            known = {} if self.scale is None else {"start": self.scale, "n_steps": 2}
+            self.scale = self._fit_scale(residuals, **known)
+            log_prob = self.law.penalty.log_prob(residuals, self.scale).sum(1)
+            loss = loss - self.reconstruction * log_prob.mean()
         return loss
 
     def refresh(self, rows: Tensor) -> None:
@@ -120,5 +128,22 @@ class JointLikelihood(Objective):
                 residuals.append(self.residuals(x, self.flow.bijection.forward_and_log_det(x)[0]))
         total = torch.cat(scores)
         if self.reconstructs:
-            total = total + self.reconstruction * self._log_prob_residuals(torch.cat(residuals))
+            left = torch.cat(residuals)
+            log_prob = self.law.penalty.log_prob(left, self._fit_scale(left)).sum(1)
+            total = total + self.reconstruction * log_prob
         return total
+
+    @torch.no_grad()
+    def mean_log_prob(self, rows: Tensor) -> float:
+        """Return the mean log-likelihood of rows as they are."""
+        parts = [self.flow.log_prob(rows[chunk]) for chunk in chunks(len(rows), rows.shape[1])]
+        return float(torch.cat(parts).mean())
+
+    @torch.no_grad()
+    def mean_squared_residual(self, rows: Tensor) -> float:
+        """Return the mean squared residual per entry of rows."""
+        total = 0.0
+        for chunk in chunks(len(rows), rows.shape[1]):
+            z, _ = self.flow.bijection.forward_and_log_det(rows[chunk])
+            total += float(self.residuals(rows[chunk], z).square().sum())
+        return total / rows.numel()
