@@ -236,15 +236,14 @@ def split_flow(
     n_deviations = n_features - n_components
     if n_deviations == 0:
         return density_flow(flow, n_features, n_layers, hidden_layer_sizes, generator=generator)
+    common: dict[str, Any] = {"hidden_layer_sizes": hidden_layer_sizes, "generator": generator}
     columns = torch.arange(n_features)
     order = torch.cat([columns[n_components:], columns[:n_components]])
     layers: list[Bijection] = []
     for i in range(n_layers):
         maps_deviations = (n_layers - 1 - i) % 2 == 0
         n_transformed = n_deviations if maps_deviations else n_components
-        coupling = _COUPLINGS[flow](
-            n_features, n_transformed, hidden_layer_sizes, generator=generator
-        )
+        coupling = _COUPLINGS[flow](n_features, n_transformed, **common)
         if maps_deviations:
             layers.append(coupling)
             continue
