@@ -499,11 +499,15 @@ class BaseManifoldFlow(
             Natural logarithm of the density with respect to Lebesgue measure of R^n_features, in
             the units of X: it integrates to 1, whatever `n_components` is.
         """
+        return self._score_samples(X)
+
+    def _score_samples(self, X, **kwargs):
+        """Return the log-density of rows, with keyword arguments of the law's `log_prob`."""
         X = self._check_rows(X)
 
         def log_density(flow, rows):
             standardized, log_det = self._to_flow(flow, rows)
-            log_prob = flow.log_prob(standardized).to("cpu", torch.float64) + log_det
+            log_prob = flow.log_prob(standardized, **kwargs).to("cpu", torch.float64) + log_det
             # Where a row is so far away that the flow overflows there is no density either.
             return torch.where(log_prob.isnan(), -torch.inf, log_prob)
 

@@ -575,6 +575,26 @@ class JointManifoldFlow(BaseManifoldFlow):
 
         return self._per_chunk(X, coordinates, X.dtype, X.shape[1])
 
+    def score_samples(self, X, stage=None):
+        """Log-density of rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+        stage : int or None, default=None
+            Last stage that is used; with 1 the manifold coordinates are taken as normal. None uses
+            all.
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            Natural logarithm of the density with respect to Lebesgue measure of R^n_features, in
+            the units of X: it integrates to 1, whatever `n_components` and `stage` are.
+        """
+        check_is_fitted(self)
+        return self._score_samples(X, n_stages=stage and self._check_stage(stage))
+
     def inverse_transform(self, X, stage=None):
         """Return the rows on the model's manifold that have given coordinates.
 

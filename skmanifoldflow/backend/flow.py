@@ -53,10 +53,10 @@ class ManifoldFlow(nn.Module):
             return {"device": self.latent.mean.device, "dtype": self.latent.mean.dtype}
         return {"device": like.device, "dtype": like.dtype}
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Return the log-density (n,) of standardised rows."""
+    def log_prob(self, x: Tensor, **kwargs: Any) -> Tensor:
+        """Return the log-density (n,) of standardised rows; keywords go to the latent law."""
         z, log_det = self.bijection.forward_and_log_det(x)
-        return self.latent.log_prob(z) + log_det
+        return self.latent.log_prob(z, **kwargs) + log_det
 
     def project(self, x: Tensor) -> Tensor:
         """Return the manifold coordinates (n, d)."""

@@ -112,19 +112,20 @@ class PenalizedSplit(LatentLaw):
 
     # ------------------------------------------------------------------ law
 
-    def log_prob_u(self, u: Tensor) -> Tensor:
+    def log_prob_u(self, u: Tensor, n_stages: int | None = None) -> Tensor:
         """Return the log-density (n,) of manifold parts."""
-        if self.inner is not None:
+        if self.inner is not None and n_stages != 1:
             z, log_det = self._refine(u)
-            return self.inner.log_prob(z) + log_det
+            return self.inner.log_prob(z, n_stages and n_stages - 1) + log_det
         u = u.to(self.mean)
         return -0.5 * (u.square().sum(1) + self.n_components * math.log(2 * math.pi))
 
-    def log_prob(self, z: Tensor) -> Tensor:
+    def log_prob(self, z: Tensor, n_stages: int | None = None) -> Tensor:
+        """Return the log-density (n,) of latent rows, by the first `n_stages` stages or by all."""
         d = self.n_components
         deviation = z[:, d:].to(self.mean)
         penalties = self.penalty.log_prob(deviation, self.scales())
-        return self.log_prob_u(z[:, :d]) + penalties.sum(1)
+        return self.log_prob_u(z[:, :d], n_stages) + penalties.sum(1)
 
     def project(self, z: Tensor) -> Tensor:
         return z[:, : self.n_components].to(self.mean) @ self.components
