@@ -1,5 +1,6 @@
 """JointManifoldFlow: a manifold and the density on it, learned in one step."""
 
+import math
 import warnings
 from itertools import pairwise
 from numbers import Integral, Real
@@ -422,6 +423,8 @@ class JointManifoldFlow(BaseManifoldFlow):
             bijection = flow.bijection
             axes = bijection if isinstance(bijection, ChannelSplit) else bijection.bijections[0]
             scale = law.penalty.fit_scale(deviations, torch.finfo(deviations.dtype).tiny)
+            # Their mean was fitted too.
+            scale = scale * math.sqrt(len(rows) / (len(rows) - 1))
             law.start_scales(scale, self.noise_floor / axes.scale()[d:])
         flow.place(device, torch.float32)
 

@@ -81,7 +81,8 @@ class PenalizedSplit(LatentLaw):
         """Set the scale of all deviations, and the floor (D - d,) of each."""
         self.scale_floor.copy_(floor)
         excess = scale**2 - self.scale_floor.square()
-        self.log_scales.copy_(0.5 * excess.clamp_min(1e-6 * scale**2).log())
+        # A scale at its floor can still grow.
+        self.log_scales.copy_(0.5 * excess.maximum(1e-4 * self.scale_floor.square()).log())
 
     # ------------------------------------------------------------------ raw manifold parts
 
