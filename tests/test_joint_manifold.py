@@ -104,7 +104,7 @@ def test_manifold_density_integrates_to_one_along_the_curve(curve, curve_model):
 
 
 def test_manifold_goes_through_the_curve(curve, curve_model):
-    """Reconstructions and samples are nearer to the curve than the noise, and far nearer than PCA's."""
+    """Reconstructions and samples are nearer to the curve than the noise; PCA's are not."""
     test = _parabola(1000, 1)
     assert _distance(curve_model.reconstruct(test)).mean() < 0.5 * NOISE
     on = curve_model.sample(2000, random_state=0, manifold_deviation=0.0)
@@ -242,7 +242,7 @@ def test_a_manifold_as_good_as_pca_is_kept(factor_rows):
     rows = StandardScaler().fit_transform(factor_rows)
     left_out = np.linalg.eigvalsh(np.cov(rows.T))[:-2].sum() / 6
     assert model.pca_reconstruction_error_ == pytest.approx(left_out, rel=0.3)
-    assert model.reconstruction_error_ < 1.05 * model.pca_reconstruction_error_
+    assert model.reconstruction_error_ < 1.1 * model.pca_reconstruction_error_
 
 
 def test_heavy_tails_resist_outliers():

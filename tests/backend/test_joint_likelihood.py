@@ -101,6 +101,7 @@ def test_scores_are_deterministic_and_noisy(rows, generator):
 def test_a_stage_of_equal_size_adds_no_residuals(rows, generator):
     objective = _objective(rows, generator)
     refinement = density_flow("spline", 2, 2, (8,), generator=generator).double()
+    refinement.requires_grad_(False)
     objective.law.set_stage(refinement, PenalizedSplit(2, 2, penalty="gaussian"))
     assert objective.stage == 2
     assert not objective.reconstructs
