@@ -38,8 +38,6 @@ _DTYPES = [np.float64, np.float32]
 # With fewer rows there is nothing to validate on, and a network would only learn them by heart.
 _MIN_ROWS_VALIDATED = 40
 _MIN_VALIDATION_ROWS = 10
-# Gradient steps after which a fit ends: ten passes over a million rows in batches of 512.
-_MAX_STEPS = 20_000
 
 
 def _tensor(rows):
@@ -89,6 +87,9 @@ class BaseManifoldFlow(
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+
+    # Gradient steps after which a fit ends: ten passes over a million rows in batches of 512.
+    _max_steps = 20_000
 
     # ------------------------------------------------------------------ what a method provides
 
@@ -217,7 +218,9 @@ class BaseManifoldFlow(
         if not report.stopped_early and report.last_improvement > self.tol:
             knob = "Increase max_iter."
             if report.n_iter < self.max_iter:
-                knob = f"The fit ended at its {_MAX_STEPS} gradient steps: increase batch_size."
+                knob = (
+                    f"The fit ended at its {self._max_steps} gradient steps: increase batch_size."
+                )
             warnings.warn(
                 f"The score still rose by {report.last_improvement:.3g} nats in the last of "
                 f"{report.n_iter} epochs, more than tol={self.tol:g}. {knob}",
@@ -352,7 +355,7 @@ class BaseManifoldFlow(
         objective = self._make_objective(flow, prepared, generator, previous is not None)
         settings = TrainingSettings(
             max_iter=self.max_iter,
-            max_steps=_MAX_STEPS,
+            max_steps=self._max_steps,
             batch_size=min(batch_size, len(train_raw)),
             learning_rate=self.learning_rate_init,
             weight_decay=self.weight_decay,

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import replace
 from itertools import pairwise
 from numbers import Integral, Real
 
@@ -102,7 +103,7 @@ class JointManifoldFlow(BaseManifoldFlow):
         Standard deviation of the noise added to training rows at first, in standardised units. It
         falls to `noise_floor` over the first two thirds of the training, from coarse structure to
         fine; it must not be below `noise_floor`.
-    noise_floor : float, default=0.003
+    noise_floor : float, default=0.004
         Standard deviation of the noise that is added to training rows in the end, and the least
         scale of a deviation, in standardised units. It bounds the likelihood on exact manifolds.
     bounded : tuple of two floats or None, default=None
@@ -113,9 +114,10 @@ class JointManifoldFlow(BaseManifoldFlow):
         values of each column, or of all pixels. For integers and other data with ties. The model is
         then one of X + U: rows that are scored are taken as they are given, so score X + step / 2,
         or X + U, and round samples down.
-    max_iter : int, default=80
-        Largest number of epochs of a stage. Whatever it is, training ends after 20 000 gradient
-        steps.
+    max_iter : int, default=200
+        Largest number of epochs of the first stage; further ones take half as many. Whatever it is,
+        the first stage ends after 8000 gradient steps, which is what counts from some thousand rows
+        on, and the others after 4000.
     batch_size : int or "auto", default="auto"
         Rows of a gradient step; by default an eightieth of them, between 64 and 256.
     learning_rate_init : float, default=5e-3
@@ -251,10 +253,10 @@ class JointManifoldFlow(BaseManifoldFlow):
         penalty="huber",
         reconstruction=1.0,
         noise_start=0.3,
-        noise_floor=0.003,
+        noise_floor=0.004,
         bounded=None,
         dequantize=False,
-        max_iter=80,
+        max_iter=200,
         batch_size="auto",
         learning_rate_init=5e-3,
         weight_decay=0.0,
@@ -297,6 +299,8 @@ class JointManifoldFlow(BaseManifoldFlow):
         self.verbose = verbose
 
     # ------------------------------------------------------------------ fit
+
+    _max_steps = 8000
 
     def _check_method_parameters(self, n_features):
         if self.image_shape is not None:
@@ -440,6 +444,9 @@ class JointManifoldFlow(BaseManifoldFlow):
         objective.reconstruction_error = objective.mean_squared_residual(judged)
         objective.pca_error = _linear_error(*objective.linear_manifold, judged)
         objective.stage_scores = [objective.mean_log_prob(judged)]
+        settings = replace(
+            settings, max_iter=-(-settings.max_iter // 2), max_steps=settings.max_steps // 2
+        )
         for refinement, inner in stages:
             objective.flow.requires_grad_(False)
             inner.set_stage(None, None)

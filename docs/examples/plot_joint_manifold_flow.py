@@ -29,9 +29,8 @@ samples = flow.sample(1000, random_state=0)
 print(f"mean distance of samples to the surface: {surface.distance(samples).mean():.4f}")
 for name, model in (("flow", flow), ("PCA", pca)):
     rebuilt = model.inverse_transform(model.transform(X_test))
-    print(
-        f"mean error of rows rebuilt, {name}: {np.linalg.norm(rebuilt - X_test, axis=1).mean():.4f}"
-    )
+    error = np.linalg.norm(rebuilt - X_test, axis=1).mean()
+    print(f"mean error of rows rebuilt, {name}: {error:.4f}")
 
 # %%
 fig = plt.figure(figsize=(9, 3.6), layout="constrained")

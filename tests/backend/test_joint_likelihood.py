@@ -101,8 +101,8 @@ def test_scores_are_deterministic_and_noisy(rows, generator):
 def test_a_stage_of_equal_size_adds_no_residuals(rows, generator):
     objective = _objective(rows, generator)
     refinement = density_flow("spline", 2, 2, (8,), generator=generator).double()
-    refinement.requires_grad_(False)
     objective.law.set_stage(refinement, PenalizedSplit(2, 2, penalty="gaussian"))
+    objective.requires_grad_(False)
     assert objective.stage == 2
     assert not objective.reconstructs
     # A refinement that is the identity changes nothing.
