@@ -48,12 +48,17 @@ def seeds(args):
     return range(args.seeds_from, args.seeds_from + args.seeds)
 
 
+def chosen(args, names):
+    """The names that ``--only`` leaves."""
+    return [name for name in names if not args.only or name in args.only]
+
+
 def density(args):
     """Integral of the density of a curve in the plane over a box, by the trapezoidal rule."""
     print(f"{'penalty':10} {'seed':>4} {'integral':>9}")
     x1, x2 = np.linspace(-8, 8, 1601), np.linspace(-6, 6, 1201)
     grid = np.stack(np.meshgrid(x1, x2, indexing="ij"), axis=-1).reshape(-1, 2)
-    for penalty in PENALTIES:
+    for penalty in chosen(args, PENALTIES):
         for seed in seeds(args):
             X, _ = SinCurve(noise=0.1).sample(2000, random_state=seed)
             model = joint_manifold_flow(args, 1, penalty=penalty, random_state=seed).fit(X)
@@ -119,7 +124,8 @@ def hierarchy(args):
         "digits, narrowing": (None, 10, {"stage_components": (8, 2), **image}),
     }
     print(f"{'rows':18} {'seed':>4} {'stages':14} {'CPU s':>6}  nats after each, least step")
-    for name, (draw, d, parameters) in cases.items():
+    for name in chosen(args, cases):
+        draw, d, parameters = cases[name]
         for seed in seeds(args):
             if draw is None:
                 train, test = digit_rows
@@ -155,7 +161,7 @@ def images(args, name, train, y_train, test, y_test, shape, levels, dimensions):
             flush=True,
         )
 
-    for d in dimensions:
+    for d in map(int, chosen(args, map(str, dimensions))):
         pca = PCA(d, random_state=0).fit(train)
         report(
             "PCA", "-", d, pca, train, test,
@@ -196,7 +202,7 @@ def outliers(args):
         X, _ = data.sample(5000, random_state=2 * seed)
         test, _ = data.sample(5000, random_state=2 * seed + 1)
         X[:250] = 5 * rng.standard_normal((250, 3))
-        for penalty in PENALTIES:
+        for penalty in chosen(args, PENALTIES):
             model = joint_manifold_flow(args, 2, penalty=penalty, random_state=seed).fit(X)
             samples, on_manifold = (
                 data.distance(model.sample(5000, random_state=0, manifold_deviation=s)).mean()
@@ -247,6 +253,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("rows", nargs="*", choices=[[], *ROWS], metavar="row", help=str(list(ROWS)))
+    parser.add_argument("--only", nargs="+", help="penalties, cases or dimensions of the rows")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seeds-from", type=int, default=0)
     parser.add_argument("--set", type=setting, nargs="*", default=[], metavar="name=value")

@@ -256,7 +256,7 @@ def test_heavy_tails_resist_outliers():
         ).mean()
         for penalty in ("huber", "gaussian")
     }
-    assert distance["huber"] < 0.7 * distance["gaussian"]
+    assert distance["huber"] < 0.9 * distance["gaussian"]
 
 
 def test_as_many_coordinates_as_columns_is_a_plain_flow(curve):
