@@ -217,15 +217,15 @@ class JointManifoldFlow(BaseManifoldFlow):
     Examples
     --------
     >>> from skmanifoldflow import JointManifoldFlow
-    >>> from skmanifoldflow.datasets import SinCurve
-    >>> X, _ = SinCurve(noise=0.05).sample(500, random_state=0)
-    >>> model = JointManifoldFlow(1, n_layers=4, max_iter=20, random_state=0).fit(X)
+    >>> from skmanifoldflow.datasets import SCurve
+    >>> X, _ = SCurve(noise=0.05).sample(500, random_state=0)
+    >>> model = JointManifoldFlow(2, n_layers=4, max_iter=40, random_state=0).fit(X)
     >>> model.transform(X).shape
-    (500, 1)
+    (500, 2)
     >>> model.reconstruction_error_ < model.pca_reconstruction_error_
     True
     >>> model.sample(3, manifold_deviation=0.0, random_state=0).shape
-    (3, 2)
+    (3, 3)
     """
 
     _parameter_constraints: dict = {
