@@ -604,7 +604,8 @@ class JointManifoldFlow(BaseManifoldFlow):
             the units of X: it integrates to 1, whatever `n_components` and `stage` are.
         """
         check_is_fitted(self)
-        return self._score_samples(X, n_stages=stage and self._check_stage(stage))
+        n_stages = None if stage is None else self._check_stage(stage)
+        return self._score_samples(X, n_stages=n_stages)
 
     def inverse_transform(self, X, stage=None):
         """Return the rows on the model's manifold that have given coordinates.
