@@ -38,8 +38,6 @@ _DTYPES = [np.float64, np.float32]
 # With fewer rows there is nothing to validate on, and a network would only learn them by heart.
 _MIN_ROWS_VALIDATED = 40
 _MIN_VALIDATION_ROWS = 10
-# Gradient steps after which a fit ends: ten passes over a million rows in batches of 512.
-_MAX_STEPS = 20_000
 
 
 def _tensor(rows):
@@ -90,6 +88,9 @@ class BaseManifoldFlow(
         "verbose": ["verbose"],
     }
 
+    # Gradient steps after which a fit ends: ten passes over a million rows in batches of 512.
+    _max_steps = 20_000
+
     # ------------------------------------------------------------------ what a method provides
 
     @abstractmethod
@@ -121,6 +122,14 @@ class BaseManifoldFlow(
     @abstractmethod
     def _finish(self, objective: Objective, rows: torch.Tensor) -> None:
         """Set the fitted attributes of the method, given all standardised rows."""
+
+    def _train(self, objective, draw_rows, validation_rows, settings, generator, log):
+        """Train an objective, the arguments being those of `train`, and return its report."""
+        return train(objective, draw_rows, validation_rows, settings, generator, log)
+
+    def _is_settled(self, objective: Objective) -> bool:
+        """Tell whether a trained start is so good that no other one has to be tried."""
+        return False
 
     # ------------------------------------------------------------------ fit
 
@@ -197,7 +206,9 @@ class BaseManifoldFlow(
                 fits.append(
                     self._fit_once(raw, step, config, previous, first, device, batch_size, seed)
                 )
-            best = max(fits, key=lambda fit: fit.score)
+                if self._is_settled(fits[-1].objective):
+                    break
+            best = max(fits, key=lambda fit: (self._is_settled(fit.objective), fit.score))
             report = best.report
             self._config = config
             self._standardizer = best.standardizer
@@ -211,7 +222,9 @@ class BaseManifoldFlow(
         if not report.stopped_early and report.last_improvement > self.tol:
             knob = "Increase max_iter."
             if report.n_iter < self.max_iter:
-                knob = f"The fit ended at its {_MAX_STEPS} gradient steps: increase batch_size."
+                knob = (
+                    f"The fit ended at its {self._max_steps} gradient steps: increase batch_size."
+                )
             warnings.warn(
                 f"The score still rose by {report.last_improvement:.3g} nats in the last of "
                 f"{report.n_iter} epochs, more than tol={self.tol:g}. {knob}",
@@ -345,7 +358,7 @@ class BaseManifoldFlow(
         objective = self._make_objective(flow, prepared, generator, previous is not None)
         settings = TrainingSettings(
             max_iter=self.max_iter,
-            max_steps=_MAX_STEPS,
+            max_steps=self._max_steps,
             batch_size=min(batch_size, len(train_raw)),
             learning_rate=self.learning_rate_init,
             weight_decay=self.weight_decay,
@@ -360,7 +373,7 @@ class BaseManifoldFlow(
             def log(line):
                 print(f"[{type(self).__name__}] {line}")
 
-        report = train(objective, draw, validation, settings, generator, log)
+        report = self._train(objective, draw, validation, settings, generator, log)
         score = report.best_score if n_validation else -report.loss_curve[-1]
         return _Fit(score, objective, report, standardizer, prepare, order)
 
@@ -501,11 +514,15 @@ class BaseManifoldFlow(
             Natural logarithm of the density with respect to Lebesgue measure of R^n_features, in
             the units of X: it integrates to 1, whatever `n_components` is.
         """
+        return self._score_samples(X)
+
+    def _score_samples(self, X, **kwargs):
+        """Return the log-density of rows, with keyword arguments of the law's `log_prob`."""
         X = self._check_rows(X)
 
         def log_density(flow, rows):
             standardized, log_det = self._to_flow(flow, rows)
-            log_prob = flow.log_prob(standardized).to("cpu", torch.float64) + log_det
+            log_prob = flow.log_prob(standardized, **kwargs).to("cpu", torch.float64) + log_det
             # Where a row is so far away that the flow overflows there is no density either.
             return torch.where(log_prob.isnan(), -torch.inf, log_prob)
 

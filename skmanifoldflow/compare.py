@@ -22,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.multiclass import type_of_target
 
+from ._joint_manifold import JointManifoldFlow
 from ._manifold_prior import ManifoldPriorFlow
 from ._noisy_injective import NoisyInjectiveFlow
 
@@ -57,6 +58,7 @@ ESTIMATORS: dict[str, Callable[[int, tuple[int, int], int], BaseEstimator]] = {
     "NoisyInjectiveFlow": lambda d, shape, seed: NoisyInjectiveFlow(
         d, reconstruction=1.0, random_state=seed
     ),
+    "JointManifoldFlow": lambda d, shape, seed: JointManifoldFlow(d, random_state=seed),
     "PCA": lambda d, shape, seed: PCA(d, random_state=seed),
     "FactorAnalysis": lambda d, shape, seed: FactorAnalysis(d, random_state=seed),
     "Isomap": lambda d, shape, seed: Isomap(n_components=d, n_neighbors=10),

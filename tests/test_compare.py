@@ -187,8 +187,9 @@ def test_a_seed_decides_everything(rows):
 
 def test_default_estimators_follow_the_arguments():
     built = {name: build(3, (200, 5), 7) for name, build in ESTIMATORS.items()}
-    assert list(built)[:2] == ["ManifoldPriorFlow", "NoisyInjectiveFlow"]
-    for name in ("ManifoldPriorFlow", "NoisyInjectiveFlow", "PCA", "FactorAnalysis"):
+    flows = ["ManifoldPriorFlow", "NoisyInjectiveFlow", "JointManifoldFlow"]
+    assert list(built)[:3] == flows
+    for name in (*flows, "PCA", "FactorAnalysis"):
         assert built[name].n_components == 3 and built[name].random_state == 7
     assert built["Isomap"].n_components == 3
 
