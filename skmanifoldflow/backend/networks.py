@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 __all__ = ["MLP", "ConvNet", "MaskedMLP"]
 
+_silu_backward = torch.ops.aten.silu_backward.default
+
 
 class _Linear(nn.Linear):
     """Linear layer whose weights are left to its owner, who has the generator."""
@@ -64,6 +66,59 @@ class MLP(nn.Module):
             # computes a second exponential.
             x = x * torch.sigmoid(x)
         return last(x)
+
+    def weights(self) -> list[Tensor]:
+        """Return weight and bias of one layer after the other."""
+        return [p for layer in self.layers for p in (layer.weight, layer.bias)]
+
+    @staticmethod
+    def evaluate(
+        x: Tensor, weights: Sequence[Tensor], n_padding: int, keep: bool
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the outputs for columns (n_inputs, n), and what `pullback` needs.
+
+        Above the outputs (n_outputs, n) are `n_padding` rows of zeros. Between the first and the
+        last layer samples lie in rows, where products are faster.
+        """
+        h = x.t()
+        kept = [h]
+        for weight, bias in zip(weights[:-2:2], weights[1:-2:2], strict=True):
+            raw = torch.addmm(bias, h, weight.t())
+            h = F.silu(raw, inplace=not keep)
+            kept += [raw, h]
+        weight, bias = weights[-2:]
+        if not n_padding:
+            return torch.addmm(bias[:, None], weight, h.t()), kept
+        outputs = x.new_empty(n_padding + len(bias), x.shape[1])
+        outputs[:n_padding].zero_()
+        torch.addmm(bias[:, None], weight, h.t(), out=outputs[n_padding:])
+        return outputs, kept
+
+    @staticmethod
+    def pullback(
+        kept: Sequence[Tensor],
+        grad: Tensor,
+        weights: Sequence[Tensor],
+        grad_weights: Sequence[Tensor],
+    ) -> Tensor:
+        """Return the gradient (n_inputs, n) of the inputs, given that of the outputs.
+
+        The gradients of the weights are written into `grad_weights`.
+        """
+        *kept, h = kept
+        torch.mm(grad, h, out=grad_weights[-2])
+        torch.sum(grad, 1, out=grad_weights[-1])
+        if not kept:
+            return weights[0].t().mm(grad)
+        grad = grad.t().mm(weights[-2])
+        for i in reversed(range(0, len(weights) - 2, 2)):
+            *kept, h, raw = kept
+            grad = _silu_backward(grad, raw)
+            torch.mm(grad.t(), h, out=grad_weights[i])
+            torch.sum(grad, 0, out=grad_weights[i + 1])
+            if kept:
+                grad = grad.mm(weights[i])
+        return weights[0].t().mm(grad.t())
 
 
 class MaskedMLP(nn.Module):

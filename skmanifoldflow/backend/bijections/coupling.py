@@ -1,18 +1,19 @@
 """Coupling layers: one part of the columns conditions the map of the other part."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..networks import MLP
-from .base import Bijection
 from .elementwise import AffineMap, ElementwiseMap, ShiftMap
+from .fused import FusedLayer
 
 __all__ = ["AdditiveCoupling", "AffineCoupling", "Coupling"]
 
 
-class Coupling(Bijection):
+class Coupling(FusedLayer):
     """Coupling layer (Dinh et al., ICLR 2015 and 2017).
 
     The first D - `n_transformed` columns pass unchanged and, with the context, feed the conditioner
@@ -80,6 +81,42 @@ class Coupling(Bijection):
         passed, moved, params = self._split(z, context)
         moved, log_det = self.elementwise.inverse_map(moved, params)
         return torch.cat([passed, moved], dim=1), log_det
+
+    def weights(self) -> list[Tensor]:
+        return self.conditioner.weights()
+
+    def evaluate(
+        self,
+        x: Tensor,
+        context: Tensor | None,
+        weights: Sequence[Tensor],
+        inverse: bool,
+        keep: bool,
+    ) -> tuple[Tensor, Tensor | None, Any]:
+        passed, moved = x[: self.n_passed], x[self.n_passed :]
+        inputs = passed if context is None else torch.cat([passed, context])
+        n_padding = self.elementwise.n_padding * self.n_transformed
+        params, of_network = self.conditioner.evaluate(inputs, weights, n_padding, keep)
+        moved, log_det, of_map = self.elementwise.evaluate(moved, params, inverse)
+        return torch.cat([passed, moved]), log_det, (of_network, of_map)
+
+    def pullback(
+        self,
+        kept: Any,
+        grad: Tensor,
+        grad_log_det: Tensor,
+        weights: Sequence[Tensor],
+        grad_weights: Sequence[Tensor],
+        inverse: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        of_network, of_map = kept
+        grad_passed, grad_moved = grad[: self.n_passed], grad[self.n_passed :]
+        grad_v, grad_params = self.elementwise.pullback(of_map, grad_moved, grad_log_det, inverse)
+        grad_inputs = self.conditioner.pullback(of_network, grad_params, weights, grad_weights)
+        if len(grad_inputs) == self.n_passed:
+            return torch.cat([grad_inputs.add_(grad_passed), grad_v]), None
+        grad_inputs[: self.n_passed] += grad_passed
+        return torch.cat([grad_inputs[: self.n_passed], grad_v]), grad_inputs[self.n_passed :]
 
 
 class AdditiveCoupling(Coupling):

@@ -1,11 +1,14 @@
 """Monotone maps of single columns, with the parameters that a conditioner gives them."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 __all__ = ["AffineMap", "ElementwiseMap", "ShiftMap"]
+
+_tanh_backward = torch.ops.aten.tanh_backward.default
 
 
 class ElementwiseMap(nn.Module, ABC):
@@ -16,6 +19,8 @@ class ElementwiseMap(nn.Module, ABC):
     """
 
     n_params: int
+    # Rows of zeros, for each column, that `evaluate` wants before the parameters.
+    n_padding = 0
 
     @abstractmethod
     def map(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,6 +29,22 @@ class ElementwiseMap(nn.Module, ABC):
     @abstractmethod
     def inverse_map(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """Map latent to data."""
+
+    @abstractmethod
+    def evaluate(
+        self, v: Tensor, params: Tensor, inverse: bool
+    ) -> tuple[Tensor, Tensor | None, Any]:
+        """Map columns (m, n) by parameters (`n_params` * m, n), or back.
+
+        Returns the columns mapped, their log-determinants (n,), None for zero, and what `pullback`
+        needs.
+        """
+
+    @abstractmethod
+    def pullback(
+        self, kept: Any, grad: Tensor, grad_log_det: Tensor, inverse: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return the gradients of columns and parameters, given those of the results."""
 
 
 class ShiftMap(ElementwiseMap):
@@ -36,6 +57,14 @@ class ShiftMap(ElementwiseMap):
 
     def inverse_map(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         return z - params[:, 0], z.new_zeros(len(z))
+
+    def evaluate(self, v: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, None, None]:
+        return torch.add(v, params, alpha=-1 if inverse else 1), None, None
+
+    def pullback(
+        self, kept: None, grad: Tensor, grad_log_det: Tensor, inverse: bool
+    ) -> tuple[Tensor, Tensor]:
+        return grad, -grad if inverse else grad
 
 
 class AffineMap(ElementwiseMap):
@@ -72,3 +101,38 @@ class AffineMap(ElementwiseMap):
     def inverse_map(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         shift, log_scale, log_det = self._constants(params)
         return (z - shift) * torch.exp(-log_scale), -log_det
+
+    def evaluate(
+        self, v: Tensor, params: Tensor, inverse: bool
+    ) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
+        shift, raw = params[: len(v)], params[len(v) :]
+        tanh = (raw / self.max_log_scale).tanh_()
+        sign = -1.0 if inverse else 1.0
+        # Of the direction taken.
+        log_scale = sign * self.max_log_scale * tanh
+        log_det = None
+        if self.volume_preserving:
+            log_scale = log_scale - log_scale.mean(0)
+        else:
+            log_det = log_scale.sum(0)
+        scale = log_scale.exp_()
+        if inverse:
+            mapped = (v - shift).mul_(scale)
+            return mapped, log_det, (mapped, tanh, scale)
+        return torch.addcmul(shift, v, scale), log_det, (v, tanh, scale)
+
+    def pullback(
+        self, kept: tuple[Tensor, ...], grad: Tensor, grad_log_det: Tensor, inverse: bool
+    ) -> tuple[Tensor, Tensor]:
+        rows, tanh, scale = kept
+        grad_v = grad * scale
+        # Of the log-scale of the direction taken.
+        grad_log_scale = (grad if inverse else grad_v) * rows
+        if self.volume_preserving:
+            grad_log_scale = grad_log_scale - grad_log_scale.mean(0)
+        else:
+            grad_log_scale = grad_log_scale.add_(grad_log_det)
+        grad_raw = _tanh_backward(grad_log_scale, tanh)
+        if inverse:
+            return grad_v, torch.cat([grad_v, grad_raw]).neg_()
+        return grad_v, torch.cat([grad, grad_raw])

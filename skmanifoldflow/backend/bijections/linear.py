@@ -1,16 +1,17 @@
 """Linear maps of unit volume that mix the columns between couplings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .base import Bijection
+from .fused import FusedLayer
 
 __all__ = ["Orthogonal", "Permutation"]
 
 
-class Orthogonal(Bijection):
+class Orthogonal(FusedLayer):
     """Orthogonal mixing z = x Q, log-determinant zero.
 
     Parameters
@@ -35,6 +36,7 @@ class Orthogonal(Bijection):
         self.register_buffer("q", q.to(torch.get_default_dtype()))
         n_angles = n_features * (n_features - 1) // 2
         self.angles = nn.Parameter(torch.zeros(n_angles)) if learned else None
+        self.is_fused = not learned
         self._reorthogonalise()
 
     def _reorthogonalise(self) -> None:
@@ -67,8 +69,29 @@ class Orthogonal(Bijection):
     ) -> tuple[Tensor, Tensor]:
         return z @ self._matrix().T, z.new_zeros(len(z))
 
+    def evaluate(
+        self,
+        x: Tensor,
+        context: Tensor | None,
+        weights: Sequence[Tensor],
+        inverse: bool,
+        keep: bool,
+    ) -> tuple[Tensor, None, None]:
+        return (self.q if inverse else self.q.t()).mm(x), None, None
 
-class Permutation(Bijection):
+    def pullback(
+        self,
+        kept: Any,
+        grad: Tensor,
+        grad_log_det: Tensor,
+        weights: Sequence[Tensor],
+        grad_weights: Sequence[Tensor],
+        inverse: bool,
+    ) -> tuple[Tensor, None]:
+        return (self.q.t() if inverse else self.q).mm(grad), None
+
+
+class Permutation(FusedLayer):
     """Fixed permutation of the columns.
 
     Parameters
@@ -108,3 +131,24 @@ class Permutation(Bijection):
         self, z: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         return z[:, self.inverse_order], z.new_zeros(len(z))
+
+    def evaluate(
+        self,
+        x: Tensor,
+        context: Tensor | None,
+        weights: Sequence[Tensor],
+        inverse: bool,
+        keep: bool,
+    ) -> tuple[Tensor, None, None]:
+        return x.index_select(0, self.inverse_order if inverse else self.order), None, None
+
+    def pullback(
+        self,
+        kept: Any,
+        grad: Tensor,
+        grad_log_det: Tensor,
+        weights: Sequence[Tensor],
+        grad_weights: Sequence[Tensor],
+        inverse: bool,
+    ) -> tuple[Tensor, None]:
+        return grad.index_select(0, self.order if inverse else self.inverse_order), None

@@ -113,7 +113,7 @@ def _curve_gradient(
     return grad_v, grad_corners, torch.stack([grad_d0, grad_d1])
 
 
-class _Table(NamedTuple):
+class _Bins(NamedTuple):
     """Bins of every entry and where its value falls."""
 
     inside: Tensor
@@ -131,37 +131,22 @@ class _ClosedForm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, v: Tensor, params: Tensor, spline: "SplineMap", inverse: bool
+        ctx: Any, v: Tensor, table: Tensor, spline: "SplineMap", inverse: bool
     ) -> tuple[Tensor, Tensor]:
-        table, parts = spline.locate(v, params, inverse)
-        ctx.spline, ctx.inverse, ctx.located = spline, inverse, (table, parts)
-        ctx.save_for_backward(v, params)
-        return spline.join(v, table, parts, inverse)
+        located = spline.locate(v, table, inverse)
+        ctx.spline, ctx.inverse, ctx.located = spline, inverse, located
+        ctx.save_for_backward(v, table)
+        return spline.join(v, *located, inverse)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        v, params = ctx.saved_tensors
+        v, table = ctx.saved_tensors
         spline: SplineMap = ctx.spline
-        table, parts = ctx.located
+        located = ctx.located
         if torch.is_grad_enabled():
             # The gradient will itself be differentiated, so it has to start from the inputs.
-            table, parts = spline.locate(v, params, ctx.inverse)
-        _, shares, k, slopes = table
-        grad, grad_log = grads
-        grad_v, grad_corners, grad_slopes = _curve_gradient(
-            parts, grad.flatten(), grad_log.flatten(), ctx.inverse
-        )
-        grad_v = torch.where(v.abs() <= spline.bound, grad_v.view(v.shape), grad)
-        grad_edges = shares.new_zeros(2, spline.n_bins + 1, shares.shape[-1])
-        grad_edges.scatter_(1, k.expand(2, 2, -1), spline.free_size * grad_corners)
-        weighted = torch.bmm(spline.cumulate.mT, grad_edges) * shares
-        grad_logits = torch.addcmul(weighted, shares, weighted.sum(1, keepdim=True), value=-1)
-        # The softplus has the derivative 1 - exp(-softplus).
-        grad_knots = -torch.expm1(spline.min_slope - slopes) * grad_slopes
-        grad_knots = torch.zeros_like(shares[0]).scatter(0, k % spline.n_bins, grad_knots)
-        grad_params = torch.cat([grad_knots[1:], grad_logits.flatten(0, 1)])
-        grad_params = grad_params.view(spline.n_params, *v.shape).movedim(0, 1)
-        return grad_v, grad_params, None, None
+            located = spline.locate(v, table, ctx.inverse)
+        return *spline.gradient(v, *located, *grads, ctx.inverse), None, None
 
 
 class SplineMap(ElementwiseMap):
@@ -183,6 +168,8 @@ class SplineMap(ElementwiseMap):
     # may vanish in float32, and the inverse with it.
     min_share = 1e-3
     min_slope = 1e-3
+
+    n_padding = 1
 
     cumulate: Tensor
     steps: Tensor
@@ -207,47 +194,95 @@ class SplineMap(ElementwiseMap):
         self.register_buffer("steps", steps, persistent=False)
         self.register_buffer("neighbours", torch.tensor([[0], [1]]), persistent=False)
 
-    def locate(self, v: Tensor, params: Tensor, inverse: bool) -> tuple[_Table, _Parts]:
-        """Find the bin of every entry and evaluate its curve."""
+    def locate(self, v: Tensor, table: Tensor, inverse: bool) -> tuple[_Bins, _Parts]:
+        """Find the bin of every value of (n,) and evaluate its curve.
+
+        A column of the table (3 K, n) holds 0, which stands for the slope at both ends, and the
+        parameters of a value. Bins come first: reductions over a short last dimension take twenty
+        times as long.
+        """
         n_bins = self.n_bins
-        # Bins come first: reductions over a short last dimension take twenty times as long. The
-        # row of zeros is the slope at both ends.
-        table = torch.constant_pad_nd(params.movedim(1, 0), (0, 0, 0, 0, 1, 0))
-        knots, logits = table.view(3 * n_bins, v.numel()).split([n_bins, 2 * n_bins])
-        shares = logits.view(2, n_bins, v.numel()).softmax(dim=1)
+        knots, logits = table.split([n_bins, 2 * n_bins])
+        shares = logits.view(2, n_bins, len(v)).softmax(dim=1)
         # As a product with a constant triangle the cumulated sum costs half.
         edges = torch.baddbmm(
             self.steps, self.cumulate, shares, beta=self.min_size, alpha=self.free_size
         )
         # Clamped, no row can leave the bins and bring in NaN.
         inside = v.clamp(-self.bound, self.bound)
-        flat = inside.flatten()
-        k = (edges[int(inverse), 1:-1] <= flat).sum(dim=0) + self.neighbours
+        k = (edges[int(inverse), 1:-1] <= inside).sum(dim=0) + self.neighbours
         corners = edges.gather(1, k.expand(2, 2, -1))
         slopes = F.softplus(knots.gather(0, k % n_bins) + self.offset) + self.min_slope
         lower, upper = corners.unbind(1)
-        parts = curve_parts(flat, lower, upper - lower, slopes, inverse)
-        return _Table(inside, shares, k, slopes), parts
+        parts = curve_parts(inside, lower, upper - lower, slopes, inverse)
+        return _Bins(inside, shares, k, slopes), parts
 
     @staticmethod
-    def join(v: Tensor, table: _Table, parts: _Parts, inverse: bool) -> tuple[Tensor, Tensor]:
+    def join(v: Tensor, bins: _Bins, parts: _Parts, inverse: bool) -> tuple[Tensor, Tensor]:
         """Return v mapped and the log-slopes dz/dx there; beyond the ends v moves by zero."""
-        mapped = curve_value(parts, inverse).view(v.shape) + (v - table.inside)
-        return mapped, parts.log_slope.view(v.shape)
+        return curve_value(parts, inverse) + (v - bins.inside), parts.log_slope
 
-    def _curve(self, v: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+    def gradient(
+        self,
+        v: Tensor,
+        bins: _Bins,
+        parts: _Parts,
+        grad: Tensor,
+        grad_log_slope: Tensor,
+        inverse: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the gradients of values and table, given those of values and log-slopes."""
+        _, shares, k, slopes = bins
+        grad_v, grad_corners, grad_slopes = _curve_gradient(parts, grad, grad_log_slope, inverse)
+        grad_v = torch.where(v.abs() <= self.bound, grad_v, grad)
+        grad_edges = shares.new_zeros(2, self.n_bins + 1, len(v))
+        grad_edges.scatter_(1, k.expand(2, 2, -1), self.free_size * grad_corners)
+        weighted = torch.bmm(self.cumulate.mT, grad_edges) * shares
+        grad_logits = torch.addcmul(weighted, shares, weighted.sum(1, keepdim=True), value=-1)
+        # The softplus has the derivative 1 - exp(-softplus).
+        grad_knots = -torch.expm1(self.min_slope - slopes) * grad_slopes
+        grad_knots = torch.zeros_like(shares[0]).scatter(0, k % self.n_bins, grad_knots)
+        return grad_v, torch.cat([grad_knots, grad_logits.flatten(0, 1)])
+
+    def curve(
+        self, v: Tensor, params: Tensor, inverse: bool, *, closed_form: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Return rows mapped and the log-slopes dz/dx there, each (n, m).
+
+        Without the closed form the gradient is left to automatic differentiation.
+        """
+        table = torch.constant_pad_nd(params.movedim(1, 0), (0, 0, 0, 0, 1, 0)).flatten(1)
+        flat = v.flatten()
         # torch.func cannot look into the closed form.
-        if torch._C._are_functorch_transforms_active():
-            return self.join(v, *self.locate(v, params, inverse), inverse)
-        return _ClosedForm.apply(v, params, self, inverse)
+        if closed_form and not torch._C._are_functorch_transforms_active():
+            mapped, log_slope = _ClosedForm.apply(flat, table, self, inverse)
+        else:
+            mapped, log_slope = self.join(flat, *self.locate(flat, table, inverse), inverse)
+        return mapped.view(v.shape), log_slope.view(v.shape)
 
     def map(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        z, log_slope = self._curve(x, params, inverse=False)
+        z, log_slope = self.curve(x, params, inverse=False)
         return z, log_slope.sum(dim=1)
 
     def inverse_map(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        x, log_slope = self._curve(z, params, inverse=True)
+        x, log_slope = self.curve(z, params, inverse=True)
         return x, -log_slope.sum(dim=1)
+
+    def evaluate(
+        self, v: Tensor, params: Tensor, inverse: bool
+    ) -> tuple[Tensor, Tensor, tuple[Any, ...]]:
+        flat = v.flatten()
+        bins, parts = self.locate(flat, params.view(3 * self.n_bins, -1), inverse)
+        mapped, log_slope = self.join(flat, bins, parts, inverse)
+        log_det = log_slope.view(v.shape).sum(0)
+        return mapped.view(v.shape), -log_det if inverse else log_det, (flat, bins, parts)
+
+    def pullback(
+        self, kept: tuple[Any, ...], grad: Tensor, grad_log_det: Tensor, inverse: bool
+    ) -> tuple[Tensor, Tensor]:
+        grad_log_slope = (-grad_log_det if inverse else grad_log_det).expand_as(grad).flatten()
+        grad_v, grad_table = self.gradient(*kept, grad.flatten(), grad_log_slope, inverse)
+        return grad_v.view_as(grad), grad_table[1:].view(-1, grad.shape[1])
 
 
 class SplineCoupling(Coupling):
