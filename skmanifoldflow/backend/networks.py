@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["MLP", "ConvNet", "MaskedMLP"]
+from .tape import Pass
 
-_silu_backward = torch.ops.aten.silu_backward.default
+__all__ = ["MLP", "ConvNet", "MLPTape", "MaskedMLP"]
+
+_silu = torch._C._nn.silu
+_silu_backward = torch.ops.aten.silu_backward.grad_input
 
 
 class _Linear(nn.Linear):
@@ -71,54 +74,71 @@ class MLP(nn.Module):
         """Return weight and bias of one layer after the other."""
         return [p for layer in self.layers for p in (layer.weight, layer.bias)]
 
-    @staticmethod
-    def evaluate(
-        x: Tensor, weights: Sequence[Tensor], n_padding: int, keep: bool
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Return the outputs for columns (n_inputs, n), and what `pullback` needs.
 
-        Above the outputs (n_outputs, n) are `n_padding` rows of zeros. Between the first and the
-        last layer samples lie in rows, where products are faster.
+class MLPTape:
+    """An `MLP` in one pass.
+
+    Its inputs and outputs are columns; between the first and the last layer samples lie in rows,
+    where products are faster.
+
+    Parameters
+    ----------
+    run : Pass
+        The pass.
+    weights, grad_weights : sequence of Tensor
+        Weight and bias of one layer after the other, and memory for their gradients.
+    outputs : Tensor of shape (n_outputs, n)
+        Memory for the outputs.
+    """
+
+    def __init__(
+        self, run: Pass, weights: Sequence[Tensor], grad_weights: Sequence[Tensor], outputs: Tensor
+    ) -> None:
+        self.outputs = outputs
+        self.weights, self.biases = weights[::2], weights[1::2]
+        self.grad_weights, self.grad_biases = grad_weights[::2], grad_weights[1::2]
+        self.transposed = [weight.t() for weight in self.weights]
+        self.last_bias = self.biases[-1][:, None]
+        sizes = [len(bias) for bias in self.biases[:-1]]
+        self.raw = [run.rows(size) for size in sizes]
+        self.hidden = self.raw
+        if run.keeps:
+            self.hidden = [run.rows(size) for size in sizes]
+            # Gradients of two layers are alive at a time.
+            self.grads = [
+                run.shared_rows(f"gradient {i % 2}", size) for i, size in enumerate(sizes)
+            ]
+            self.grads_transposed = [grad.t() for grad in self.grads]
+        self.x = self.grad = torch.empty(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs for columns (n_inputs, n)."""
+        if x is not self.x:
+            self.x = x
+            self.inputs = [x.t(), *self.hidden]
+            self.last_input = self.inputs[-1].t()
+        for i, hidden in enumerate(self.hidden):
+            torch.addmm(self.biases[i], self.inputs[i], self.transposed[i], out=self.raw[i])
+            _silu(self.raw[i], out=hidden)
+        return torch.addmm(self.last_bias, self.weights[-1], self.last_input, out=self.outputs)
+
+    def backward(self, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Return two factors whose product is the gradient (n_inputs, n) of the inputs.
+
+        Given is the gradient of the outputs.
         """
-        h = x.t()
-        kept = [h]
-        for weight, bias in zip(weights[:-2:2], weights[1:-2:2], strict=True):
-            raw = torch.addmm(bias, h, weight.t())
-            h = F.silu(raw, inplace=not keep)
-            kept += [raw, h]
-        weight, bias = weights[-2:]
-        if not n_padding:
-            return torch.addmm(bias[:, None], weight, h.t()), kept
-        outputs = x.new_empty(n_padding + len(bias), x.shape[1])
-        outputs[:n_padding].zero_()
-        torch.addmm(bias[:, None], weight, h.t(), out=outputs[n_padding:])
-        return outputs, kept
-
-    @staticmethod
-    def pullback(
-        kept: Sequence[Tensor],
-        grad: Tensor,
-        weights: Sequence[Tensor],
-        grad_weights: Sequence[Tensor],
-    ) -> Tensor:
-        """Return the gradient (n_inputs, n) of the inputs, given that of the outputs.
-
-        The gradients of the weights are written into `grad_weights`.
-        """
-        *kept, h = kept
-        torch.mm(grad, h, out=grad_weights[-2])
-        torch.sum(grad, 1, out=grad_weights[-1])
-        if not kept:
-            return weights[0].t().mm(grad)
-        grad = grad.t().mm(weights[-2])
-        for i in reversed(range(0, len(weights) - 2, 2)):
-            *kept, h, raw = kept
-            grad = _silu_backward(grad, raw)
-            torch.mm(grad.t(), h, out=grad_weights[i])
-            torch.sum(grad, 0, out=grad_weights[i + 1])
-            if kept:
-                grad = grad.mm(weights[i])
-        return weights[0].t().mm(grad.t())
+        if grad is not self.grad:
+            self.grad, self.grad_transposed = grad, grad.t()
+        torch.mm(grad, self.inputs[-1], out=self.grad_weights[-1])
+        torch.sum(grad, 1, out=self.grad_biases[-1])
+        rows, columns = self.grad_transposed, grad
+        for i in reversed(range(len(self.hidden))):
+            rows = torch.mm(rows, self.weights[i + 1], out=self.grads[i])
+            columns = self.grads_transposed[i]
+            _silu_backward(rows, self.raw[i], grad_input=rows)
+            torch.mm(columns, self.inputs[i], out=self.grad_weights[i])
+            torch.sum(rows, 0, out=self.grad_biases[i])
+        return self.transposed[0], columns
 
 
 class MaskedMLP(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .bijections import Chain
-from .bijections.fused import Weights
+from .bijections.fused import BoundWeights
 from .objectives import Objective
 
 __all__ = ["TrainingReport", "TrainingSettings", "train"]
@@ -113,7 +113,7 @@ class Adam:
         if stop > start:
             vector = self.values[start:stop].requires_grad_()
             vector.grad = self.gradient[start:stop]
-            chain.bound_weights = Weights(vector, chain.fused_layers)
+            chain.bound_weights = BoundWeights(vector, chain.fused_layers)
 
     @torch.no_grad()
     def step(self, learning_rate: float, scale: float = 1.0) -> None:

@@ -5,7 +5,7 @@ import torch
 
 from skmanifoldflow.backend.architectures import density_flow, volume_preserving_flow
 from skmanifoldflow.backend.bijections import AffineCoupling, Chain, MaskedAutoregressive
-from skmanifoldflow.backend.bijections.fused import Weights
+from skmanifoldflow.backend.bijections.fused import BoundWeights
 from skmanifoldflow.backend.device import make_generator
 from skmanifoldflow.backend.geometry import jacobian_columns
 
@@ -120,7 +120,7 @@ def test_weights_may_be_parts_of_one_vector(name, n_context, inverse):
     expected = torch.autograd.grad(loss_of(fused(chain, x, context, inverse)), inputs)
     parameters = list(chain.parameters())
     vector = torch.cat([p.detach().flatten() for p in parameters]).requires_grad_()
-    chain.bound_weights = Weights(vector, chain.fused_layers)
+    chain.bound_weights = BoundWeights(vector, chain.fused_layers)
     rows = inputs[: -len(parameters)]
     for create_graph in (False, True):
         loss = loss_of(fused(chain, x, context, inverse))

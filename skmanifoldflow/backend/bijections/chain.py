@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import Bijection
-from .fused import FusedLayer, Weights, can_fuse, run_fused
+from .fused import BoundWeights, FusedLayer, can_fuse, run_fused
 
 __all__ = ["Chain"]
 
@@ -31,7 +31,7 @@ class Chain(Bijection):
         layers = [b for b in self.bijections if isinstance(b, FusedLayer) and b.is_fused]
         self.fused_layers = tuple(layers) if len(layers) == len(self.bijections) else ()
         # Set while the weights are trained.
-        self.bound_weights: Weights | None = None
+        self.bound_weights: BoundWeights | None = None
 
     def forward_and_log_det(
         self, x: Tensor, context: Tensor | None = None

@@ -1,12 +1,12 @@
 """Coupling layers: one part of the columns conditions the map of the other part."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..networks import MLP
+from ..networks import MLP, MLPTape
+from ..tape import Pass, Tape
 from .elementwise import AffineMap, ElementwiseMap, ShiftMap
 from .fused import FusedLayer
 
@@ -85,38 +85,59 @@ class Coupling(FusedLayer):
     def weights(self) -> list[Tensor]:
         return self.conditioner.weights()
 
-    def evaluate(
-        self,
-        x: Tensor,
-        context: Tensor | None,
-        weights: Sequence[Tensor],
-        inverse: bool,
-        keep: bool,
-    ) -> tuple[Tensor, Tensor | None, Any]:
-        passed, moved = x[: self.n_passed], x[self.n_passed :]
-        inputs = passed if context is None else torch.cat([passed, context])
-        n_padding = self.elementwise.n_padding * self.n_transformed
-        params, of_network = self.conditioner.evaluate(inputs, weights, n_padding, keep)
-        moved, log_det, of_map = self.elementwise.evaluate(moved, params, inverse)
-        return torch.cat([passed, moved]), log_det, (of_network, of_map)
+    def tape(
+        self, run: Pass, weights: Sequence[Tensor], grad_weights: Sequence[Tensor]
+    ) -> "_CouplingTape":
+        return _CouplingTape(self, run, weights, grad_weights)
 
-    def pullback(
+
+class _CouplingTape(Tape):
+    def __init__(
         self,
-        kept: Any,
-        grad: Tensor,
-        grad_log_det: Tensor,
+        layer: Coupling,
+        run: Pass,
         weights: Sequence[Tensor],
         grad_weights: Sequence[Tensor],
-        inverse: bool,
-    ) -> tuple[Tensor, Tensor | None]:
-        of_network, of_map = kept
-        grad_passed, grad_moved = grad[: self.n_passed], grad[self.n_passed :]
-        grad_v, grad_params = self.elementwise.pullback(of_map, grad_moved, grad_log_det, inverse)
-        grad_inputs = self.conditioner.pullback(of_network, grad_params, weights, grad_weights)
-        if len(grad_inputs) == self.n_passed:
-            return torch.cat([grad_inputs.add_(grad_passed), grad_v]), None
-        grad_inputs[: self.n_passed] += grad_passed
-        return torch.cat([grad_inputs[: self.n_passed], grad_v]), grad_inputs[self.n_passed :]
+    ) -> None:
+        self.n_passed = k = layer.n_passed
+        n_features = k + layer.n_transformed
+        self.map = layer.elementwise.tape(run, layer.n_transformed)
+        self.log_det = self.map.log_det
+        self.network = MLPTape(run, weights, grad_weights, self.map.params)
+        self.context = run.context
+        self.columns = run.columns(n_features)
+        self.columns_passed, self.columns_moved = self.columns.tensor_split([k])
+        if run.keeps:
+            self.grad_columns = run.columns(n_features)
+            self.grad_columns_passed, self.grad_columns_moved = self.grad_columns.tensor_split([k])
+        if run.context is not None:
+            self.inputs = run.columns(k + len(run.context))
+        self.x = self.grad = torch.empty(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x is not self.x:
+            self.x, (self.passed, self.moved) = x, x.tensor_split([self.n_passed])
+        if self.context is None:
+            self.network.forward(self.passed)
+        else:
+            self.network.forward(torch.cat([self.passed, self.context], out=self.inputs))
+        self.map.forward(self.moved, self.columns_moved)
+        self.columns_passed.copy_(self.passed)
+        return self.columns
+
+    def backward(self, grad: Tensor, grad_log_det: Tensor, needs_grad: bool) -> Tensor:
+        if grad is not self.grad:
+            self.grad, parts = grad, grad.tensor_split([self.n_passed])
+            self.grad_passed, self.grad_moved = parts
+        self.map.backward(self.grad_moved, grad_log_det, self.grad_columns_moved)
+        left, right = self.network.backward(self.map.grad_params)
+        if self.context is not None:
+            of_inputs = left.mm(right)
+            of_passed, self.grad_context = of_inputs.tensor_split([self.n_passed])
+            torch.add(self.grad_passed, of_passed, out=self.grad_columns_passed)
+        elif needs_grad:
+            torch.addmm(self.grad_passed, left, right, out=self.grad_columns_passed)
+        return self.grad_columns
 
 
 class AdditiveCoupling(Coupling):

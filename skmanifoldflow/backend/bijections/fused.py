@@ -1,32 +1,29 @@
 """A chain of couplings and fixed mixings as one operation with its gradient in closed form.
 
 With small conditioners a training step costs calls, not arithmetic: automatic differentiation makes
-some thousand of them. Here a chain is one node of the graph, its rows are columns of contiguous
-tensors of shape (D, n), so that parts of them are contiguous too, and the weights may be one tensor
-for automatic differentiation instead of several for each layer.
+some thousand of them. Here a chain is one node of the graph. While it is trained its weights are
+one tensor for automatic differentiation, and memory is kept from step to step.
 """
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from ..tape import Pass, Tape
 from .base import Bijection
 
 if TYPE_CHECKING:
     from .chain import Chain
 
-__all__ = ["FusedLayer", "Weights", "can_fuse", "run_fused"]
+__all__ = ["BoundWeights", "FusedLayer", "can_fuse", "run_fused"]
 
 
 class FusedLayer(Bijection):
-    """Bijection that knows the gradient of its map.
-
-    `evaluate` and `pullback` take and return columns (D, n), and a context (n_context, n).
-    """
+    """Bijection that knows the gradient of its map, unless it says that it is not `is_fused`."""
 
     is_fused = True
 
@@ -35,179 +32,210 @@ class FusedLayer(Bijection):
         return []
 
     @abstractmethod
-    def evaluate(
-        self,
-        x: Tensor,
-        context: Tensor | None,
-        weights: Sequence[Tensor],
-        inverse: bool,
-        keep: bool,
-    ) -> tuple[Tensor, Tensor | None, Any]:
-        """Return the columns mapped, their log-determinants, None for zero, and what is kept.
-
-        What is kept for `pullback` may be nothing if not `keep`; `x` is never changed.
-        """
-
-    @abstractmethod
-    def pullback(
-        self,
-        kept: Any,
-        grad: Tensor,
-        grad_log_det: Tensor,
-        weights: Sequence[Tensor],
-        grad_weights: Sequence[Tensor],
-        inverse: bool,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the gradients of columns and context, given those of the results.
-
-        Gradients of the weights are written into `grad_weights`; nothing else is changed.
-        """
+    def tape(
+        self, run: Pass, weights: Sequence[Tensor], grad_weights: Sequence[Tensor]
+    ) -> Tape:
+        """Return a tape for rows of a pass, given weights and memory for their gradients."""
 
 
-class Weights:
-    """Weights of the layers of a chain as parts of one vector, and a vector of their gradients.
+class BoundWeights:
+    """Weights of the layers of a chain as parts of one vector, while they are trained.
 
     Parameters
     ----------
     vector : Tensor of shape (n_weights,)
-        A leaf of the graph, whose gradient adds up in `vector.grad`.
-    layers : list of FusedLayer
+        A leaf of the graph.
+    layers : sequence of FusedLayer
         Whose weights lie in the vector one after the other.
     """
 
     def __init__(self, vector: Tensor, layers: Sequence[FusedLayer]) -> None:
         self.vector = vector
-        self.gradient = torch.empty_like(vector)
-        self.parts = _parts(vector.detach(), layers)
-        self.gradient_parts = _parts(self.gradient, layers)
+        self.parts = _parts(vector.detach(), [layer.weights() for layer in layers])
+        # Records that no graph uses, by the shapes of rows and context and the direction.
+        self.free: dict[Any, list[_Record]] = {}
 
 
-def _parts(vector: Tensor, layers: Sequence[FusedLayer]) -> list[list[Tensor]]:
-    """Return the part of a vector that belongs to each weight of each layer."""
-    parts, start = [], 0
-    for layer in layers:
+def _parts(vector: Tensor, weights: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+    """Return the parts of a vector that belong to the weights of each layer."""
+    parts: list[list[Tensor]] = []
+    start = 0
+    for of_layer in weights:
         parts.append([])
-        for weight in layer.weights():
+        for weight in of_layer:
             stop = start + weight.numel()
             parts[-1].append(vector[start:stop].view(weight.shape))
             start = stop
     return parts
 
 
-class _Pass(NamedTuple):
-    """One pass through the layers of a chain, in the order of the list."""
+class _Record:
+    """A pass through a chain of which the gradient can be taken once."""
 
-    chain: "Chain"
-    layers: Sequence[FusedLayer]
-    weights: Sequence[Sequence[Tensor]]
-    inverse: bool
+    def __init__(
+        self,
+        layers: Sequence[FusedLayer],
+        weights: Sequence[Sequence[Tensor]],
+        x: Tensor,
+        context: Tensor | None,
+        inverse: bool,
+    ) -> None:
+        self.run = Pass(x, context, inverse, keeps=True)
+        self.columns, self.grad_columns = (self.run.columns(x.shape[1]) for _ in range(2))
+        # One vector, in the order of the chain whatever the direction.
+        self.gradient = x.new_empty(sum(w.numel() for part in weights for w in part))
+        self.grad_weights = _parts(self.gradient, weights)
+        self.tapes = [
+            layer.tape(self.run, *of_layer)
+            for layer, *of_layer in zip(layers, weights, self.grad_weights, strict=True)
+        ]
+        self.has_weights = [bool(part) for part in weights]
+        if inverse:
+            self.tapes.reverse()
+            self.has_weights.reverse()
+        self.log_dets = [tape.log_det for tape in self.tapes if tape.log_det is not None]
 
+    def forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return rows mapped and their log-determinants."""
+        columns = self.columns.copy_(x.t())
+        if context is not None and self.run.context is not None:
+            self.run.context.copy_(context.t())
+        for tape in self.tapes:
+            columns = tape.forward(columns)
+        log_det = torch.stack(self.log_dets).sum(0) if self.log_dets else x.new_zeros(len(x))
+        return columns.t().clone(memory_format=torch.contiguous_format), log_det
 
-def _evaluate(
-    run: _Pass, x: Tensor, context: Tensor | None, keep: bool
-) -> tuple[Tensor, Tensor, list[Any]]:
-    """Map rows; return them, their log-determinants and what every layer has kept."""
-    columns = x.t().contiguous()
-    context = None if context is None else context.t()
-    log_dets, kept = [], []
-    for layer, weights in zip(run.layers, run.weights, strict=True):
-        columns, log_det, of_layer = layer.evaluate(columns, context, weights, run.inverse, keep)
-        kept.append(of_layer)
-        if log_det is not None:
-            log_dets.append(log_det)
-    total = torch.stack(log_dets).sum(0) if log_dets else x.new_zeros(len(x))
-    return columns.t().contiguous(), total, kept
+    def backward(
+        self, grad: Tensor, grad_log_det: Tensor, needs_grad: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return the gradients of rows and context; those of the weights are written."""
+        grad = self.grad_columns.copy_(grad.t())
+        # Before the first layer with weights no gradient may be needed.
+        first = -1 if needs_grad else self.has_weights.index(True)
+        for i in range(len(self.tapes) - 1, max(first, 0) - 1, -1):
+            grad = self.tapes[i].backward(grad, grad_log_det, i > first)
+        of_context = [tape.grad_context for tape in self.tapes if tape.grad_context is not None]
+        return (
+            grad.t().clone(memory_format=torch.contiguous_format) if needs_grad else None,
+            torch.stack(of_context).sum(0).t() if of_context else None,
+        )
 
 
 class _Fused(torch.autograd.Function):
-    """Rows and log-determinants of a chain; inputs are rows, context and weights."""
+    """Rows and log-determinants of a chain, given rows, context and weights."""
 
     @staticmethod
     def forward(
-        ctx: Any, run: _Pass, x: Tensor, context: Tensor | None, *weights: Tensor
+        ctx: Any,
+        chain: "Chain",
+        inverse: bool,
+        x: Tensor,
+        context: Tensor | None,
+        *weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        z, log_det, ctx.kept = _evaluate(run, x, context, keep=True)
-        ctx.run = run
+        ctx.chain, ctx.inverse = chain, inverse
+        ctx.key = (x.shape, None if context is None else context.shape, inverse)
         ctx.save_for_backward(x, context, *weights)
-        return z, log_det
+        ctx.record = _record(ctx, x, context)
+        return ctx.record.forward(x, context)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        run: _Pass = ctx.run
+        x, context, *weights = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return None, *_differentiable_gradient(run, ctx.saved_tensors, grads)
-        bound = run.chain.bound_weights
-        if bound is None:
-            grad_weights = [[torch.empty_like(w) for w in part] for part in run.weights]
+            gradient = _differentiable_gradient(ctx.chain, ctx.inverse, x, context, weights, grads)
+            return None, None, *gradient
+        record: _Record | None = ctx.record
+        if record is None:
+            record = _record(ctx, x, context)
+            record.forward(x, context)
+        of_rows, of_context = record.backward(*grads, ctx.needs_input_grad[2])
+        # Its memory holds the gradients of the weights from now on.
+        ctx.record = None
+        if ctx.chain.bound_weights is None:
+            flat = [g for part in record.grad_weights for g in part]
         else:
-            grad_weights = bound.gradient_parts[:: -1 if run.inverse else 1]
-        grad = grads[0].t().contiguous()
-        grad_context: Tensor | None = None
-        steps = zip(run.layers, ctx.kept, run.weights, grad_weights, strict=True)
-        for layer, kept, weights, into in reversed(list(steps)):
-            grad, of_context = layer.pullback(kept, grad, grads[1], weights, into, run.inverse)
-            if of_context is not None:
-                grad_context = of_context if grad_context is None else grad_context + of_context
-        if bound is not None:
-            flat = [bound.gradient]
-        else:
-            ordered = reversed(grad_weights) if run.inverse else grad_weights
-            flat = [g for part in ordered for g in part]
-        rows = grad.t() if ctx.needs_input_grad[1] else None
-        return None, rows, None if grad_context is None else grad_context.t(), *flat
+            ctx.chain.bound_weights.free.setdefault(ctx.key, []).append(record)
+            flat = [record.gradient]
+        return None, None, of_rows, of_context, *flat
+
+
+def _record(ctx: Any, x: Tensor, context: Tensor | None) -> _Record:
+    """Return a record that is free, or a new one."""
+    layers, bound = ctx.chain.fused_layers, ctx.chain.bound_weights
+    if bound is None:
+        return _Record(layers, [layer.weights() for layer in layers], x, context, ctx.inverse)
+    if bound.free.get(ctx.key):
+        return bound.free[ctx.key].pop()
+    return _Record(layers, bound.parts, x, context, ctx.inverse)
 
 
 def _differentiable_gradient(
-    run: _Pass, inputs: Sequence[Tensor | None], grads: Sequence[Tensor]
+    chain: "Chain",
+    inverse: bool,
+    x: Tensor,
+    context: Tensor | None,
+    weights: Sequence[Tensor],
+    grads: Sequence[Tensor],
 ) -> list[Tensor | None]:
     """Return the gradient with a graph of its own, by automatic differentiation."""
-    chain, (x, context, *weights) = run.chain, inputs
-    assert x is not None
-    method = chain.inverse_by_layer if run.inverse else chain.forward_by_layer
-    outputs = [
-        (output, grad)
-        for output, grad in zip(method(x, context), grads, strict=True)
-        # Log-determinants of zero are constants.
-        if output.requires_grad
-    ]
+    results = (chain.inverse_by_layer if inverse else chain.forward_by_layer)(x, context)
+    # Log-determinants of zero are constants.
+    pairs = [(r, g) for r, g in zip(results, grads, strict=True) if r.requires_grad]
     if chain.bound_weights is not None:
         weights = [w for layer in chain.fused_layers for w in layer.weights()]
-    wanted = [t for t in (x, context, *weights) if t is not None and t.requires_grad]
-    found = torch.autograd.grad(
-        [output for output, _ in outputs],
-        wanted,
-        [grad for _, grad in outputs],
-        create_graph=True,
-        materialize_grads=True,
+    inputs = [x, context, *weights]
+    wanted = [t for t in inputs if t is not None and t.requires_grad]
+    found = iter(
+        torch.autograd.grad(
+            [result for result, _ in pairs],
+            wanted,
+            [grad for _, grad in pairs],
+            create_graph=True,
+            materialize_grads=True,
+        )
     )
-    rest = iter(found)
-    results = [
-        next(rest) if t is not None and t.requires_grad else None for t in (x, context, *weights)
-    ]
+    gradient = [next(found) if t is not None and t.requires_grad else None for t in inputs]
     if chain.bound_weights is None:
-        return results
-    return [*results[:2], torch.cat([g.flatten() for g in results[2:] if g is not None])]
+        return gradient
+    return [*gradient[:2], torch.cat([g.flatten() for g in gradient[2:] if g is not None])]
 
 
 def can_fuse(x: Tensor, context: Tensor | None) -> bool:
     """Tell whether rows may take the closed form: torch.func and forward mode may not."""
     if torch._C._are_functorch_transforms_active():
         return False
-    return all(
-        t is None or forward_ad.unpack_dual(t).tangent is None for t in (x, context)
-    )
+    return all(t is None or forward_ad.unpack_dual(t).tangent is None for t in (x, context))
+
+
+@torch.no_grad()
+def _without_gradient(
+    chain: "Chain", x: Tensor, context: Tensor | None, inverse: bool
+) -> tuple[Tensor, Tensor]:
+    """Map rows where no gradient will be asked for; each layer takes the memory of the last."""
+    run = Pass(x, context, inverse, keeps=False)
+    if context is not None and run.context is not None:
+        run.context.copy_(context.t())
+    columns, total = x.t().contiguous(), x.new_zeros(len(x))
+    for layer in chain.fused_layers[:: -1 if inverse else 1]:
+        weights = layer.weights()
+        tape = layer.tape(run, weights, weights)
+        columns = tape.forward(columns)
+        if tape.log_det is not None:
+            total += tape.log_det
+    return columns.t().contiguous(), total
 
 
 def run_fused(
     chain: "Chain", x: Tensor, context: Tensor | None, inverse: bool
 ) -> tuple[Tensor, Tensor]:
     """Map rows through a chain all of whose layers are fused ones."""
-    layers: Sequence[FusedLayer] = chain.fused_layers
-    bound = chain.bound_weights
-    weights = [layer.weights() for layer in layers] if bound is None else bound.parts
-    order = -1 if inverse else 1
-    run = _Pass(chain, layers[::order], weights[::order], inverse)
     if not torch.is_grad_enabled():
-        return _evaluate(run, x, context, keep=False)[:2]
-    flat = [w for part in weights for w in part] if bound is None else [bound.vector]
-    return _Fused.apply(run, x, context, *flat)
+        return _without_gradient(chain, x, context, inverse)
+    bound = chain.bound_weights
+    if bound is not None:
+        return _Fused.apply(chain, inverse, x, context, bound.vector)
+    weights = [w for layer in chain.fused_layers for w in layer.weights()]
+    if not any(t is not None and t.requires_grad for t in (x, context, *weights)):
+        return _without_gradient(chain, x, context, inverse)
+    return _Fused.apply(chain, inverse, x, context, *weights)

@@ -1,11 +1,11 @@
 """Linear maps of unit volume that mix the columns between couplings."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..tape import Pass, Tape
 from .fused import FusedLayer
 
 __all__ = ["Orthogonal", "Permutation"]
@@ -36,6 +36,7 @@ class Orthogonal(FusedLayer):
         self.register_buffer("q", q.to(torch.get_default_dtype()))
         n_angles = n_features * (n_features - 1) // 2
         self.angles = nn.Parameter(torch.zeros(n_angles)) if learned else None
+        self.is_fused = not learned
         self.is_fused = not learned
         self._reorthogonalise()
 
@@ -69,26 +70,26 @@ class Orthogonal(FusedLayer):
     ) -> tuple[Tensor, Tensor]:
         return z @ self._matrix().T, z.new_zeros(len(z))
 
-    def evaluate(
-        self,
-        x: Tensor,
-        context: Tensor | None,
-        weights: Sequence[Tensor],
-        inverse: bool,
-        keep: bool,
-    ) -> tuple[Tensor, None, None]:
-        return (self.q if inverse else self.q.t()).mm(x), None, None
+    def tape(
+        self, run: Pass, weights: Sequence[Tensor], grad_weights: Sequence[Tensor]
+    ) -> "_OrthogonalTape":
+        return _OrthogonalTape(self.q if run.inverse else self.q.t(), run)
 
-    def pullback(
-        self,
-        kept: Any,
-        grad: Tensor,
-        grad_log_det: Tensor,
-        weights: Sequence[Tensor],
-        grad_weights: Sequence[Tensor],
-        inverse: bool,
-    ) -> tuple[Tensor, None]:
-        return (self.q.t() if inverse else self.q).mm(grad), None
+
+class _OrthogonalTape(Tape):
+    """Columns are multiplied by a matrix from the left."""
+
+    def __init__(self, matrix: Tensor, run: Pass) -> None:
+        self.matrix, self.transposed = matrix, matrix.t()
+        self.columns = run.columns(len(matrix))
+        if run.keeps:
+            self.grad_columns = run.columns(len(matrix))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.mm(self.matrix, x, out=self.columns)
+
+    def backward(self, grad: Tensor, grad_log_det: Tensor, needs_grad: bool) -> Tensor:
+        return torch.mm(self.transposed, grad, out=self.grad_columns)
 
 
 class Permutation(FusedLayer):
@@ -132,23 +133,22 @@ class Permutation(FusedLayer):
     ) -> tuple[Tensor, Tensor]:
         return z[:, self.inverse_order], z.new_zeros(len(z))
 
-    def evaluate(
-        self,
-        x: Tensor,
-        context: Tensor | None,
-        weights: Sequence[Tensor],
-        inverse: bool,
-        keep: bool,
-    ) -> tuple[Tensor, None, None]:
-        return x.index_select(0, self.inverse_order if inverse else self.order), None, None
+    def tape(
+        self, run: Pass, weights: Sequence[Tensor], grad_weights: Sequence[Tensor]
+    ) -> "_PermutationTape":
+        order, back = self.order, self.inverse_order
+        return _PermutationTape(*((back, order) if run.inverse else (order, back)), run)
 
-    def pullback(
-        self,
-        kept: Any,
-        grad: Tensor,
-        grad_log_det: Tensor,
-        weights: Sequence[Tensor],
-        grad_weights: Sequence[Tensor],
-        inverse: bool,
-    ) -> tuple[Tensor, None]:
-        return grad.index_select(0, self.order if inverse else self.inverse_order), None
+
+class _PermutationTape(Tape):
+    def __init__(self, order: Tensor, inverse_order: Tensor, run: Pass) -> None:
+        self.order, self.inverse_order = order, inverse_order
+        self.columns = run.columns(len(order))
+        if run.keeps:
+            self.grad_columns = run.columns(len(order))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.index_select(x, 0, self.order, out=self.columns)
+
+    def backward(self, grad: Tensor, grad_log_det: Tensor, needs_grad: bool) -> Tensor:
+        return torch.index_select(grad, 0, self.inverse_order, out=self.grad_columns)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..tape import Pass
 from .coupling import Coupling
-from .elementwise import ElementwiseMap
+from .elementwise import ElementwiseMap, MapTape
 
 __all__ = ["SplineCoupling", "SplineMap", "curve_parts", "curve_value"]
 
@@ -169,8 +170,6 @@ class SplineMap(ElementwiseMap):
     min_share = 1e-3
     min_slope = 1e-3
 
-    n_padding = 1
-
     cumulate: Tensor
     steps: Tensor
     neighbours: Tensor
@@ -268,21 +267,42 @@ class SplineMap(ElementwiseMap):
         x, log_slope = self.curve(z, params, inverse=True)
         return x, -log_slope.sum(dim=1)
 
-    def evaluate(
-        self, v: Tensor, params: Tensor, inverse: bool
-    ) -> tuple[Tensor, Tensor, tuple[Any, ...]]:
-        flat = v.flatten()
-        bins, parts = self.locate(flat, params.view(3 * self.n_bins, -1), inverse)
-        mapped, log_slope = self.join(flat, bins, parts, inverse)
-        log_det = log_slope.view(v.shape).sum(0)
-        return mapped.view(v.shape), -log_det if inverse else log_det, (flat, bins, parts)
+    def tape(self, run: Pass, n_columns: int) -> "_SplineTape":
+        return _SplineTape(self, run, n_columns)
 
-    def pullback(
-        self, kept: tuple[Any, ...], grad: Tensor, grad_log_det: Tensor, inverse: bool
-    ) -> tuple[Tensor, Tensor]:
-        grad_log_slope = (-grad_log_det if inverse else grad_log_det).expand_as(grad).flatten()
-        grad_v, grad_table = self.gradient(*kept, grad.flatten(), grad_log_slope, inverse)
-        return grad_v.view_as(grad), grad_table[1:].view(-1, grad.shape[1])
+
+class _SplineTape(MapTape):
+    def __init__(self, spline: SplineMap, run: Pass, n_columns: int) -> None:
+        self.spline, self.inverse = spline, run.inverse
+        rows = run.columns(3 * spline.n_bins * n_columns)
+        rows[:n_columns].zero_()
+        self.params = rows[n_columns:]
+        self.table = rows.view(3 * spline.n_bins, -1)
+        self.log_det = run.columns(1)[0]
+        if run.keeps:
+            grad_rows = torch.empty_like(rows)
+            self.grad_params = grad_rows[n_columns:]
+            self.grad_table = grad_rows.view_as(self.table)
+
+    def forward(self, v: Tensor, out: Tensor) -> None:
+        self.flat = v.reshape(-1)
+        self.bins, self.parts = self.spline.locate(self.flat, self.table, self.inverse)
+        mapped, log_slope = self.spline.join(self.flat, self.bins, self.parts, self.inverse)
+        out.copy_(mapped.view_as(out))
+        assert self.log_det is not None
+        torch.sum(log_slope.view_as(v), 0, out=self.log_det)
+        if self.inverse:
+            self.log_det.neg_()
+
+    def backward(self, grad: Tensor, grad_log_det: Tensor, out: Tensor) -> None:
+        if self.inverse:
+            grad_log_det = -grad_log_det
+        grad_log_slope = grad_log_det.expand_as(grad).reshape(-1)
+        grad_v, grad_table = self.spline.gradient(
+            self.flat, self.bins, self.parts, grad.reshape(-1), grad_log_slope, self.inverse
+        )
+        out.copy_(grad_v.view_as(out))
+        self.grad_table.copy_(grad_table)
 
 
 class SplineCoupling(Coupling):
