@@ -97,34 +97,6 @@ def test_agrees_with_zuko(n_bins):
     torch.testing.assert_close(spline.inverse_map(x, params)[0], theirs.inv(x))
 
 
-@both_ways
-def test_closed_form_gradient(inverse):
-    spline = SplineMap(3).double()
-    x, params = draw(4, 2, 3)
-
-    def function(x, params):
-        return spline.curve(x, params, inverse)
-
-    inputs = (x.requires_grad_(), params.requires_grad_())
-    assert torch.autograd.gradcheck(function, inputs)
-    assert torch.autograd.gradgradcheck(function, inputs)
-
-
-@both_ways
-def test_closed_form_gradient_is_that_of_automatic_differentiation(inverse):
-    spline = SplineMap().double()
-    x, params = draw(n_rows=200)
-    inputs = (x.requires_grad_(), params.requires_grad_())
-    weights = torch.randn(2, *x.shape, generator=make_generator(3), dtype=x.dtype)
-    gradients = []
-    for closed_form in (True, False):
-        mapped, log_slope = spline.curve(x, params, inverse, closed_form=closed_form)
-        loss = (weights[0] * mapped + weights[1] * log_slope).sum()
-        gradients.append(torch.autograd.grad(loss, inputs))
-    for actual, expected in zip(*gradients, strict=True):
-        torch.testing.assert_close(actual, expected)
-
-
 def test_geometry_differentiates_twice(generator):
     layer = SplineCoupling(3, 2, (8,), generator=generator).double()
     with torch.no_grad():
