@@ -1,6 +1,5 @@
 """The one training loop."""
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -212,7 +211,7 @@ class Optimizer:
 
 
 def _snapshot(objective: Objective) -> dict[str, Tensor]:
-    return copy.deepcopy(objective.state_dict())
+    return {name: tensor.clone() for name, tensor in objective.state_dict().items()}
 
 
 class _Run:

@@ -334,3 +334,22 @@ def test_marginal_knots_travel_with_the_weights():
 def test_marginal_number_of_bins_is_checked():
     with pytest.raises(ValueError, match="at least 2, got 1"):
         MarginalSpline(3, 1)
+
+
+@both_ways
+def test_gradient_of_knot_splines_is_in_closed_form(inverse, generator):
+    spline = MarginalSpline(2, 5).double()
+    x = torch.randn(40, 2, generator=generator, dtype=torch.float64)
+    spline.start(x)
+    with torch.no_grad():
+        for p in spline.parameters():
+            p.copy_(0.05 * torch.randn(p.shape, generator=generator))
+    # Some rows lie beyond the outermost knots.
+    v = (2.5 * x[:6]).requires_grad_()
+    inputs = (v, *spline.parameters())
+
+    def function(*_):
+        return spline.inverse_and_log_det(v) if inverse else spline.forward_and_log_det(v)
+
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)

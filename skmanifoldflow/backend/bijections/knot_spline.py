@@ -211,17 +211,61 @@ class MarginalSpline(KnotSpline):
         return -size / self.prior_scale
 
     def _table(self) -> tuple[Tensor, Tensor]:
-        log_ratios = self._log_ratios()
-        ends = torch.cat([log_ratios[:, :1], log_ratios, log_ratios[:, -1:]], dim=1)
-        log_slopes = (ends[:, 1:] + ends[:, :-1]) / 2 + self._log_slopes()
-        widths = self.knots.diff(dim=1)
-        growth = (widths * torch.expm1(log_ratios)).cumsum(dim=1)
-        # The knot in the middle stays, so that a tail that is drawn in does not shift the rest.
-        middle = growth.shape[1] // 2
-        growth = torch.constant_pad_nd(growth, (1, 0))
-        ordinates = self.knots + (growth - growth[:, middle : middle + 1])
-        knots = torch.stack([self.knots, ordinates, log_slopes.exp()])
-        return knots, torch.stack([widths, widths * log_ratios.exp()])
+        log_ratios, log_slopes = self._log_ratios(), self._log_slopes()
+        if torch._C._are_functorch_transforms_active():
+            return _marginal_table(log_ratios, log_slopes, self.knots)
+        return _MarginalTable.apply(log_ratios, log_slopes, self.knots)
+
+
+def _marginal_table(
+    log_ratios: Tensor, log_slopes: Tensor, knots: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return knots and bins of a `MarginalSpline`."""
+    ends = torch.cat([log_ratios[:, :1], log_ratios, log_ratios[:, -1:]], dim=1)
+    log_slopes = (ends[:, 1:] + ends[:, :-1]) / 2 + log_slopes
+    widths = knots.diff(dim=1)
+    growth = (widths * torch.expm1(log_ratios)).cumsum(dim=1)
+    # The knot in the middle stays, so that a tail that is drawn in does not shift the rest.
+    middle = growth.shape[1] // 2
+    growth = torch.constant_pad_nd(growth, (1, 0))
+    ordinates = knots + (growth - growth[:, middle : middle + 1])
+    table = torch.stack([knots, ordinates, log_slopes.exp()])
+    return table, torch.stack([widths, widths * log_ratios.exp()])
+
+
+class _MarginalTable(torch.autograd.Function):
+    """`_marginal_table` with its gradient in closed form."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, log_ratios: Tensor, log_slopes: Tensor, knots: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        table, sizes = _marginal_table(log_ratios, log_slopes, knots)
+        ctx.parts = table[2], sizes[1]
+        ctx.save_for_backward(log_ratios, log_slopes, knots)
+        return table, sizes
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            # The gradient will itself be differentiated.
+            log_ratios, log_slopes, knots = ctx.saved_tensors
+            results = _marginal_table(log_ratios, log_slopes, knots)
+            return *torch.autograd.grad(
+                results, [log_ratios, log_slopes], grads, create_graph=True
+            ), None
+        slopes, heights = ctx.parts
+        of_ordinates, of_slopes = grads[0][1], grads[0][2] * slopes
+        # A bin moves the ordinates after it, or, left of the middle, those before it.
+        moved = -of_ordinates.cumsum(dim=1)
+        right = moved[:, heights.shape[1] // 2 : -1]
+        right -= moved[:, -1:].clone()
+        of_ratios = (moved[:, :-1] + grads[1][1]) * heights
+        half = of_slopes / 2
+        of_ratios += half[:, 1:] + half[:, :-1]
+        of_ratios[:, 0] += half[:, 0]
+        of_ratios[:, -1] += half[:, -1]
+        return of_ratios, of_slopes, None
 
 
 class SharedSpline(KnotSpline):

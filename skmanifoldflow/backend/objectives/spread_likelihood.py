@@ -15,20 +15,16 @@ from .base import Objective
 __all__ = ["Geodesics", "SpreadLikelihood"]
 
 
+# Smallest pivot, in units of the smallest eigenvalue, above which none is to be raised.
+_CLEARLY_POSITIVE = 1000
+
+
 class Geodesics(NamedTuple):
     """Standardised rows (m, D) and their geodesic distances (m, m), inf where not connected."""
 
     rows: Tensor
     distances: Tensor
     mean_square: float
-
-
-def _stress(geodesics: Geodesics, z: Tensor, picked: Tensor) -> Tensor:
-    """Return the squared error of latent distances, relative to mean squared geodesics."""
-    i, j = torch.triu_indices(len(z), len(z), offset=1, device=z.device)
-    geodesic = geodesics.distances[picked[i], picked[j]]
-    error = torch.where(torch.isfinite(geodesic), nn.functional.pdist(z) - geodesic, 0.0)
-    return error.square().mean() / geodesics.mean_square
 
 
 class SpreadLikelihood(Objective):
@@ -101,6 +97,11 @@ class SpreadLikelihood(Objective):
         self.noise_start = noise_start
         self.noise_floor = noise_floor
         self.geodesics = geodesics
+        if geodesics is not None:
+            n = min(self.n_geodesic_rows, len(geodesics.rows))
+            # Pairs of picked rows, in the order of pdist.
+            self.pairs = torch.triu_indices(n, n, offset=1, device=geodesics.rows.device)
+            self.is_connected = bool(torch.isfinite(geodesics.distances).all())
         self.generator = generator
         # The same noise at every epoch, so that epochs can be compared.
         self.moment_seed = int(torch.randint(2**62, (), generator=generator))
@@ -161,8 +162,17 @@ class SpreadLikelihood(Objective):
         if self.geodesics is not None:
             first, last = self.geodesic_weights
             weight = max(last, first * (1 - progress / self.unrolling))
-            departure = departure + weight * _stress(self.geodesics, landmarks, picked)
+            departure = departure + weight * self._stress(self.geodesics, landmarks, picked)
         return self._cross_entropy(z, s) + self.isometry * departure
+
+    def _stress(self, geodesics: Geodesics, z: Tensor, picked: Tensor) -> Tensor:
+        """Return the squared error of latent distances, relative to mean squared geodesics."""
+        i, j = picked.index_select(0, self.pairs.view(-1)).view(2, -1)
+        geodesic = geodesics.distances.take(i * len(geodesics.distances) + j)
+        error = nn.functional.pdist(z) - geodesic
+        if not self.is_connected:
+            error = torch.where(torch.isfinite(geodesic), error, 0.0)
+        return error.square().mean() / geodesics.mean_square
 
     def _cross_entropy(self, z: Tensor, s: float) -> Tensor:
         """Return E[-log N(z~; m, C)] of a batch, less H(z~) where it is estimated."""
@@ -202,15 +212,25 @@ class SpreadLikelihood(Objective):
         covariance = rows.T @ rows / n
         if self.spread == "latent":
             covariance.diagonal().add_(s**2)
-        if not torch.isfinite(covariance).all():
-            return torch.full_like(covariance, math.nan).to(centred), centred.new_tensor(math.nan)
         if self.running_covariance is not None:
             share = min(1.0, n / (self.rows_per_feature * n_features))
             covariance = torch.lerp(self.running_covariance, covariance, share)
+        least = torch.finfo(centred.dtype).eps
+        if self.law.n_free is None:
+            # Of many columns the eigenvectors cost ten times as much as a Cholesky factor, which is
+            # as good where no eigenvalue is to be raised.
+            factor, info = torch.linalg.cholesky_ex(covariance)
+            pivots = factor.diagonal()
+            if int(info) == 0 and float(pivots.min()) ** 2 > _CLEARLY_POSITIVE * least:
+                self.running_covariance = covariance
+                log_det = 2 * pivots.log().sum()
+                return torch.cholesky_inverse(factor).to(centred), log_det.to(centred)
+        if not torch.isfinite(covariance).all():
+            return torch.full_like(covariance, math.nan).to(centred), centred.new_tensor(math.nan)
         self.running_covariance = covariance
         eigenvalues, eigenvectors = torch.linalg.eigh(covariance)
         eigenvalues = principal_covariance(eigenvalues.flip(0), self.law.n_free).flip(0)
-        eigenvalues = eigenvalues.clamp_min(torch.finfo(centred.dtype).eps)
+        eigenvalues = eigenvalues.clamp_min(least)
         precision = (eigenvectors / eigenvalues) @ eigenvectors.T
         return precision.to(centred), eigenvalues.log().sum().to(centred)
 
