@@ -86,9 +86,7 @@ def normflows_real_nvp(n_features, width):
 
     layers = []
     for _ in range(N_LAYERS):
-        network = normflows.nets.MLP(
-            [n_features // 2, width, width, n_features], init_zeros=True
-        )
+        network = normflows.nets.MLP([n_features // 2, width, width, n_features], init_zeros=True)
         layers += [
             normflows.flows.AffineCouplingBlock(network),
             normflows.flows.Permute(n_features, mode="swap"),

@@ -13,7 +13,7 @@ from .tape import Pass
 
 __all__ = ["MLP", "ConvNet", "MLPTape", "MaskedMLP"]
 
-_silu = torch._C._nn.silu
+_silu = torch.ops.aten.silu.out
 _silu_backward = torch.ops.aten.silu_backward.grad_input
 
 
@@ -72,7 +72,7 @@ class MLP(nn.Module):
 
     def weights(self) -> list[Tensor]:
         """Return weight and bias of one layer after the other."""
-        return [p for layer in self.layers for p in (layer.weight, layer.bias)]
+        return [p for layer in self.layers for p in layer.parameters()]
 
 
 class MLPTape:
@@ -104,7 +104,7 @@ class MLPTape:
         self.hidden = self.raw
         if run.keeps:
             self.hidden = [run.rows(size) for size in sizes]
-            # Gradients of two layers are alive at a time.
+            # Those of two layers are alive at a time.
             self.grads = [
                 run.shared_rows(f"gradient {i % 2}", size) for i, size in enumerate(sizes)
             ]

@@ -6,7 +6,6 @@ finds the same tensors in the same places: it makes views of a tensor where that
 
 from abc import ABC, abstractmethod
 
-import torch
 from torch import Tensor
 
 __all__ = ["Pass", "Tape"]

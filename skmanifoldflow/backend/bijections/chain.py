@@ -30,6 +30,11 @@ class Chain(Bijection):
         self.bijections = cast(Sequence[Bijection], nn.ModuleList(bijections))
         layers = [b for b in self.bijections if isinstance(b, FusedLayer) and b.is_fused]
         self.fused_layers = tuple(layers) if len(layers) == len(self.bijections) else ()
+        # Columns of its widest tensor.
+        self.fused_width = max(
+            (size for layer in self.fused_layers for w in layer.weights() for size in w.shape),
+            default=1,
+        )
         # Set while the weights are trained.
         self.bound_weights: BoundWeights | None = None
 
@@ -47,9 +52,7 @@ class Chain(Bijection):
             return run_fused(self, z, context, inverse=True)
         return self.inverse_by_layer(z, context)
 
-    def forward_by_layer(
-        self, x: Tensor, context: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward_by_layer(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map data to latent by the maps of the layers."""
         total = x.new_zeros(len(x))
         for bijection in self.bijections:
@@ -57,9 +60,7 @@ class Chain(Bijection):
             total = total + log_det
         return x, total
 
-    def inverse_by_layer(
-        self, z: Tensor, context: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def inverse_by_layer(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map latent to data by the maps of the layers."""
         total = z.new_zeros(len(z))
         for bijection in reversed(self.bijections):

@@ -12,7 +12,6 @@ __all__ = ["AffineMap", "ElementwiseMap", "MapTape", "ShiftMap"]
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 
-
 class ElementwiseMap(nn.Module, ABC):
     """Monotone map of every entry of rows (n, m) by parameters (n, `n_params`, m) of its own.
 

@@ -43,15 +43,16 @@ class _ClosedForm(torch.autograd.Function):
     def forward(
         ctx: Any, v: Tensor, table: Tensor, sizes: Tensor, inverse: bool
     ) -> tuple[Tensor, Tensor]:
-        ctx.inverse, ctx.located = inverse, _locate(v, table, sizes, inverse)
+        located = _locate(v, table, sizes, inverse)
+        ctx.inverse, ctx.located = inverse, located
         ctx.save_for_backward(v, table, sizes)
-        return _join(v, *ctx.located, inverse)
+        return _join(v, *located, inverse)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         v, table, sizes = ctx.saved_tensors
         if torch.is_grad_enabled():
-            # The gradient will itself be differentiated, so it is left to automatic differentiation.
+            # The gradient will itself be differentiated.
             inputs = [t for t in (v, table, sizes) if t.requires_grad]
             results = _join(v, *_locate(v, table, sizes, ctx.inverse), ctx.inverse)
             found = iter(
@@ -217,9 +218,7 @@ class MarginalSpline(KnotSpline):
         return _MarginalTable.apply(log_ratios, log_slopes, self.knots)
 
 
-def _marginal_table(
-    log_ratios: Tensor, log_slopes: Tensor, knots: Tensor
-) -> tuple[Tensor, Tensor]:
+def _marginal_table(log_ratios: Tensor, log_slopes: Tensor, knots: Tensor) -> tuple[Tensor, Tensor]:
     """Return knots and bins of a `MarginalSpline`."""
     ends = torch.cat([log_ratios[:, :1], log_ratios, log_ratios[:, -1:]], dim=1)
     log_slopes = (ends[:, 1:] + ends[:, :-1]) / 2 + log_slopes

@@ -241,9 +241,7 @@ class _SplineTape(MapTape):
         if run.keeps:
             grad_rows = torch.empty_like(rows)
             self.grad_params = grad_rows[n_columns:]
-            self.grad_knots, grad_logits = grad_rows.view_as(self.table).split(
-                [n_bins, 2 * n_bins]
-            )
+            self.grad_knots, grad_logits = grad_rows.view_as(self.table).split([n_bins, 2 * n_bins])
             self.grad_logits = grad_logits.view(2, n_bins, -1)
 
     def forward(self, v: Tensor, out: Tensor) -> None:
