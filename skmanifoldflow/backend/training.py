@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,9 @@ from .bijections import Chain
 from .bijections.fused import BoundWeights
 from .objectives import Objective
 
-__all__ = ["TrainingReport", "TrainingSettings", "train"]
+__all__ = ["TrainingJob", "TrainingReport", "TrainingSettings", "train"]
 
-_CLIP_NORM = 5.0
+CLIP_NORM = 5.0
 _WARM_UP = 0.1
 _MAX_ROLLBACKS = 3
 
@@ -69,37 +70,55 @@ class TrainingReport:
     stopped_early: bool = False
 
 
+class TrainingJob(NamedTuple):
+    """The arguments of `train`, and the number of rows that `draw_rows` returns."""
+
+    objective: Objective
+    draw_rows: Callable[[], Tensor]
+    validation_rows: Tensor | None
+    settings: TrainingSettings
+    generator: torch.Generator
+    n_rows: int
+
+
 class Adam:
     """Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019) on one flat vector.
 
-    The parameters become views of one vector and their gradients of another, so that a step and the
-    clipping cost a handful of calls instead of a handful for each tensor. `torch.optim` takes more
-    than a second of a process to import what its first step needs.
+    A step and the clipping cost a handful of calls instead of a handful for each tensor.
+    `torch.optim` takes more than a second of a process to import what its first step needs.
 
     Parameters
     ----------
-    parameters : list of Parameter
-        What is trained; their storage changes.
+    values, gradient : Tensor of shape (n,)
+        What is trained, in place, and its gradient.
     weight_decay : float
         Share of the parameters that is taken off in each step, times the learning rate.
     """
 
-    def __init__(self, parameters: list[nn.Parameter], weight_decay: float) -> None:
+    def __init__(self, values: Tensor, gradient: Tensor, weight_decay: float) -> None:
+        self.values = values
+        self.gradient = gradient
         self.weight_decay = weight_decay
-        self.values = torch.cat([p.detach().flatten() for p in parameters])
-        self.gradient = torch.zeros_like(self.values)
+        self.mean = torch.zeros_like(values)
+        self.square = torch.zeros_like(values)
+        self.n_steps = 0
+        self.count = torch.zeros((), device=values.device)
+        # Where the parameters that have become parts of the vector start, by their identity.
         self.starts: dict[int, int] = {}
+
+    @classmethod
+    def of(cls, parameters: list[nn.Parameter], weight_decay: float) -> "Adam":
+        """Return an optimiser of parameters, which become parts of its vector."""
+        values = torch.cat([p.detach().flatten() for p in parameters])
+        optimizer = cls(values, torch.zeros_like(values), weight_decay)
         start = 0
         for p in parameters:
             stop = start + p.numel()
-            p.data = self.values[start:stop].view_as(p)
-            p.grad = self.gradient[start:stop].view_as(p)
-            self.starts[id(p)] = start
+            p.data = optimizer.values[start:stop].view_as(p)
+            p.grad = optimizer.gradient[start:stop].view_as(p)
+            optimizer.starts[id(p)] = start
             start = stop
-        self.mean = torch.zeros_like(self.values)
-        self.square = torch.zeros_like(self.values)
-        self.n_steps = 0
-        self.count = torch.zeros((), device=self.values.device)
+        return optimizer
 
     def bind(self, chain: Chain) -> None:
         """Let the weights of a chain be one part of the vector, if they lie there in its order."""
@@ -136,7 +155,7 @@ class Adam:
         )
 
 
-def _one_cycle(progress: float) -> float:
+def one_cycle(progress: float) -> float:
     """Return the factor of the learning rate."""
     if progress < _WARM_UP:
         return 0.1 + 0.9 * progress / _WARM_UP
@@ -153,7 +172,7 @@ class Optimizer:
         decayed = [p for p in trained if id(p) not in ids]
         # One flat vector has one dtype, and the latent law may be trained in float64.
         self.groups = [
-            Adam([p for p in parameters if p.dtype == dtype], decay)
+            Adam.of([p for p in parameters if p.dtype == dtype], decay)
             for parameters, decay in ((decayed, settings.weight_decay), (undecayed, 0.0))
             for dtype in dict.fromkeys(p.dtype for p in parameters)
         ]
@@ -205,9 +224,9 @@ class Optimizer:
             # A gradient that overflows says nothing: such a step follows the momentum alone.
             for group in self.groups:
                 group.gradient.zero_()
-        scale = max(1.0, norm / _CLIP_NORM) if math.isfinite(norm) else 1.0
+        scale = max(1.0, norm / CLIP_NORM) if math.isfinite(norm) else 1.0
         for group in self.groups:
-            group.step(self.learning_rate * _one_cycle(progress), scale)
+            group.step(self.learning_rate * one_cycle(progress), scale)
 
 
 def _snapshot(objective: Objective) -> dict[str, Tensor]:
