@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.base import clone, is_classifier
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 
-from ._base import BaseManifoldFlow
+from ._noisy_injective import NoisyInjectiveFlow
 from .backend.device import single_threaded
 from .backend.stacked import train_all
 
@@ -60,7 +60,7 @@ class StackedSearchCV(GridSearchCV):
             The fitted search.
         """
         candidates = list(ParameterGrid(self.param_grid))
-        is_plain = isinstance(self.estimator, BaseManifoldFlow) and self.scoring is None
+        is_plain = isinstance(self.estimator, NoisyInjectiveFlow) and self.scoring is None
         if not is_plain or params or callable(self.refit) or not candidates:
             return super().fit(X, y, **params)
         splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
