@@ -3,6 +3,11 @@
     python benchmarks/speed.py steps       # a training step of RealNVP
     python benchmarks/speed.py splines     # a training step of rational-quadratic couplings
     python benchmarks/speed.py inference   # log-density and samples of 10 000 rows
+    python benchmarks/speed.py fits        # whole fits, with other versions of the package
+    python benchmarks/speed.py search      # StackedSearchCV and GridSearchCV
+    python benchmarks/speed.py neighbour   # fits beside a busy process
+    python benchmarks/speed.py memory      # peak of score_samples for a million rows
+    python benchmarks/speed.py imports     # the package beside torch and scikit-learn
 
 One round runs everything once for a slice of time, in an order that rotates; figures are medians
 over the rounds of the ratio within a round, with its quartiles, of CPU time at one thread, or of
@@ -15,22 +20,29 @@ ReLU units, which cost less, in the other libraries. A peer that is not installe
 import argparse
 import importlib.util
 import math
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from _peers import nflows_spline
+from sklearn.model_selection import GridSearchCV
 from torch import nn
 
+import skmanifoldflow
 from skmanifoldflow.backend.architectures import density_flow
 from skmanifoldflow.backend.device import make_generator
 from skmanifoldflow.backend.flow import ManifoldFlow, chunks
 from skmanifoldflow.backend.latents import LearnedCovariance
 from skmanifoldflow.backend.objectives import Objective
 from skmanifoldflow.backend.training import Optimizer, TrainingSettings
+from skmanifoldflow.datasets import SCurve
+from skmanifoldflow.model_selection import StackedSearchCV
 
 N_LAYERS = 8
 LOG_2PI = math.log(2 * math.pi)
@@ -143,6 +155,29 @@ def zuko_spline(n_features, n_transforms):
     return flow, lambda rows: flow().log_prob(rows)
 
 
+def nflows_spline(n_features, n_transforms):
+    from nflows.distributions import StandardNormal
+    from nflows.flows import Flow
+    from nflows.transforms import (
+        CompositeTransform,
+        PiecewiseRationalQuadraticCouplingTransform,
+    )
+    from nflows.utils import create_alternating_binary_mask
+
+    couplings = [
+        PiecewiseRationalQuadraticCouplingTransform(
+            create_alternating_binary_mask(n_features, even=i % 2 == 0),
+            partial(Perceptron, width=64),
+            num_bins=8,
+            tails="linear",
+            tail_bound=5.0,
+        )
+        for i in range(n_transforms)
+    ]
+    flow = Flow(CompositeTransform(couplings), StandardNormal([n_features]))
+    return flow, flow.log_prob
+
+
 SPLINE_PEERS = {"nflows": nflows_spline, "zuko": zuko_spline}
 
 
@@ -155,7 +190,9 @@ class MaximumLikelihood(Objective):
 
     def loss(self, batch, progress):
         z, log_det = self.flow.bijection.forward_and_log_det(batch)
-        return -normal_log_prob(z, log_det).mean()
+        # In few calls, since a small step is made of little else.
+        energy = torch.add(z.square().sum(), log_det.sum(), alpha=-2)
+        return energy * (0.5 / len(z)) + 0.5 * z.shape[1] * LOG_2PI
 
     def refresh(self, rows):
         pass
@@ -336,24 +373,186 @@ def inference(args):
                 report(f"sample {setting}", timed_rounds(sample, args))
 
 
+def run_python(code, *arguments, path=None, **variables):
+    """What a fresh interpreter prints last, as numbers."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | variables
+    if path:
+        environment["PYTHONPATH"] = str(path)
+    command = [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
+    output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return [float(value) for value in output.stdout.split()]
+
+
+FIT = """
+import sys, time, torch, skmanifoldflow
+from skmanifoldflow.datasets import SCurve
+torch.set_num_threads(1)
+name, n, max_iter = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+data = SCurve(noise=0.05)
+X, test = data.sample(n, random_state=0)[0], data.sample(n, random_state=1)[0]
+# As many epochs in every version: rounding may move an early stop.
+model = getattr(skmanifoldflow, name)(max_iter=max_iter, n_iter_no_change=max_iter, random_state=0)
+model.fit(X[:200])
+start = time.process_time()
+model.fit(X)
+print(time.process_time() - start, model.score(test))
+"""
+
+
+def fits(args):
+    """CPU seconds and test score of whole fits on the S-curve."""
+    versions = {"this": Path(__file__).resolve().parents[1]} | dict(args.version)
+    for name in ("NoisyInjectiveFlow", "ManifoldPriorFlow"):
+        results = {label: [] for label in versions}
+        for _ in range(args.rounds):
+            for label, path in versions.items():
+                results[label].append(run_python(FIT, name, args.rows, args.max_iter, path=path))
+        ours = np.array(results["this"])
+        for label, values in results.items():
+            seconds, scores = np.array(values).T
+            ratio = np.median(seconds / ours[:, 0])
+            print(
+                f"{name:20} {label:10} {np.median(seconds):7.2f} s, {ratio:.2f} of this, "
+                f"score {scores[0]:.4f}",
+                flush=True,
+            )
+
+
+def search(args):
+    """Seconds on the clock of a search with 8 candidates and 5 folds on the S-curve."""
+    X, _ = SCurve(noise=0.05).sample(args.rows, random_state=0)
+    flow = skmanifoldflow.NoisyInjectiveFlow(2, max_iter=args.max_iter, random_state=0)
+    grid = {"learning_rate_init": [1e-3, 2e-3, 5e-3, 1e-2], "weight_decay": [0.0, 1e-2]}
+    searches = {
+        "StackedSearchCV": StackedSearchCV(flow, grid, refit=False),
+        "GridSearchCV, n_jobs=1": GridSearchCV(flow, grid, refit=False),
+        "GridSearchCV, n_jobs=2": GridSearchCV(flow, grid, refit=False, n_jobs=2),
+    }
+    seconds = {name: [] for name in searches}
+    for _ in range(args.rounds):
+        for name, one in searches.items():
+            start = time.perf_counter()
+            one.fit(X)
+            seconds[name].append(time.perf_counter() - start)
+    scores = {name: one.cv_results_["mean_test_score"] for name, one in searches.items()}
+    ours, theirs = scores["StackedSearchCV"], scores["GridSearchCV, n_jobs=1"]
+    error = searches["GridSearchCV, n_jobs=1"].cv_results_["std_test_score"] / math.sqrt(5)
+    for name, values in seconds.items():
+        ratio = np.median(np.array(values) / np.array(seconds["StackedSearchCV"]))
+        print(f"{name:24} {np.median(values):7.1f} s  {ratio:.2f} of the stack", flush=True)
+    print(f"largest difference of mean scores: {np.abs((ours - theirs) / error).max():.2f} s.e.")
+
+
+BUSY = "while True: sum(range(10000))"
+NEIGHBOUR = """
+import sys, time, torch, skmanifoldflow
+from skmanifoldflow.datasets import SCurve
+X, _ = SCurve(noise=0.05).sample(2000, random_state=0)
+if sys.argv[1] != "default":
+    torch.set_num_threads(int(sys.argv[1]))
+model = getattr(skmanifoldflow, sys.argv[2])(max_iter=5, random_state=0).fit(X[:200])
+start = time.perf_counter()
+model.fit(X)
+print(time.perf_counter() - start)
+"""
+
+
+def neighbour(args):
+    """Fits with the threads that torch takes by default, over fits with one, beside a busy loop."""
+    threads = {"OMP_NUM_THREADS": str(os.cpu_count())}
+    with subprocess.Popen([sys.executable, "-c", BUSY]) as busy:
+        try:
+            for name in ("NoisyInjectiveFlow", "ManifoldPriorFlow"):
+                ratios = []
+                for _ in range(args.rounds):
+                    of_default, of_one = (
+                        run_python(NEIGHBOUR, setting, name, **threads)[0]
+                        for setting in ("default", 1)
+                    )
+                    ratios.append(of_default / of_one)
+                low, middle, high = np.percentile(ratios, (25, 50, 75))
+                print(f"{name:20} default / one thread {middle:.2f} ({low:.2f} to {high:.2f})")
+        finally:
+            busy.kill()
+
+
+MEMORY = """
+import resource, sys, time, numpy as np, torch, skmanifoldflow
+torch.set_num_threads(1)
+X = np.random.RandomState(0).standard_normal((int(sys.argv[1]), 16))
+model = skmanifoldflow.NoisyInjectiveFlow(2, max_iter=1, random_state=0).fit(X[:2000])
+model.score_samples(X[:1000])
+before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+model.score_samples(X)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print((after - before) / 1024, time.process_time() - start)
+"""
+
+
+def memory(args):
+    """Peak memory above the input and time of score_samples, 16 columns."""
+    for n in (10_000, 100_000, 1_000_000):
+        megabytes, seconds = run_python(MEMORY, n)
+        print(f"{n:8d} rows {megabytes:6.0f} MB {seconds:8.2f} s", flush=True)
+
+
+IMPORTS = """
+import sys, time
+start = time.perf_counter()
+import torch, sklearn
+if sys.argv[1] == "package":
+    import skmanifoldflow
+print(time.perf_counter() - start)
+"""
+
+
+def imports(args):
+    """Seconds that the package adds to `import torch, sklearn`."""
+    added = [
+        run_python(IMPORTS, "package")[0] - run_python(IMPORTS, "nothing")[0]
+        for _ in range(args.rounds)
+    ]
+    print("seconds added: {1:.3f} ({0:.3f} to {2:.3f})".format(*np.percentile(added, (25, 50, 75))))
+
+
+def version(text):
+    """The label and path of ``--version LABEL=PATH``."""
+    label, _, path = text.partition("=")
+    return label, path
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="what", required=True)
-    for run in (steps, splines, inference):
+    for run in (steps, splines, inference, fits, search, neighbour, memory, imports):
         command = commands.add_parser(run.__name__, help=run.__doc__.splitlines()[0])
-        command.set_defaults(run=run)
-        command.add_argument("--rounds", type=int, default=7, help="number of rounds")
-        command.add_argument("--slice", type=float, default=0.1, help="seconds of a turn")
-        command.add_argument("--threads", type=int, default=1, help="intra-op threads")
-        command.add_argument("--only", nargs="+", help="peers")
-        dims = (2, 8, 64) if run is splines else (2, 8, 64, 784)
-        command.add_argument("--dims", type=int, nargs="+", default=dims)
-        if run is not splines:
+        n_rounds = {fits: 3, search: 1}.get(run, 7)
+        command.set_defaults(run=run, threads=1)
+        command.add_argument("--rounds", type=int, default=n_rounds, help="number of rounds")
+        if run in (steps, splines, inference):
+            command.add_argument("--slice", type=float, default=0.1, help="seconds of a turn")
+            command.add_argument("--threads", type=int, default=1, help="intra-op threads")
+            command.add_argument("--only", nargs="+", help="peers")
+            dims = (2, 8, 64) if run is splines else (2, 8, 64, 784)
+            command.add_argument("--dims", type=int, nargs="+", default=dims)
+        if run in (steps, inference):
             command.add_argument("--widths", type=int, nargs="+", default=(64, 256))
-        if run is not inference:
+        if run in (steps, splines):
             command.add_argument("--batches", type=int, nargs="+", default=(128, 1024))
-        else:
-            command.add_argument("--rows", type=int, default=10_000)
+        if run in (inference, fits, search):
+            n_rows = {inference: 10_000, fits: 5000, search: 1000}[run]
+            command.add_argument("--rows", type=int, default=n_rows)
+        if run in (fits, search):
+            command.add_argument("--max-iter", type=int, default=20, help="epochs of a fit")
+        if run is fits:
+            command.add_argument(
+                "--version",
+                type=version,
+                action="append",
+                default=[],
+                metavar="LABEL=PATH",
+                help="another source tree of the package",
+            )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.run(args)

@@ -278,18 +278,23 @@ def test_warm_start_goes_on(rows):
 @pytest.mark.parametrize("Estimator", ESTIMATORS)
 def test_n_init_compares_starts_on_the_same_rows(Estimator, rows, monkeypatch):
     """Starts that do not move are the same normal law: their scores differ by rows alone."""
-    fit_once, fits = Estimator._fit_once, []
+    start_fit, train, starts, reports = Estimator._start_fit, Estimator._train, [], []
 
-    def watched(self, *args):
-        fits.append(fit_once(self, *args))
-        return fits[-1]
+    def watched_start(self, *args):
+        starts.append(start_fit(self, *args))
+        return starts[-1]
 
-    monkeypatch.setattr(Estimator, "_fit_once", watched)
+    def watched_train(self, jobs):
+        reports.extend(train(self, jobs))
+        return reports
+
+    monkeypatch.setattr(Estimator, "_start_fit", watched_start)
+    monkeypatch.setattr(Estimator, "_train", watched_train)
     Estimator(random_state=0, n_init=3, **{**SMALL, "learning_rate_init": 1e-9}).fit(rows)
-    assert len(fits) == 3
-    assert len({fit.order.numpy().tobytes() for fit in fits}) == 1
+    assert len(starts) == len(reports) == 3
+    assert len({start.order.numpy().tobytes() for start in starts}) == 1
     # What is left of a difference is the noise that inflates the rows.
-    assert np.ptp([fit.score for fit in fits]) < 0.02
+    assert np.ptp([report.best_score for report in reports]) < 0.02
 
 
 def test_validation_keeps_the_best_weights(rows):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from .objectives import InjectionLikelihood, Objective
-from .training import CLIP_NORM, Adam, TrainingJob, TrainingReport, one_cycle, train
+from .training import CLIP_NORM, TrainingJob, TrainingReport, VectorAdam, one_cycle, train
 
 __all__ = ["train_all"]
 
@@ -91,9 +91,9 @@ class _Group:
         self.averages = self.values.clone()
         self.optimizers = self._new_optimizers()
 
-    def _new_optimizers(self) -> list[Adam]:
+    def _new_optimizers(self) -> list[VectorAdam]:
         rows = zip(self.values, self.gradient, self.decays, strict=True)
-        return [Adam(values, gradient, decay) for values, gradient, decay in rows]
+        return [VectorAdam(values, gradient, decay) for values, gradient, decay in rows]
 
     def _set(self, values: Tensor) -> None:
         self.values, self.gradient = values, torch.zeros_like(values)

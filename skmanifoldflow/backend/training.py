@@ -81,10 +81,9 @@ class TrainingJob(NamedTuple):
     n_rows: int
 
 
-class Adam:
+class VectorAdam:
     """Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019) on one flat vector.
 
-    A step and the clipping cost a handful of calls instead of a handful for each tensor.
     `torch.optim` takes more than a second of a process to import what its first step needs.
 
     Parameters
@@ -102,23 +101,55 @@ class Adam:
         self.mean = torch.zeros_like(values)
         self.square = torch.zeros_like(values)
         self.n_steps = 0
-        self.count = torch.zeros((), device=values.device)
-        # Where the parameters that have become parts of the vector start, by their identity.
-        self.starts: dict[int, int] = {}
+        self._count = torch.zeros((), device=values.device)
 
-    @classmethod
-    def of(cls, parameters: list[nn.Parameter], weight_decay: float) -> "Adam":
-        """Return an optimiser of parameters, which become parts of its vector."""
+    @torch.no_grad()
+    def step(self, learning_rate: float, scale: float = 1.0) -> None:
+        """Move the parameters along their gradient, which is divided by a scale."""
+        self.n_steps += 1
+        torch._fused_adamw_(
+            [self.values],
+            [self.gradient],
+            [self.mean],
+            [self.square],
+            [],
+            [self._count.fill_(self.n_steps)],
+            lr=learning_rate,
+            beta1=0.9,
+            beta2=0.999,
+            weight_decay=self.weight_decay,
+            eps=1e-8,
+            amsgrad=False,
+            maximize=False,
+            grad_scale=None if scale == 1.0 else self._count.new_tensor(scale),
+        )
+
+
+class Adam(VectorAdam):
+    """Adam on parameters that become views of one vector, and their gradients of another.
+
+    A step and the clipping cost a handful of calls instead of a handful for each tensor.
+
+    Parameters
+    ----------
+    parameters : list of Parameter
+        What is trained; their storage changes.
+    weight_decay : float
+        Share of the parameters that is taken off in each step, times the learning rate.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], weight_decay: float) -> None:
         values = torch.cat([p.detach().flatten() for p in parameters])
-        optimizer = cls(values, torch.zeros_like(values), weight_decay)
+        super().__init__(values, torch.zeros_like(values), weight_decay)
+        # Where each of them starts, by its identity.
+        self.starts: dict[int, int] = {}
         start = 0
         for p in parameters:
             stop = start + p.numel()
-            p.data = optimizer.values[start:stop].view_as(p)
-            p.grad = optimizer.gradient[start:stop].view_as(p)
-            optimizer.starts[id(p)] = start
+            p.data = self.values[start:stop].view_as(p)
+            p.grad = self.gradient[start:stop].view_as(p)
+            self.starts[id(p)] = start
             start = stop
-        return optimizer
 
     def bind(self, chain: Chain) -> None:
         """Let the weights of a chain be one part of the vector, if they lie there in its order."""
@@ -132,27 +163,6 @@ class Adam:
             vector = self.values[start:stop].requires_grad_()
             vector.grad = self.gradient[start:stop]
             chain.bound_weights = BoundWeights(vector, chain.fused_layers)
-
-    @torch.no_grad()
-    def step(self, learning_rate: float, scale: float = 1.0) -> None:
-        """Move the parameters along their gradient, which is divided by a scale."""
-        self.n_steps += 1
-        torch._fused_adamw_(
-            [self.values],
-            [self.gradient],
-            [self.mean],
-            [self.square],
-            [],
-            [self.count.fill_(self.n_steps)],
-            lr=learning_rate,
-            beta1=0.9,
-            beta2=0.999,
-            weight_decay=self.weight_decay,
-            eps=1e-8,
-            amsgrad=False,
-            maximize=False,
-            grad_scale=None if scale == 1.0 else self.count.new_tensor(scale),
-        )
 
 
 def one_cycle(progress: float) -> float:
@@ -172,7 +182,7 @@ class Optimizer:
         decayed = [p for p in trained if id(p) not in ids]
         # One flat vector has one dtype, and the latent law may be trained in float64.
         self.groups = [
-            Adam.of([p for p in parameters if p.dtype == dtype], decay)
+            Adam([p for p in parameters if p.dtype == dtype], decay)
             for parameters, decay in ((decayed, settings.weight_decay), (undecayed, 0.0))
             for dtype in dict.fromkeys(p.dtype for p in parameters)
         ]
