@@ -134,7 +134,8 @@ class _AffineTape(MapTape):
 
     def __init__(self, affine: AffineMap, run: Pass, n_columns: int) -> None:
         self.volume_preserving = affine.volume_preserving
-        self.bound = affine.max_log_scale
+        self.bound = run.constant(affine.max_log_scale)
+        self.signed_bound = -self.bound if run.inverse else self.bound
         self.inverse = run.inverse
         self.params = run.columns(2 * n_columns)
         self.shift, self.raw = self.params.split(n_columns)
@@ -146,8 +147,7 @@ class _AffineTape(MapTape):
 
     def forward(self, v: Tensor, out: Tensor) -> None:
         torch.div(self.raw, self.bound, out=self.tanh).tanh_()
-        sign = -1 if self.inverse else 1
-        log_scale = torch.mul(self.tanh, sign * self.bound, out=self.scale)
+        log_scale = torch.mul(self.tanh, self.signed_bound, out=self.scale)
         if self.log_det is None:
             log_scale.sub_(log_scale.mean(0))
         else:

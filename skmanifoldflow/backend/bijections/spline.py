@@ -19,6 +19,10 @@ _softmax_backward = torch.ops.aten._softmax_backward_data.out
 _softplus_backward = torch.ops.aten.softplus_backward.grad_input
 
 
+# As tensors they cost half of the call that numbers cost; they are exact in every dtype.
+_ONE, _TWO = torch.tensor(1.0), torch.tensor(2.0)
+
+
 class CurveParts(NamedTuple):
     """What value, log-slope and gradient of a rational-quadratic curve are made of."""
 
@@ -63,7 +67,7 @@ def curve_parts(
         xi = 2 * c / (b + (b * b + 4 * a * c).clamp(min=0).sqrt())
     else:
         xi = (v - start) / width
-    rest = 1 - xi
+    rest = _ONE - xi
     shares = torch.stack([rest, xi])
     squares = shares * shares
     other, square = squares.unbind()
@@ -103,7 +107,7 @@ def curve_gradient(
     d0, d1 = slopes.unbind()
     steepening = torch.addcmul(d1 * xi, s, twist).addcmul_(d0, rest, value=-1)
     bend = torch.addcmul(steepening.mul_(top), side, twist.mul_(t), value=-1)
-    bend = bend.mul_(2).div_(width)
+    bend = bend.mul_(_TWO).div_(width)
     slope = log_slope.exp()
     if inverse:
         # x = f^-1(z; p) has dx = (dz - f_p dp) / f', and the log-slope is that of f at x.
@@ -113,7 +117,7 @@ def curve_gradient(
         grad_v = grad_x = torch.addcmul(bend, grad, slope)
         grad_z = grad
     over = grad_z * height / denominator
-    under = torch.addcmul(side.mul_(2), over, level)
+    under = torch.addcmul(side.mul_(_TWO), over, level)
     grad_slopes = torch.stack([over - under, -under]).mul_(q).addcmul_(squares, top)
     grad_s = torch.addcmul(over * squares[1], under + top, q, value=2).sub_(under)
     grad_s = torch.add(grad_s, grad_log / s, alpha=2).div_(width)
