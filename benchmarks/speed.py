@@ -24,6 +24,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -379,7 +380,10 @@ def run_python(code, *arguments, path=None, **variables):
     if path:
         environment["PYTHONPATH"] = str(path)
     command = [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
-    output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    # The working directory comes before all other paths.
+    output = subprocess.run(
+        command, env=environment, cwd=path, check=True, capture_output=True, text=True
+    )
     return [float(value) for value in output.stdout.split()]
 
 
@@ -554,6 +558,9 @@ def main():
                 help="another source tree of the package",
             )
     args = parser.parse_args()
+    # Short fits say that they have not converged, in worker processes too.
+    warnings.simplefilter("ignore")
+    os.environ["PYTHONWARNINGS"] = "ignore"
     torch.set_num_threads(args.threads)
     args.run(args)
 
