@@ -75,8 +75,8 @@ class MLP(nn.Module):
 class MLPTape:
     """An `MLP` in one pass.
 
-    Its inputs and outputs are columns; between the first and the last layer samples lie in rows,
-    where products are faster.
+    Its inputs and outputs are columns. Where gradients will be asked for, samples lie in rows
+    between the first and the last layer, since the gradients of weights are faster so.
 
     Parameters
     ----------
@@ -97,11 +97,10 @@ class MLPTape:
         self.transposed = [weight.t() for weight in self.weights]
         self.last_bias = self.biases[-1][:, None]
         sizes = [len(bias) for bias in self.biases[:-1]]
-        self.raw = [run.rows(size) for size in sizes]
-        self.hidden = self.raw
+        self.keeps = run.keeps
         if run.keeps:
-            self.hidden = [run.rows(size) for size in sizes]
-            # Those of two layers are alive at a time.
+            self.raw, self.hidden = ([run.rows(size) for size in sizes] for _ in range(2))
+            # Gradients of two layers are alive at a time.
             self.grads = [
                 run.shared_rows(f"gradient {i % 2}", size) for i, size in enumerate(sizes)
             ]
@@ -110,6 +109,10 @@ class MLPTape:
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs for columns (n_inputs, n)."""
+        if not self.keeps:
+            for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+                x = F.silu(torch.addmm(bias[:, None], weight, x), inplace=True)
+            return torch.addmm(self.last_bias, self.weights[-1], x, out=self.outputs)
         if x is not self.x:
             self.x = x
             self.inputs = [x.t(), *self.hidden]

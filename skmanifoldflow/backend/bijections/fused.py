@@ -24,7 +24,7 @@ __all__ = ["BoundWeights", "FusedLayer", "can_fuse", "run_fused"]
 
 # Rows times columns of the widest tensor where no gradient is asked for. Blocks that stay in the
 # cache of a core are mapped twice as fast where there are many columns.
-_BLOCK_ELEMENTS = 2**19
+_BLOCK_ELEMENTS = 2**18
 
 
 class FusedLayer(Bijection):
