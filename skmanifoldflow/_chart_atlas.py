@@ -573,7 +573,9 @@ class ChartAtlasFlow(BaseManifoldFlow):
         if bijection.n_context:
             context = torch.zeros(_MAX_START_IMAGES, bijection.n_context)
         mapped = [
-            bijection.forward_and_log_det(part, None if context is None else context[: len(part)])[0]
+            bijection.forward_and_log_det(part, None if context is None else context[: len(part)])[
+                0
+            ]
             for part in rows.float().split(_MAX_START_IMAGES)
         ]
         bijection.to(device)

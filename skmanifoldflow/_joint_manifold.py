@@ -434,13 +434,26 @@ class JointManifoldFlow(BaseManifoldFlow):
             law.start_scales(scale, self.noise_floor / axes.scale()[d:])
         flow.place(device, torch.float32)
 
-    def _train(self, objective, draw_rows, validation_rows, settings, generator, log):
+    def _train_starts(self, plan):
+        """Train one start after the other, until one has found the manifold."""
+        starts, reports = [], []
+        for seed in plan.seeds:
+            starts.append(self._start_fit(plan, seed, starts[0] if starts else None))
+            reports.append(self._train_stages(*starts[-1].job[:-1]))
+            if self._is_settled(starts[-1].job.objective):
+                break
+        return starts, reports
+
+    def _rank(self, start, report):
+        return self._is_settled(start.job.objective), super()._rank(start, report)
+
+    def _train_stages(self, objective, draw_rows, validation_rows, settings, generator):
         """Train stage after stage, the earlier ones frozen; the report is that of the first."""
         law = objective.law
         stages = [(outer.refinement, outer.inner) for outer in law.stages[:-1]]
         law.set_stage(None, None)
         is_trained = any(p.requires_grad for p in objective.parameters())
-        report = train(objective, draw_rows, validation_rows, settings, generator, log)
+        report = train(objective, draw_rows, validation_rows, settings, generator, self._log)
         judged = draw_rows() if validation_rows is None else validation_rows
         objective.reconstruction_error = objective.mean_squared_residual(judged)
         objective.pca_error = _linear_error(*objective.linear_manifold, judged)
@@ -454,11 +467,12 @@ class JointManifoldFlow(BaseManifoldFlow):
             law.stages[-1].set_stage(refinement, inner)
             refinement.requires_grad_(is_trained)
             inner.requires_grad_(is_trained)
-            train(objective, draw_rows, validation_rows, settings, generator, log)
+            train(objective, draw_rows, validation_rows, settings, generator, self._log)
             objective.stage_scores.append(objective.mean_log_prob(judged))
         return report
 
     def _is_settled(self, objective):
+        """Tell whether a trained start reconstructs so well that no other one has to be tried."""
         slack = self.noise_floor**2
         return objective.reconstruction_error <= _PCA_MARGIN * objective.pca_error + slack
 

@@ -131,9 +131,7 @@ def test_variance_is_descending_and_signs_are_fixed(model, rows):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_dtype_of_the_rows_is_the_dtype_of_the_results(rows, dtype, model):
     X = rows.astype(dtype)
-    methods = those_of(
-        model, "transform", "score_samples", "reconstruct", "score_samples_manifold"
-    )
+    methods = those_of(model, "transform", "score_samples", "reconstruct", "score_samples_manifold")
     for result in (
         model.inverse_transform(model.transform(X)),
         *(method(X) for method in methods),
@@ -299,23 +297,28 @@ def test_warm_start_goes_on(rows):
 @pytest.mark.parametrize("Estimator", ESTIMATORS)
 def test_n_init_compares_starts_on_the_same_rows(Estimator, rows, monkeypatch):
     """Starts that do not move are the same normal law: their scores differ by rows alone."""
-    fit_once, fits = Estimator._fit_once, []
+    start_fit, rank, starts, reports = Estimator._start_fit, Estimator._rank, [], []
 
-    def watched(self, *args):
-        fits.append(fit_once(self, *args))
-        return fits[-1]
+    def watched_start(self, *args):
+        starts.append(start_fit(self, *args))
+        return starts[-1]
 
-    monkeypatch.setattr(Estimator, "_fit_once", watched)
+    def watched_rank(self, start, report):
+        reports.append(report)
+        return rank(self, start, report)
+
+    monkeypatch.setattr(Estimator, "_start_fit", watched_start)
+    monkeypatch.setattr(Estimator, "_rank", watched_rank)
     # Nor does any of them end the search.
-    monkeypatch.setattr(Estimator, "_is_settled", lambda self, objective: False)
+    monkeypatch.setattr(JointManifoldFlow, "_is_settled", lambda self, objective: False)
     # Charts start from centres that are drawn: a single one is the same for every start.
     one_law = {"n_charts": 1} if Estimator is ChartAtlasFlow else {}
     settings = {**SMALL, **one_law, "learning_rate_init": 1e-9}
     Estimator(random_state=0, n_init=3, **settings).fit(rows)
-    assert len(fits) == 3
-    assert len({fit.order.numpy().tobytes() for fit in fits}) == 1
+    assert len(starts) == len(reports) == 3
+    assert len({start.order.numpy().tobytes() for start in starts}) == 1
     # What is left of a difference is the noise that inflates the rows.
-    assert np.ptp([fit.score for fit in fits]) < 0.02
+    assert np.ptp([report.best_score for report in reports]) < 0.02
 
 
 def test_validation_keeps_the_best_weights(rows):

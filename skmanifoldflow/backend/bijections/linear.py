@@ -1,16 +1,18 @@
 """Linear maps of unit volume that mix the columns between couplings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from ..tape import Pass, Tape
 from .base import Bijection
+from .fused import FusedLayer
 
 __all__ = ["Orthogonal", "Permutation", "PrincipalAxes"]
 
 
-class Orthogonal(Bijection):
+class Orthogonal(FusedLayer):
     """Orthogonal mixing z = x Q, log-determinant zero.
 
     Parameters
@@ -37,6 +39,8 @@ class Orthogonal(Bijection):
         self.register_buffer("q", q.to(torch.get_default_dtype()))
         n_angles = n_features * (n_features - 1) // 2
         self.angles = nn.Parameter(torch.zeros(n_angles)) if learned else None
+        self.is_fused = not learned
+        self.is_fused = not learned
         self._reorthogonalise()
 
     def _reorthogonalise(self) -> None:
@@ -69,8 +73,29 @@ class Orthogonal(Bijection):
     ) -> tuple[Tensor, Tensor]:
         return z @ self._matrix().T, z.new_zeros(len(z))
 
+    def tape(
+        self, run: Pass, weights: Sequence[Tensor], grad_weights: Sequence[Tensor]
+    ) -> "_OrthogonalTape":
+        return _OrthogonalTape(self.q if run.inverse else self.q.t(), run)
 
-class Permutation(Bijection):
+
+class _OrthogonalTape(Tape):
+    """Columns are multiplied by a matrix from the left."""
+
+    def __init__(self, matrix: Tensor, run: Pass) -> None:
+        self.matrix, self.transposed = matrix, matrix.t()
+        self.columns = run.columns(len(matrix))
+        if run.keeps:
+            self.grad_columns = run.columns(len(matrix))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.mm(self.matrix, x, out=self.columns)
+
+    def backward(self, grad: Tensor, grad_log_det: Tensor, needs_grad: bool) -> Tensor:
+        return torch.mm(self.transposed, grad, out=self.grad_columns)
+
+
+class Permutation(FusedLayer):
     """Fixed permutation of the columns.
 
     Parameters
@@ -110,6 +135,26 @@ class Permutation(Bijection):
         self, z: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         return z[:, self.inverse_order], z.new_zeros(len(z))
+
+    def tape(
+        self, run: Pass, weights: Sequence[Tensor], grad_weights: Sequence[Tensor]
+    ) -> "_PermutationTape":
+        order, back = self.order, self.inverse_order
+        return _PermutationTape(*((back, order) if run.inverse else (order, back)), run)
+
+
+class _PermutationTape(Tape):
+    def __init__(self, order: Tensor, inverse_order: Tensor, run: Pass) -> None:
+        self.order, self.inverse_order = order, inverse_order
+        self.columns = run.columns(len(order))
+        if run.keeps:
+            self.grad_columns = run.columns(len(order))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.index_select(x, 0, self.order, out=self.columns)
+
+    def backward(self, grad: Tensor, grad_log_det: Tensor, needs_grad: bool) -> Tensor:
+        return torch.index_select(grad, 0, self.inverse_order, out=self.grad_columns)
 
 
 class PrincipalAxes(Bijection):

@@ -48,8 +48,7 @@ class _Scale(Bijection):
         self.steps = cast(
             Sequence[GlowStep],
             nn.ModuleList(
-                GlowStep(n_channels, size, hidden_channels, **common)
-                for _ in range(n_layers)
+                GlowStep(n_channels, size, hidden_channels, **common) for _ in range(n_layers)
             ),
         )
         self.norm = ActNorm(n_channels)

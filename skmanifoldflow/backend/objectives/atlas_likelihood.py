@@ -123,7 +123,9 @@ class AtlasLikelihood(Objective):
                 x = rows[chunk]
                 of_rows, charts = self.atlas.contained(x)[:, own].nonzero(as_tuple=True)
                 z, log_det = part.to_latent(x[of_rows], charts)
-                log_joint = log_det - 0.5 * z.square().sum(1) + self.atlas.weights[own].log()[charts]
+                log_joint = (
+                    log_det - 0.5 * z.square().sum(1) + self.atlas.weights[own].log()[charts]
+                )
                 table = torch.full((len(x), part.n_charts), -torch.inf, device=x.device)
                 chosen = table.index_put((of_rows, charts), log_joint).argmax(1)
                 is_chosen = charts == chosen[of_rows]
