@@ -29,8 +29,9 @@ from .backend.flow import FlowModel, chunks
 from .backend.geometry import jacobian_columns, log_volume_element
 from .backend.objectives import Objective
 from .backend.serialization import arrays_from_module, load_arrays
+from .backend.stacked import train_all
 from .backend.standardize import Standardizer
-from .backend.training import TrainingReport, TrainingSettings, train
+from .backend.training import TrainingJob, TrainingSettings, train
 
 __all__ = ["BaseManifoldFlow"]
 
@@ -38,8 +39,6 @@ _DTYPES = [np.float64, np.float32]
 # With fewer rows there is nothing to validate on, and a network would only learn them by heart.
 _MIN_ROWS_VALIDATED = 40
 _MIN_VALIDATION_ROWS = 10
-# Gradient steps after which a fit ends: ten passes over a million rows in batches of 512.
-_MAX_STEPS = 20_000
 
 
 def _tensor(rows):
@@ -47,12 +46,25 @@ def _tensor(rows):
     return torch.tensor(np.ascontiguousarray(rows), dtype=torch.float64)
 
 
-class _Fit(NamedTuple):
-    """One trained start: its score, and what turns raw rows into standardised ones."""
+class _Plan(NamedTuple):
+    """What is known before the first start of a fit."""
 
-    score: float
-    objective: Objective
-    report: TrainingReport
+    raw: torch.Tensor
+    step: torch.Tensor
+    config: dict
+    previous: FlowModel | None
+    device: torch.device
+    dtype: torch.dtype
+    batch_size: int
+    seeds: list[int]
+    # Multiply-adds of the largest product of a step.
+    work: float
+
+
+class _Start(NamedTuple):
+    """One start of a fit, and what turns raw rows into standardised ones."""
+
+    job: TrainingJob
     standardizer: Standardizer
     prepare: Callable[[torch.Tensor], torch.Tensor]
     order: torch.Tensor
@@ -89,6 +101,9 @@ class BaseManifoldFlow(
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+
+    # Gradient steps after which a fit ends: ten passes over a million rows in batches of 512.
+    _max_steps = 20_000
 
     # ------------------------------------------------------------------ what a method provides
 
@@ -165,6 +180,33 @@ class BaseManifoldFlow(
             raise
 
     def _fit(self, X):
+        plan = self._plan(X)
+        with single_threaded(plan.work):
+            starts, reports = self._train_starts(plan)
+            best = max(range(len(starts)), key=lambda i: self._rank(starts[i], reports[i]))
+            report, start = reports[best], starts[best]
+            self._adopt(plan, start)
+            rows = start.prepare(plan.raw).to(plan.device, plan.dtype)
+            self._finish(start.job.objective, rows)
+        self.n_iter_ = report.n_iter
+        self.loss_curve_ = report.loss_curve
+        self.validation_scores_ = report.validation_scores
+        if not report.stopped_early and report.last_improvement > self.tol:
+            knob = "Increase max_iter."
+            if report.n_iter < self.max_iter:
+                knob = (
+                    f"The fit ended at its {self._max_steps} gradient steps: increase batch_size."
+                )
+            warnings.warn(
+                f"The score still rose by {report.last_improvement:.3g} nats in the last of "
+                f"{report.n_iter} epochs, more than tol={self.tol:g}. {knob}",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        return self
+
+    def _plan(self, X) -> _Plan:
+        """Check rows and parameters, and settle what all starts of a fit have in common."""
         X = validate_data(self, X, dtype=_DTYPES, ensure_min_samples=2)
         n_features = X.shape[1]
         if self.n_components is not None and self.n_components > n_features:
@@ -186,39 +228,42 @@ class BaseManifoldFlow(
         previous = None
         if self.warm_start and self._is_same_model(config):
             config, previous = self._config, self._flow
-
         width = max(self.hidden_layer_sizes, default=1)
         batch_size = self._batch_size(len(raw), n_features)
-        with single_threaded(batch_size * width * max(width, n_features)):
-            fits = []
-            for seed in random_state.randint(2**31, size=1 if previous else self.n_init):
-                # Scores of several starts can be compared only on the same rows in the same units.
-                first = fits[0] if fits else None
-                fits.append(
-                    self._fit_once(raw, step, config, previous, first, device, batch_size, seed)
-                )
-            best = max(fits, key=lambda fit: fit.score)
-            report = best.report
-            self._config = config
-            self._standardizer = best.standardizer
-            self._flow = best.objective.flow.place(device, dtype).requires_grad_(False)
-            self._dtype = X.dtype
-            self.device_ = str(device)
-            self._finish(best.objective, best.prepare(raw).to(device, dtype))
-        self.n_iter_ = report.n_iter
-        self.loss_curve_ = report.loss_curve
-        self.validation_scores_ = report.validation_scores
-        if not report.stopped_early and report.last_improvement > self.tol:
-            knob = "Increase max_iter."
-            if report.n_iter < self.max_iter:
-                knob = f"The fit ended at its {_MAX_STEPS} gradient steps: increase batch_size."
-            warnings.warn(
-                f"The score still rose by {report.last_improvement:.3g} nats in the last of "
-                f"{report.n_iter} epochs, more than tol={self.tol:g}. {knob}",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-        return self
+        seeds = random_state.randint(2**31, size=1 if previous else self.n_init)
+        work = batch_size * width * max(width, n_features)
+        self._dtype = X.dtype
+        return _Plan(raw, step, config, previous, device, dtype, batch_size, seeds, work)
+
+    def _train_starts(self, plan):
+        """Prepare and train all starts; return them and their reports."""
+        starts = []
+        for seed in plan.seeds:
+            # Scores of several starts can be compared only on the same rows in the same units.
+            starts.append(self._start_fit(plan, seed, starts[0] if starts else None))
+        jobs = [start.job for start in starts]
+        if len(jobs) == 1 or self.verbose:
+            return starts, [train(*job[:-1], self._log) for job in jobs]
+        return starts, train_all(jobs)
+
+    def _rank(self, start, report):
+        """Return by what the best start is chosen: its validation score, or minus its loss."""
+        return -report.loss_curve[-1] if start.job.validation_rows is None else report.best_score
+
+    @property
+    def _log(self):
+        """What takes a line of text per epoch, or None."""
+        if not self.verbose:
+            return None
+        return lambda line: print(f"[{type(self).__name__}] {line}")
+
+    def _adopt(self, plan, start):
+        """Take the flow of a trained start as that of the estimator."""
+        self._config = plan.config
+        self._standardizer = start.standardizer
+        flow = start.job.objective.flow
+        self._flow = flow.place(plan.device, plan.dtype).requires_grad_(False)
+        self.device_ = str(plan.device)
 
     def _is_same_model(self, config):
         """Tell whether the weights of the last fit are those of a flow of this configuration."""
@@ -299,15 +344,16 @@ class BaseManifoldFlow(
                 f"{n_tied} columns hold many ties, as integers do: a density can grow without "
                 "bound there. Set dequantize=True to spread each value over its step.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         return step
 
-    def _fit_once(self, raw, step, config, previous, first, device, batch_size, seed) -> _Fit:
-        """Fit from one random start, or from the weights of a previous flow.
+    def _start_fit(self, plan, seed, first) -> _Start:
+        """Prepare one random start of a fit, or one from the weights of a previous flow.
 
         Standardisation and validation rows are those of the first start, where there was one.
         """
+        raw, step, config, previous, device = plan[:5]
         generator = make_generator(int(seed))
 
         def dequantize(rows):
@@ -345,8 +391,8 @@ class BaseManifoldFlow(
         objective = self._make_objective(flow, prepared, generator, previous is not None)
         settings = TrainingSettings(
             max_iter=self.max_iter,
-            max_steps=_MAX_STEPS,
-            batch_size=min(batch_size, len(train_raw)),
+            max_steps=self._max_steps,
+            batch_size=min(plan.batch_size, len(train_raw)),
             learning_rate=self.learning_rate_init,
             weight_decay=self.weight_decay,
             n_iter_no_change=self.n_iter_no_change,
@@ -354,15 +400,8 @@ class BaseManifoldFlow(
             min_progress=objective.annealing,
             averaging=objective.averaging,
         )
-        log = None
-        if self.verbose:
-
-            def log(line):
-                print(f"[{type(self).__name__}] {line}")
-
-        report = train(objective, draw, validation, settings, generator, log)
-        score = report.best_score if n_validation else -report.loss_curve[-1]
-        return _Fit(score, objective, report, standardizer, prepare, order)
+        job = TrainingJob(objective, draw, validation, settings, generator, len(train_raw))
+        return _Start(job, standardizer, prepare, order)
 
     def _new_standardizer(self, config):
         """Return the standardisation of a model, yet to be fitted."""
@@ -501,11 +540,15 @@ class BaseManifoldFlow(
             Natural logarithm of the density with respect to Lebesgue measure of R^n_features, in
             the units of X: it integrates to 1, whatever `n_components` is.
         """
+        return self._score_samples(X)
+
+    def _score_samples(self, X, **kwargs):
+        """Return the log-density of rows, with keyword arguments of the law's `log_prob`."""
         X = self._check_rows(X)
 
         def log_density(flow, rows):
             standardized, log_det = self._to_flow(flow, rows)
-            log_prob = flow.log_prob(standardized).to("cpu", torch.float64) + log_det
+            log_prob = flow.log_prob(standardized, **kwargs).to("cpu", torch.float64) + log_det
             # Where a row is so far away that the flow overflows there is no density either.
             return torch.where(log_prob.isnan(), -torch.inf, log_prob)
 

@@ -4,7 +4,6 @@ import warnings
 
 import numpy as np
 import torch
-from sklearn.decomposition import FactorAnalysis
 from sklearn.exceptions import ConvergenceWarning
 
 from .backend.latents import SquareInjection, StochasticCoupling, UpsamplingInjection
@@ -51,6 +50,9 @@ def start_injection(injection, y, noise_covariance, smallest):
         directions, variances = axes[:, :d], eigenvalues[:d] - noise
         # Factor analysis has as many factors as rows at most.
         if noise_covariance == "diag" and d <= len(y):
+            # Slow to import, for a setting that is not the default.
+            from sklearn.decomposition import FactorAnalysis
+
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 model = FactorAnalysis(d, tol=1e-8, max_iter=1000, svd_method="lapack").fit(y)

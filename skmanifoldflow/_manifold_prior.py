@@ -5,7 +5,6 @@ from numbers import Real
 import numpy as np
 import torch
 from scipy.sparse.csgraph import shortest_path
-from sklearn.neighbors import kneighbors_graph
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._base import BaseManifoldFlow
@@ -319,6 +318,9 @@ def _geodesics(rows, generator):
 
     Tenenbaum, de Silva & Langford, Science 290 (2000); computed on a random part of many rows.
     """
+    # Half of the time of `import skmanifoldflow`, if it were there.
+    from sklearn.neighbors import kneighbors_graph
+
     n = len(rows)
     picked = torch.randperm(n, generator=generator)[:_MAX_GRAPH_ROWS].to(rows.device)
     graph_rows = rows[picked]

@@ -23,6 +23,7 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from sklearn.utils.multiclass import type_of_target
 
 from ._chart_atlas import ChartAtlasFlow
+from ._joint_manifold import JointManifoldFlow
 from ._manifold_prior import ManifoldPriorFlow
 from ._noisy_injective import NoisyInjectiveFlow
 
@@ -59,6 +60,7 @@ ESTIMATORS: dict[str, Callable[[int, tuple[int, int], int], BaseEstimator]] = {
         d, reconstruction=1.0, random_state=seed
     ),
     "ChartAtlasFlow": lambda d, shape, seed: ChartAtlasFlow(d, random_state=seed),
+    "JointManifoldFlow": lambda d, shape, seed: JointManifoldFlow(d, random_state=seed),
     "PCA": lambda d, shape, seed: PCA(d, random_state=seed),
     "FactorAnalysis": lambda d, shape, seed: FactorAnalysis(d, random_state=seed),
     "Isomap": lambda d, shape, seed: Isomap(n_components=d, n_neighbors=10),

@@ -187,8 +187,8 @@ def test_a_seed_decides_everything(rows):
 
 def test_default_estimators_follow_the_arguments():
     built = {name: build(3, (200, 5), 7) for name, build in ESTIMATORS.items()}
-    flows = ["ManifoldPriorFlow", "NoisyInjectiveFlow", "ChartAtlasFlow"]
-    assert list(built)[:3] == flows
+    flows = ["ManifoldPriorFlow", "NoisyInjectiveFlow", "ChartAtlasFlow", "JointManifoldFlow"]
+    assert list(built)[:4] == flows
     for name in (*flows, "PCA", "FactorAnalysis"):
         assert built[name].n_components == 3 and built[name].random_state == 7
     assert built["Isomap"].n_components == 3

@@ -19,7 +19,12 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 
 import skmanifoldflow.compare as compare_module
-from skmanifoldflow import ChartAtlasFlow, ManifoldPriorFlow, NoisyInjectiveFlow
+from skmanifoldflow import (
+    ChartAtlasFlow,
+    JointManifoldFlow,
+    ManifoldPriorFlow,
+    NoisyInjectiveFlow,
+)
 from skmanifoldflow.__main__ import main
 from skmanifoldflow._report_data import BUILT_IN, load
 from skmanifoldflow._report_picture import draw
@@ -47,6 +52,10 @@ def fast_flows(monkeypatch):
     def chart_atlas(d, shape, seed):
         return ChartAtlasFlow(d, n_charts=2, random_state=seed, **small)
 
+    def joint_manifold(d, shape, seed):
+        return JointManifoldFlow(d, random_state=seed, **small)
+
+    monkeypatch.setitem(compare_module.ESTIMATORS, "JointManifoldFlow", joint_manifold)
     monkeypatch.setitem(compare_module.ESTIMATORS, "ManifoldPriorFlow", manifold_prior)
     monkeypatch.setitem(compare_module.ESTIMATORS, "NoisyInjectiveFlow", noisy_injective)
     monkeypatch.setitem(compare_module.ESTIMATORS, "ChartAtlasFlow", chart_atlas)

@@ -180,7 +180,7 @@ class Atlas(FlowModel):
                 parts.append(partition.log_density(*pairs).view(len(block), -1))
         return torch.cat(parts).T + self.weights.log()
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_prob(self, x: Tensor, **kwargs: Any) -> Tensor:
         return torch.logsumexp(self.log_joint_of_all(x), dim=1)
 
     def contained(self, x: Tensor, factor: int = 1) -> Tensor:

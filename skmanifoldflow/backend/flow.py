@@ -45,8 +45,8 @@ class FlowModel(nn.Module, ABC):
         """Device and dtype of the rows that are taken."""
 
     @abstractmethod
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Return the log-density (n,) of standardised rows."""
+    def log_prob(self, x: Tensor, **kwargs: Any) -> Tensor:
+        """Return the log-density (n,) of standardised rows; keywords go to the latent law."""
 
     @abstractmethod
     def project(self, x: Tensor) -> Tensor:
@@ -99,9 +99,9 @@ class ManifoldFlow(FlowModel):
             return {"device": self.latent.mean.device, "dtype": self.latent.mean.dtype}
         return {"device": like.device, "dtype": like.dtype}
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_prob(self, x: Tensor, **kwargs: Any) -> Tensor:
         z, log_det = self.bijection.forward_and_log_det(x)
-        return self.latent.log_prob(z) + log_det
+        return self.latent.log_prob(z, **kwargs) + log_det
 
     def project(self, x: Tensor) -> Tensor:
         return self.latent.project(self.bijection.forward_and_log_det(x)[0])

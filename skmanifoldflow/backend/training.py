@@ -1,18 +1,20 @@
 """The one training loop."""
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from .bijections import Chain
+from .bijections.fused import BoundWeights
 from .objectives import Objective
 
-__all__ = ["TrainingReport", "TrainingSettings", "train"]
+__all__ = ["TrainingJob", "TrainingReport", "TrainingSettings", "train"]
 
-_CLIP_NORM = 5.0
+CLIP_NORM = 5.0
 _WARM_UP = 0.1
 _MAX_ROLLBACKS = 3
 
@@ -68,12 +70,65 @@ class TrainingReport:
     stopped_early: bool = False
 
 
-class Adam:
+class TrainingJob(NamedTuple):
+    """The arguments of `train`, and the number of rows that `draw_rows` returns."""
+
+    objective: Objective
+    draw_rows: Callable[[], Tensor]
+    validation_rows: Tensor | None
+    settings: TrainingSettings
+    generator: torch.Generator
+    n_rows: int
+
+
+class VectorAdam:
     """Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019) on one flat vector.
 
-    The parameters become views of one vector and their gradients of another, so that a step and the
-    clipping cost a handful of calls instead of a handful for each tensor. `torch.optim` computes
-    the same, but takes more than a second of a process to import what its first step needs.
+    `torch.optim` takes more than a second of a process to import what its first step needs.
+
+    Parameters
+    ----------
+    values, gradient : Tensor of shape (n,)
+        What is trained, in place, and its gradient.
+    weight_decay : float
+        Share of the parameters that is taken off in each step, times the learning rate.
+    """
+
+    def __init__(self, values: Tensor, gradient: Tensor, weight_decay: float) -> None:
+        self.values = values
+        self.gradient = gradient
+        self.weight_decay = weight_decay
+        self.mean = torch.zeros_like(values)
+        self.square = torch.zeros_like(values)
+        self.n_steps = 0
+        self._count = torch.zeros((), device=values.device)
+
+    @torch.no_grad()
+    def step(self, learning_rate: float, scale: float = 1.0) -> None:
+        """Move the parameters along their gradient, which is divided by a scale."""
+        self.n_steps += 1
+        torch._fused_adamw_(
+            [self.values],
+            [self.gradient],
+            [self.mean],
+            [self.square],
+            [],
+            [self._count.fill_(self.n_steps)],
+            lr=learning_rate,
+            beta1=0.9,
+            beta2=0.999,
+            weight_decay=self.weight_decay,
+            eps=1e-8,
+            amsgrad=False,
+            maximize=False,
+            grad_scale=None if scale == 1.0 else self._count.new_tensor(scale),
+        )
+
+
+class Adam(VectorAdam):
+    """Adam on parameters that become views of one vector, and their gradients of another.
+
+    A step and the clipping cost a handful of calls instead of a handful for each tensor.
 
     Parameters
     ----------
@@ -83,43 +138,41 @@ class Adam:
         Share of the parameters that is taken off in each step, times the learning rate.
     """
 
-    betas = (0.9, 0.999)
-    eps = 1e-8
-
     def __init__(self, parameters: list[nn.Parameter], weight_decay: float) -> None:
-        self.weight_decay = weight_decay
-        self.values = torch.cat([p.detach().flatten() for p in parameters])
-        self.gradient = torch.zeros_like(self.values)
+        values = torch.cat([p.detach().flatten() for p in parameters])
+        super().__init__(values, torch.zeros_like(values), weight_decay)
+        # Where each of them starts, by its identity.
+        self.starts: dict[int, int] = {}
         start = 0
         for p in parameters:
             stop = start + p.numel()
             p.data = self.values[start:stop].view_as(p)
             p.grad = self.gradient[start:stop].view_as(p)
+            self.starts[id(p)] = start
             start = stop
-        self.mean = torch.zeros_like(self.values)
-        self.square = torch.zeros_like(self.values)
-        self.n_steps = 0
 
-    @torch.no_grad()
-    def step(self, learning_rate: float) -> None:
-        """Move the parameters along their gradient, which is left as it is."""
-        beta1, beta2 = self.betas
-        self.n_steps += 1
-        self.mean.lerp_(self.gradient, 1 - beta1)
-        self.square.mul_(beta2).addcmul_(self.gradient, self.gradient, value=1 - beta2)
-        scale = (self.square / (1 - beta2**self.n_steps)).sqrt_().add_(self.eps)
-        self.values.mul_(1 - learning_rate * self.weight_decay)
-        self.values.addcdiv_(self.mean, scale, value=-learning_rate / (1 - beta1**self.n_steps))
+    def bind(self, chain: Chain) -> None:
+        """Let the weights of a chain be one part of the vector, if they lie there in its order."""
+        weights = [w for layer in chain.fused_layers for w in layer.weights()]
+        start = stop = self.starts.get(id(weights[0]), -1) if weights else -1
+        for w in weights:
+            if stop == -1 or self.starts.get(id(w)) != stop:
+                return
+            stop += w.numel()
+        if stop > start:
+            vector = self.values[start:stop].requires_grad_()
+            vector.grad = self.gradient[start:stop]
+            chain.bound_weights = BoundWeights(vector, chain.fused_layers)
 
 
-def _one_cycle(progress: float) -> float:
+def one_cycle(progress: float) -> float:
     """Return the factor of the learning rate."""
     if progress < _WARM_UP:
         return 0.1 + 0.9 * progress / _WARM_UP
     return 0.5 * (1 + math.cos(math.pi * (progress - _WARM_UP) / (1 - _WARM_UP)))
 
 
-class _Optimizer:
+class Optimizer:
     """Adam for the decayed and for the undecayed parameters, with one clipping for both."""
 
     def __init__(self, objective: Objective, settings: TrainingSettings) -> None:
@@ -133,6 +186,10 @@ class _Optimizer:
             for parameters, decay in ((decayed, settings.weight_decay), (undecayed, 0.0))
             for dtype in dict.fromkeys(p.dtype for p in parameters)
         ]
+        for module in objective.modules():
+            if isinstance(module, Chain):
+                for group in self.groups:
+                    group.bind(module)
         self.learning_rate = settings.learning_rate
         self.averages = [group.values.clone() for group in self.groups]
 
@@ -153,6 +210,9 @@ class _Optimizer:
     @staticmethod
     def release(objective: Objective) -> None:
         """Give every parameter storage of its own again, and no gradient."""
+        for module in objective.modules():
+            if isinstance(module, Chain):
+                module.bound_weights = None
         for p in objective.parameters():
             p.grad = None
             p.data = p.data.clone()
@@ -169,16 +229,18 @@ class _Optimizer:
         for group in self.groups:
             group.gradient.zero_()
         loss.backward()
-        norm = torch.stack([group.gradient.norm().float() for group in self.groups]).norm()
-        # A gradient that overflows says nothing: such a step follows the momentum alone.
-        shrink = torch.where(norm.isfinite(), (_CLIP_NORM / (norm + 1e-6)).clamp(max=1.0), 0.0)
+        norm = math.hypot(*(float(group.gradient.norm()) for group in self.groups))
+        if not math.isfinite(norm):
+            # A gradient that overflows says nothing: such a step follows the momentum alone.
+            for group in self.groups:
+                group.gradient.zero_()
+        scale = max(1.0, norm / CLIP_NORM) if math.isfinite(norm) else 1.0
         for group in self.groups:
-            group.gradient.mul_(shrink).nan_to_num_(nan=0.0)
-            group.step(self.learning_rate * _one_cycle(progress))
+            group.step(self.learning_rate * one_cycle(progress), scale)
 
 
 def _snapshot(objective: Objective) -> dict[str, Tensor]:
-    return copy.deepcopy(objective.state_dict())
+    return {name: tensor.clone() for name, tensor in objective.state_dict().items()}
 
 
 class _Run:
@@ -196,7 +258,7 @@ class _Run:
         self.validation_rows = validation_rows
         self.settings = settings
         self.generator = generator
-        self.optimizer = _Optimizer(objective, settings)
+        self.optimizer = Optimizer(objective, settings)
         self.step = self.epoch_start = 0
         self.n_steps = min(
             settings.max_iter * -(-n_rows // settings.batch_size), settings.max_steps
@@ -263,7 +325,7 @@ class _Run:
         self.objective.load_state_dict(good)
         self.objective.forget_batches()
         self.step = self.epoch_start
-        self.optimizer = _Optimizer(self.objective, self.settings)
+        self.optimizer = Optimizer(self.objective, self.settings)
         self.optimizer.learning_rate = learning_rate / 2
 
 

@@ -24,6 +24,8 @@ _PALETTE = [
     "#CC3311",
 ]
 _MAX_LEGEND_CHARTS = 10
+# Times that every chart chooses its colour anew.
+_COLOR_SWEEPS = 5
 # What a colour that stands between two charts is mixed with.
 _BETWEEN = 0.9
 
@@ -308,14 +310,16 @@ def _spread_colors(centers):
     likeness = 1 / (0.02 + ((palette[:, None] - palette) ** 2).sum(axis=2))
     distances = ((centers[:, None] - centers) ** 2).sum(axis=2)
     closeness = 1 / (distances + 1e-3 * distances.mean() + 1e-300) ** 2
-    chosen: list[int] = []
-    for k in range(len(centers)):
-        potential = closeness[k, :k] @ likeness[chosen] if k else np.zeros(len(palette))
-        # The first of equals, so that few charts have colours in order.
-        unused = np.isin(np.arange(len(palette)), chosen, invert=True)
-        allowed = unused if unused.any() else np.ones(len(palette), dtype=bool)
-        chosen.append(int(np.where(allowed, potential, np.inf).argmin()))
-    return [_PALETTE[color] for color in chosen]
+    np.fill_diagonal(closeness, 0)
+    if len(centers) <= len(palette):
+        return _PALETTE[: len(centers)]
+    chosen = np.zeros((len(centers), len(palette)))
+    for _ in range(_COLOR_SWEEPS):
+        for k in range(len(centers)):
+            # In the first sweep only those before it have a colour.
+            potential = closeness[k] @ chosen @ likeness
+            chosen[k] = np.arange(len(palette)) == potential.argmin()
+    return [_PALETTE[color] for color in chosen.argmax(axis=1)]
 
 
 def _fade(colors, certainty, n_charts):

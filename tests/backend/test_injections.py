@@ -97,6 +97,20 @@ def test_closed_form_is_the_normal_law(name, generator):
     np.testing.assert_allclose(injection.covariance(), _density(injection).cov, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["diag", "spherical", "full rank"])
+def test_gradient_of_the_closed_form(name, generator):
+    injection = INJECTIONS[name](generator)
+    y = _rows(injection, 4, generator).requires_grad_()
+    inputs = (y, *injection.parameters())
+
+    def function(*_):
+        return injection.log_marginal(y)
+
+    injection.requires_grad_(True)
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+
 def test_printed_closed_form_is_off_by_a_constant(generator):
     """Eq. 41 of the paper has (d/2) log 2 pi too much."""
     injection = _linear(generator)

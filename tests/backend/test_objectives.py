@@ -332,6 +332,40 @@ def test_unconnected_rows_have_no_distance_error():
     assert actual == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("spread", "entropy"), [("data", "ignore"), ("latent", "ignore"), ("latent", "taylor")]
+)
+@pytest.mark.parametrize("geodesics", ["none", "all", "unconnected"])
+def test_gradient_of_all_terms_is_that_of_finite_differences(spread, entropy, geodesics):
+    kwargs = {"spread": spread, "entropy": entropy, "isometry": 0.5}
+    if geodesics != "none":
+        kwargs["geodesics"] = euclidean(draw(20, seed=4))
+    if geodesics == "unconnected":
+        distances = kwargs["geodesics"].distances
+        distances[:8, 8:] = distances[8:, :8] = torch.inf
+    objective, rows = build(curved(), **kwargs), draw()
+    parameters = list(objective.parameters())
+    state = objective.generator.get_state()
+    directions = [torch.randn(p.shape, generator=make_generator(6)).to(p) for p in parameters]
+
+    @torch.no_grad()
+    def move(step):
+        for p, direction in zip(parameters, directions, strict=True):
+            p.add_(direction, alpha=step)
+
+    def loss():
+        objective.generator.set_state(state)
+        objective.forget_batches()
+        return objective.loss(rows, 0.3)
+
+    gradients = torch.autograd.grad(loss(), parameters, materialize_grads=True)
+    slope = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True))
+    move(1e-5)
+    above = loss().item()
+    move(-2e-5)
+    assert slope.item() == pytest.approx((above - loss().item()) / 2e-5, rel=1e-5)
+
+
 def test_all_terms_have_finite_gradients():
     objective = build(curved(), isometry=0.5, geodesics=euclidean(draw(100, seed=1)))
     objective.loss(draw(), 0.3).backward()

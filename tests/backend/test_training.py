@@ -9,7 +9,7 @@ from torch import nn
 
 from skmanifoldflow.backend.device import make_generator
 from skmanifoldflow.backend.objectives import Objective
-from skmanifoldflow.backend.training import TrainingSettings, _Optimizer, train
+from skmanifoldflow.backend.training import Optimizer, TrainingSettings, train
 
 
 def settings(**kwargs):
@@ -404,7 +404,7 @@ def test_flat_parameters_stay_views():
     objective = Layers()
     groups = [[objective.centre, objective.matrix], [objective.last]]
     start = {name: value.clone() for name, value in objective.state_dict().items()}
-    optimizer = _Optimizer(objective, settings())
+    optimizer = Optimizer(objective, settings())
     assert_shared(optimizer, groups)
     assert all(torch.equal(value, start[name]) for name, value in objective.state_dict().items())
     for _ in range(3):

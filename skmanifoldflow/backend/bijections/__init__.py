@@ -3,10 +3,11 @@
 from .autoregressive import MaskedAutoregressive
 from .base import Bijection
 from .chain import Chain
+from .channel_split import ChannelSplit, squeezed_shapes
 from .coupling import AdditiveCoupling, AffineCoupling, Coupling
 from .elementwise import AffineMap, ElementwiseMap, ShiftMap
 from .knot_spline import MarginalSpline, SharedSpline
-from .linear import Orthogonal, Permutation
+from .linear import Orthogonal, Permutation, PrincipalAxes
 from .spline import SplineCoupling, SplineMap
 
 __all__ = [
@@ -15,14 +16,17 @@ __all__ = [
     "AffineMap",
     "Bijection",
     "Chain",
+    "ChannelSplit",
     "Coupling",
     "ElementwiseMap",
     "MarginalSpline",
     "MaskedAutoregressive",
     "Orthogonal",
     "Permutation",
+    "PrincipalAxes",
     "SharedSpline",
     "ShiftMap",
     "SplineCoupling",
     "SplineMap",
+    "squeezed_shapes",
 ]

@@ -7,12 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from .base import Bijection
+from .fused import BoundWeights, FusedLayer, can_fuse, run_fused
 
 __all__ = ["Chain"]
 
 
 class Chain(Bijection):
     """Bijections applied one after the other; an empty chain is the identity.
+
+    Where all of them are couplings and fixed mixings, the chain is one operation with its gradient
+    in closed form, see `fused`. Gradients of gradients, and those of torch.func and of forward
+    mode, are taken layer by layer.
 
     Parameters
     ----------
@@ -23,19 +28,40 @@ class Chain(Bijection):
     def __init__(self, bijections: Iterable[Bijection]) -> None:
         super().__init__()
         self.bijections = cast(Sequence[Bijection], nn.ModuleList(bijections))
+        layers = [b for b in self.bijections if isinstance(b, FusedLayer) and b.is_fused]
+        self.fused_layers = tuple(layers) if len(layers) == len(self.bijections) else ()
+        # Columns of its widest tensor.
+        self.fused_width = max(
+            (size for layer in self.fused_layers for w in layer.weights() for size in w.shape),
+            default=1,
+        )
+        # Set while the weights are trained.
+        self.bound_weights: BoundWeights | None = None
 
     def forward_and_log_det(
         self, x: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
+        if self.fused_layers and can_fuse(x, context):
+            return run_fused(self, x, context, inverse=False)
+        return self.forward_by_layer(x, context)
+
+    def inverse_and_log_det(
+        self, z: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        if self.fused_layers and can_fuse(z, context):
+            return run_fused(self, z, context, inverse=True)
+        return self.inverse_by_layer(z, context)
+
+    def forward_by_layer(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map data to latent by the maps of the layers."""
         total = x.new_zeros(len(x))
         for bijection in self.bijections:
             x, log_det = bijection.forward_and_log_det(x, context)
             total = total + log_det
         return x, total
 
-    def inverse_and_log_det(
-        self, z: Tensor, context: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def inverse_by_layer(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map latent to data by the maps of the layers."""
         total = z.new_zeros(len(z))
         for bijection in reversed(self.bijections):
             z, log_det = bijection.inverse_and_log_det(z, context)

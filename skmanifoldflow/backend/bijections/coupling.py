@@ -5,14 +5,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..networks import MLP
-from .base import Bijection
+from ..networks import MLP, MLPTape
+from ..tape import Pass, Tape
 from .elementwise import AffineMap, ElementwiseMap, ShiftMap
+from .fused import FusedLayer
 
 __all__ = ["AdditiveCoupling", "AffineCoupling", "Coupling"]
 
 
-class Coupling(Bijection):
+class Coupling(FusedLayer):
     """Coupling layer (Dinh et al., ICLR 2015 and 2017).
 
     The first D - `n_transformed` columns pass unchanged and, with the context, feed the conditioner
@@ -80,6 +81,63 @@ class Coupling(Bijection):
         passed, moved, params = self._split(z, context)
         moved, log_det = self.elementwise.inverse_map(moved, params)
         return torch.cat([passed, moved], dim=1), log_det
+
+    def weights(self) -> list[Tensor]:
+        return self.conditioner.weights()
+
+    def tape(
+        self, run: Pass, weights: Sequence[Tensor], grad_weights: Sequence[Tensor]
+    ) -> "_CouplingTape":
+        return _CouplingTape(self, run, weights, grad_weights)
+
+
+class _CouplingTape(Tape):
+    def __init__(
+        self,
+        layer: Coupling,
+        run: Pass,
+        weights: Sequence[Tensor],
+        grad_weights: Sequence[Tensor],
+    ) -> None:
+        self.n_passed = k = layer.n_passed
+        n_features = k + layer.n_transformed
+        self.map = layer.elementwise.tape(run, layer.n_transformed)
+        self.log_det = self.map.log_det
+        self.network = MLPTape(run, weights, grad_weights, self.map.params)
+        self.context = run.context
+        self.columns = run.columns(n_features)
+        self.columns_passed, self.columns_moved = self.columns.tensor_split([k])
+        if run.keeps:
+            self.grad_columns = run.columns(n_features)
+            self.grad_columns_passed, self.grad_columns_moved = self.grad_columns.tensor_split([k])
+        if run.context is not None:
+            self.inputs = run.columns(k + len(run.context))
+        self.x = self.grad = torch.empty(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x is not self.x:
+            self.x, (self.passed, self.moved) = x, x.tensor_split([self.n_passed])
+        if self.context is None:
+            self.network.forward(self.passed)
+        else:
+            self.network.forward(torch.cat([self.passed, self.context], out=self.inputs))
+        self.map.forward(self.moved, self.columns_moved)
+        self.columns_passed.copy_(self.passed)
+        return self.columns
+
+    def backward(self, grad: Tensor, grad_log_det: Tensor, needs_grad: bool) -> Tensor:
+        if grad is not self.grad:
+            self.grad, parts = grad, grad.tensor_split([self.n_passed])
+            self.grad_passed, self.grad_moved = parts
+        self.map.backward(self.grad_moved, grad_log_det, self.grad_columns_moved)
+        left, right = self.network.backward(self.map.grad_params)
+        if self.context is not None:
+            of_inputs = left.mm(right)
+            of_passed, self.grad_context = of_inputs.tensor_split([self.n_passed])
+            torch.add(self.grad_passed, of_passed, out=self.grad_columns_passed)
+        elif needs_grad:
+            torch.addmm(self.grad_passed, left, right, out=self.grad_columns_passed)
+        return self.grad_columns
 
 
 class AdditiveCoupling(Coupling):

@@ -2,14 +2,88 @@
 
 import math
 from abc import abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .base import Bijection
-from .spline import curve_parts, curve_value
+from .spline import CurveParts, curve_gradient, curve_parts, curve_value
 
 __all__ = ["KnotSpline", "MarginalSpline", "SharedSpline"]
+
+
+def _locate(
+    v: Tensor, table: Tensor, sizes: Tensor, inverse: bool
+) -> tuple[Tensor, Tensor, CurveParts]:
+    """Clamp values (m, n) to their curve, find their bins there and evaluate it."""
+    edges = table[int(inverse)]
+    inside = v.maximum(edges[:, :1]).minimum(edges[:, -1:])
+    inner = edges[:, 1:-1].detach().contiguous()
+    k = torch.searchsorted(inner, inside.detach().contiguous(), right=True)
+    lower = table.gather(2, k.expand(3, -1, -1))
+    size = sizes.gather(2, k.expand(2, -1, -1))
+    slopes = torch.stack([lower[2], table[2].gather(1, k + 1)])
+    return inside, k, curve_parts(inside, lower[:2], size, slopes, inverse)
+
+
+def _join(
+    v: Tensor, inside: Tensor, k: Tensor, parts: CurveParts, inverse: bool
+) -> tuple[Tensor, Tensor]:
+    """Return values mapped and log-slopes; beyond the ends the log-slope is that of the end."""
+    log_slope = parts.log_slope
+    tail = (v - inside) * torch.exp(-log_slope if inverse else log_slope)
+    return curve_value(parts, inverse) + tail, log_slope
+
+
+class _ClosedForm(torch.autograd.Function):
+    """Values and log-slopes of curves, with their gradient in closed form."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, v: Tensor, table: Tensor, sizes: Tensor, inverse: bool
+    ) -> tuple[Tensor, Tensor]:
+        located = _locate(v, table, sizes, inverse)
+        ctx.inverse, ctx.located = inverse, located
+        ctx.save_for_backward(v, table, sizes)
+        return _join(v, *located, inverse)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        v, table, sizes = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            # The gradient will itself be differentiated.
+            inputs = [t for t in (v, table, sizes) if t.requires_grad]
+            results = _join(v, *_locate(v, table, sizes, ctx.inverse), ctx.inverse)
+            found = iter(
+                torch.autograd.grad(
+                    results, inputs, grads, create_graph=True, materialize_grads=True
+                )
+            )
+            return *(next(found) if t.requires_grad else None for t in (v, table, sizes)), None
+        inside, k, parts = ctx.located
+        grad, grad_log_slope = grads
+        tail = torch.exp(-parts.log_slope if ctx.inverse else parts.log_slope).mul_(grad)
+        beyond = v - inside
+        # Beyond the ends a value moves with the slope of the end.
+        sign = -1 if ctx.inverse else 1
+        grad_log_slope = torch.addcmul(grad_log_slope, beyond, tail, value=sign)
+        of_inside, corners, of_sizes, slopes = curve_gradient(
+            parts, grad, grad_log_slope, ctx.inverse
+        )
+        grad_v = torch.where(beyond == 0, of_inside, tail)
+        # The abscissae of the knots, and with them the widths of the bins, are constants.
+        grad_table, grad_sizes = torch.zeros_like(table), torch.zeros_like(sizes)
+        into = k.expand(2, -1, -1)
+        grad_table[1:].scatter_add_(2, into, torch.stack([corners[1], slopes[0]]))
+        grad_table[2].scatter_add_(1, k + 1, slopes[1])
+        grad_sizes[1].scatter_add_(1, k, of_sizes[1])
+        if ctx.inverse:
+            # A value beyond an end is mapped from the end.
+            of_end = of_inside - tail
+            grad_table[1, :, 0] += of_end.where(beyond < 0, 0.0).sum(1)
+            grad_table[1, :, -1] += of_end.where(beyond > 0, 0.0).sum(1)
+        return grad_v, grad_table, grad_sizes, None
 
 
 class KnotSpline(Bijection):
@@ -31,20 +105,12 @@ class KnotSpline(Bijection):
     def _map(self, v: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         """Return v mapped and the log-slopes dz/dx there."""
         table, sizes = self._table()
-        edges = table[int(inverse)]
         shape = v.T.shape
-        v = v.T.reshape(len(edges), -1)
-        inside = v.maximum(edges[:, :1]).minimum(edges[:, -1:])
-        inner = edges[:, 1:-1].detach().contiguous()
-        k = torch.searchsorted(inner, inside.detach().contiguous(), right=True)
-        lower = table.gather(2, k.expand(3, -1, -1))
-        upper_slope = table[2].gather(1, k + 1)
-        size = sizes.gather(2, k.expand(2, -1, -1))
-        parts = curve_parts(inside, lower[:2], size, torch.stack([lower[2], upper_slope]), inverse)
-        # At a clamped value the log-slope is that of the end.
-        log_slope = parts.log_slope
-        tail = (v - inside) * torch.exp(-log_slope if inverse else log_slope)
-        mapped = curve_value(parts, inverse) + tail
+        v = v.T.reshape(table.shape[1], -1)
+        if torch._C._are_functorch_transforms_active():
+            mapped, log_slope = _join(v, *_locate(v, table, sizes, inverse), inverse)
+        else:
+            mapped, log_slope = _ClosedForm.apply(v, table, sizes, inverse)
         return mapped.view(shape).T, log_slope.view(shape).T
 
     def forward_and_log_det(
@@ -146,17 +212,59 @@ class MarginalSpline(KnotSpline):
         return -size / self.prior_scale
 
     def _table(self) -> tuple[Tensor, Tensor]:
-        log_ratios = self._log_ratios()
-        ends = torch.cat([log_ratios[:, :1], log_ratios, log_ratios[:, -1:]], dim=1)
-        log_slopes = (ends[:, 1:] + ends[:, :-1]) / 2 + self._log_slopes()
-        widths = self.knots.diff(dim=1)
-        growth = (widths * torch.expm1(log_ratios)).cumsum(dim=1)
-        # The knot in the middle stays, so that a tail that is drawn in does not shift the rest.
-        middle = growth.shape[1] // 2
-        growth = torch.constant_pad_nd(growth, (1, 0))
-        ordinates = self.knots + (growth - growth[:, middle : middle + 1])
-        knots = torch.stack([self.knots, ordinates, log_slopes.exp()])
-        return knots, torch.stack([widths, widths * log_ratios.exp()])
+        log_ratios, log_slopes = self._log_ratios(), self._log_slopes()
+        if torch._C._are_functorch_transforms_active():
+            return _marginal_table(log_ratios, log_slopes, self.knots)
+        return _MarginalTable.apply(log_ratios, log_slopes, self.knots)
+
+
+def _marginal_table(log_ratios: Tensor, log_slopes: Tensor, knots: Tensor) -> tuple[Tensor, Tensor]:
+    """Return knots and bins of a `MarginalSpline`."""
+    ends = torch.cat([log_ratios[:, :1], log_ratios, log_ratios[:, -1:]], dim=1)
+    log_slopes = (ends[:, 1:] + ends[:, :-1]) / 2 + log_slopes
+    widths = knots.diff(dim=1)
+    growth = (widths * torch.expm1(log_ratios)).cumsum(dim=1)
+    # The knot in the middle stays, so that a tail that is drawn in does not shift the rest.
+    middle = growth.shape[1] // 2
+    growth = torch.constant_pad_nd(growth, (1, 0))
+    ordinates = knots + (growth - growth[:, middle : middle + 1])
+    table = torch.stack([knots, ordinates, log_slopes.exp()])
+    return table, torch.stack([widths, widths * log_ratios.exp()])
+
+
+class _MarginalTable(torch.autograd.Function):
+    """`_marginal_table` with its gradient in closed form."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, log_ratios: Tensor, log_slopes: Tensor, knots: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        table, sizes = _marginal_table(log_ratios, log_slopes, knots)
+        ctx.parts = table[2], sizes[1]
+        ctx.save_for_backward(log_ratios, log_slopes, knots)
+        return table, sizes
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            # The gradient will itself be differentiated.
+            log_ratios, log_slopes, knots = ctx.saved_tensors
+            results = _marginal_table(log_ratios, log_slopes, knots)
+            return *torch.autograd.grad(
+                results, [log_ratios, log_slopes], grads, create_graph=True
+            ), None
+        slopes, heights = ctx.parts
+        of_ordinates, of_slopes = grads[0][1], grads[0][2] * slopes
+        # A bin moves the ordinates after it, or, left of the middle, those before it.
+        moved = -of_ordinates.cumsum(dim=1)
+        right = moved[:, heights.shape[1] // 2 : -1]
+        right -= moved[:, -1:].clone()
+        of_ratios = (moved[:, :-1] + grads[1][1]) * heights
+        half = of_slopes / 2
+        of_ratios += half[:, 1:] + half[:, :-1]
+        of_ratios[:, 0] += half[:, 0]
+        of_ratios[:, -1] += half[:, -1]
+        return of_ratios, of_slopes, None
 
 
 class SharedSpline(KnotSpline):

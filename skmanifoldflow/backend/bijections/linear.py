@@ -1,24 +1,26 @@
 """Linear maps of unit volume that mix the columns between couplings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from ..tape import Pass, Tape
 from .base import Bijection
+from .fused import FusedLayer
 
-__all__ = ["Orthogonal", "Permutation"]
+__all__ = ["Orthogonal", "Permutation", "PrincipalAxes"]
 
 
-class Orthogonal(Bijection):
+class Orthogonal(FusedLayer):
     """Orthogonal mixing z = x Q, log-determinant zero.
 
     Parameters
     ----------
     n_features : int
         Number of columns D.
-    generator : torch.Generator
-        Source of Q, drawn from the Haar measure.
+    generator : torch.Generator or None
+        Source of Q, drawn from the Haar measure; None for the identity.
     learned : bool, default=False
         Train Q exp(S) with S skew-symmetric, started at 0; else Q stays fixed.
     """
@@ -26,15 +28,19 @@ class Orthogonal(Bijection):
     q: Tensor
 
     def __init__(
-        self, n_features: int, *, generator: torch.Generator, learned: bool = False
+        self, n_features: int, *, generator: torch.Generator | None, learned: bool = False
     ) -> None:
         super().__init__()
-        normal = torch.randn(n_features, n_features, dtype=torch.float64, generator=generator)
-        q, r = torch.linalg.qr(normal)
-        q = q * torch.where(r.diagonal() < 0, -1.0, 1.0)
+        q = torch.eye(n_features, dtype=torch.float64)
+        if generator is not None:
+            normal = torch.randn(n_features, n_features, dtype=torch.float64, generator=generator)
+            q, r = torch.linalg.qr(normal)
+            q = q * torch.where(r.diagonal() < 0, -1.0, 1.0)
         self.register_buffer("q", q.to(torch.get_default_dtype()))
         n_angles = n_features * (n_features - 1) // 2
         self.angles = nn.Parameter(torch.zeros(n_angles)) if learned else None
+        self.is_fused = not learned
+        self.is_fused = not learned
         self._reorthogonalise()
 
     def _reorthogonalise(self) -> None:
@@ -67,8 +73,29 @@ class Orthogonal(Bijection):
     ) -> tuple[Tensor, Tensor]:
         return z @ self._matrix().T, z.new_zeros(len(z))
 
+    def tape(
+        self, run: Pass, weights: Sequence[Tensor], grad_weights: Sequence[Tensor]
+    ) -> "_OrthogonalTape":
+        return _OrthogonalTape(self.q if run.inverse else self.q.t(), run)
 
-class Permutation(Bijection):
+
+class _OrthogonalTape(Tape):
+    """Columns are multiplied by a matrix from the left."""
+
+    def __init__(self, matrix: Tensor, run: Pass) -> None:
+        self.matrix, self.transposed = matrix, matrix.t()
+        self.columns = run.columns(len(matrix))
+        if run.keeps:
+            self.grad_columns = run.columns(len(matrix))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.mm(self.matrix, x, out=self.columns)
+
+    def backward(self, grad: Tensor, grad_log_det: Tensor, needs_grad: bool) -> Tensor:
+        return torch.mm(self.transposed, grad, out=self.grad_columns)
+
+
+class Permutation(FusedLayer):
     """Fixed permutation of the columns.
 
     Parameters
@@ -108,3 +135,83 @@ class Permutation(Bijection):
         self, z: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         return z[:, self.inverse_order], z.new_zeros(len(z))
+
+    def tape(
+        self, run: Pass, weights: Sequence[Tensor], grad_weights: Sequence[Tensor]
+    ) -> "_PermutationTape":
+        order, back = self.order, self.inverse_order
+        return _PermutationTape(*((back, order) if run.inverse else (order, back)), run)
+
+
+class _PermutationTape(Tape):
+    def __init__(self, order: Tensor, inverse_order: Tensor, run: Pass) -> None:
+        self.order, self.inverse_order = order, inverse_order
+        self.columns = run.columns(len(order))
+        if run.keeps:
+            self.grad_columns = run.columns(len(order))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.index_select(x, 0, self.order, out=self.columns)
+
+    def backward(self, grad: Tensor, grad_log_det: Tensor, needs_grad: bool) -> Tensor:
+        return torch.index_select(grad, 0, self.inverse_order, out=self.grad_columns)
+
+
+class PrincipalAxes(Bijection):
+    """Rows centred, turned to their principal axes and scaled: z = (x - m) Q / s.
+
+    The first d axes have their standard deviations as scales, the others share one, as in
+    probabilistic PCA. Q is the identity until `start` has seen rows; nothing is trained.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of columns D.
+    n_components : int
+        Number of axes d with a scale of their own.
+    floor : float
+        Smallest scale.
+    """
+
+    mean: Tensor
+    divisor: Tensor
+
+    def __init__(self, n_features: int, n_components: int, *, floor: float) -> None:
+        super().__init__()
+        self.n_components = n_components
+        self.floor = floor
+        self.rotation = Orthogonal(n_features, generator=None)
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("divisor", torch.ones(n_features))
+
+    def scale(self) -> Tensor:
+        """Return the scale (D,) by which each latent column was divided."""
+        return self.divisor
+
+    @torch.no_grad()
+    def start(self, x: Tensor) -> Tensor:
+        """Take mean, axes and scales from rows; the largest entry of each axis is positive."""
+        rows = x.double()
+        mean = rows.mean(0)
+        centred = rows - mean
+        variances, axes = torch.linalg.eigh(centred.T @ centred / max(1, len(rows) - 1))
+        axes, variances = axes.flip(1), variances.flip(0).clamp_min(0)
+        axes = axes * torch.sign(axes.gather(0, axes.abs().argmax(0, keepdim=True)))
+        scale = variances.sqrt()
+        scale[self.n_components :] = variances[self.n_components :].mean().sqrt()
+        self.mean.copy_(mean)
+        self.divisor.copy_(scale.clamp_min(self.floor))
+        self.rotation.q.copy_(axes)
+        return self.forward_and_log_det(x)[0]
+
+    def forward_and_log_det(
+        self, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        z, _ = self.rotation.forward_and_log_det(x - self.mean)
+        return z / self.divisor, -self.divisor.log().sum().expand(len(x))
+
+    def inverse_and_log_det(
+        self, z: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        x, _ = self.rotation.inverse_and_log_det(z * self.divisor)
+        return x + self.mean, self.divisor.log().sum().expand(len(z))

@@ -10,15 +10,20 @@ from .injections import (
 )
 from .learned_covariance import LearnedCovariance
 from .noisy_injection import NoisyInjection
+from .penalized_split import PenalizedSplit
+from .penalties import PENALTIES, Penalty
 from .stochastic_coupling import StochasticCoupling
 
 __all__ = [
+    "PENALTIES",
     "GaussianInjection",
     "Injection",
     "LatentLaw",
     "LearnedCovariance",
     "LinearInjection",
     "NoisyInjection",
+    "PenalizedSplit",
+    "Penalty",
     "SquareInjection",
     "StochasticCoupling",
     "UpsamplingInjection",

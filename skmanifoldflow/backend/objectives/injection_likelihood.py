@@ -80,11 +80,19 @@ class InjectionLikelihood(Objective):
         return [p for name, p in self.named_parameters() if "conditioner" not in name]
 
     def loss(self, batch: Tensor, progress: float) -> Tensor:
-        noisy = batch + self.noise(progress) * randn(tuple(batch.shape), batch, self.generator)
-        y, log_det = self.flow.bijection.forward_and_log_det(noisy)
+        return self.loss_given(batch, *self.draw(batch, progress))
+
+    def draw(self, batch: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+        """Return the noise of the rows of a batch (n, D) and of their latents (n, d), or (n, 0)."""
+        noise = self.noise(progress) * randn(tuple(batch.shape), batch, self.generator)
+        d = self.law.n_components if self.objective == "elbo" else 0
+        return noise, randn((len(batch), d), self.law.mean, self.generator)
+
+    def loss_given(self, batch: Tensor, noise: Tensor, latent_noise: Tensor) -> Tensor:
+        """Return the loss of a batch for given noise."""
+        y, log_det = self.flow.bijection.forward_and_log_det(batch + noise)
         if self.objective == "elbo":
-            noise = randn((len(y), self.law.n_components), self.law.mean, self.generator)
-            log_prob = self.law.bound(y, noise)
+            log_prob = self.law.bound(y, latent_noise)
         else:
             log_prob = self.law.log_prob(y)
         loss = -(log_prob + log_det).mean()

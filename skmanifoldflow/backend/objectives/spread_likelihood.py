@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ..device import head_dtype, make_generator, randn
 from ..flow import ManifoldFlow, chunks
@@ -13,6 +14,10 @@ from ..latents.learned_covariance import LearnedCovariance, principal_covariance
 from .base import Objective
 
 __all__ = ["Geodesics", "SpreadLikelihood"]
+
+
+# Smallest pivot, in units of the smallest eigenvalue, above which none is to be raised.
+_CLEARLY_POSITIVE = 1000
 
 
 class Geodesics(NamedTuple):
@@ -23,12 +28,18 @@ class Geodesics(NamedTuple):
     mean_square: float
 
 
-def _stress(geodesics: Geodesics, z: Tensor, picked: Tensor) -> Tensor:
-    """Return the squared error of latent distances, relative to mean squared geodesics."""
-    i, j = torch.triu_indices(len(z), len(z), offset=1, device=z.device)
-    geodesic = geodesics.distances[picked[i], picked[j]]
-    error = torch.where(torch.isfinite(geodesic), nn.functional.pdist(z) - geodesic, 0.0)
-    return error.square().mean() / geodesics.mean_square
+class _KnownGradient(torch.autograd.Function):
+    """A value whose gradient is known, in few nodes of the graph."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.saved_tensors[0] * grad, None, None
 
 
 class SpreadLikelihood(Objective):
@@ -102,6 +113,11 @@ class SpreadLikelihood(Objective):
         self.noise_start = noise_start
         self.noise_floor = noise_floor
         self.geodesics = geodesics
+        if geodesics is not None:
+            n = min(self.n_geodesic_rows, len(geodesics.rows))
+            # Pairs of picked rows, in the order of pdist.
+            self.pairs = torch.triu_indices(n, n, offset=1, device=geodesics.rows.device)
+            self.is_connected = bool(torch.isfinite(geodesics.distances).all())
         self.generator = generator
         # The same noise at every epoch, so that epochs can be compared.
         self.moment_seed = int(torch.randint(2**62, (), generator=generator))
@@ -149,21 +165,69 @@ class SpreadLikelihood(Objective):
             picked = picked.to(batch.device)
             rows.append(self.geodesics.rows[picked])
         z = self.flow.bijection.forward_and_log_det(torch.cat(rows))[0]
-        z, moved, landmarks = z.tensor_split([len(batch), len(batch) + k])
-        stretch = (moved - z[:k]).square().sum(1) / self.difference**2
-        departure = stretch.log().square().mean()
-        if self.geodesics is not None:
-            first, last = self.geodesic_weights
-            weight = max(last, first * (1 - progress / self.unrolling))
-            departure = departure + weight * _stress(self.geodesics, landmarks, picked)
-        return self._cross_entropy(z, s) + self.isometry * departure
+        parts = [len(batch), k, len(z) - len(batch) - k]
+        with torch.no_grad():
+            gradient = torch.zeros_like(z)
+            (latents, moved, landmarks), into = z.split(parts), gradient.split(parts)
+            difference = moved - latents[:k]
+            square = difference.square().sum(1)
+            log_stretch = (square / self.difference**2).log()
+            departure = log_stretch.square().mean()
+            torch.mul(difference, (4 / k * log_stretch / square)[:, None], out=into[1])
+            into[0][:k] = -into[1]
+            if self.geodesics is not None:
+                first, last = self.geodesic_weights
+                weight = max(last, first * (1 - progress / self.unrolling))
+                stress, of_landmarks = self._stress(self.geodesics, landmarks, picked)
+                departure += weight * stress
+                torch.mul(of_landmarks, weight, out=into[2])
+            departure *= self.isometry
+            gradient *= self.isometry
+            if self._is_closed_form:
+                centred = latents - latents.mean(0)
+                precision, log_det = self._closed_form_prior(centred, s)
+                departure += self._normal_cross_entropy(centred, precision, log_det, s)
+                into[0].addmm_(centred, precision, alpha=1 / len(batch))
+        loss = _KnownGradient.apply(z, departure, gradient)
+        return loss if self._is_closed_form else loss + self._cross_entropy(z[: len(batch)], s)
+
+    @property
+    def _is_closed_form(self) -> bool:
+        """Whether the gradient of the cross-entropy is known."""
+        return self.a is None and self.entropy == "ignore"
+
+    def _stress(self, geodesics: Geodesics, z: Tensor, picked: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the squared error of latent distances, relative to mean squared geodesics.
+
+        And its gradient with respect to z.
+        """
+        i, j = picked.index_select(0, self.pairs.view(-1)).view(2, -1)
+        geodesic = geodesics.distances.take(i * len(geodesics.distances) + j)
+        distance = nn.functional.pdist(z)
+        error = distance - geodesic
+        if not self.is_connected:
+            error = torch.where(torch.isfinite(geodesic), error, 0.0)
+        scale = 2 / (len(error) * geodesics.mean_square)
+        gradient = torch.ops.aten._pdist_backward(scale * error, z, 2.0, distance)
+        return error.square().mean() / geodesics.mean_square, gradient
+
+    def _normal_cross_entropy(
+        self, centred: Tensor, precision: Tensor, log_det: Tensor, s: float
+    ) -> Tensor:
+        """Return E[-log N(z~; m, C)] of rows z - m, given the inverse of C."""
+        n, n_features = centred.shape
+        moments = centred.T @ centred / n
+        if self.spread == "latent":
+            identity = torch.eye(n_features, dtype=moments.dtype, device=moments.device)
+            moments = moments + s**2 * identity
+        return 0.5 * (log_det + (precision * moments).sum() + n_features * math.log(2 * math.pi))
 
     def _cross_entropy(self, z: Tensor, s: float) -> Tensor:
         """Return E[-log N(z~; m, C)] of a batch, less H(z~) where it is estimated."""
         n, n_features = z.shape
-        noise = s**2 * torch.eye(n_features, dtype=z.dtype, device=z.device)
         if self.a is not None and self.m is not None:
             a = torch.tril(self.a)
+            noise = s**2 * torch.eye(n_features, dtype=z.dtype, device=z.device)
             centred = z - self.m
             # Without an error check: NaN weights give a NaN loss, which the training loop handles.
             factor = torch.linalg.cholesky_ex(a @ a.T + noise)[0]
@@ -172,10 +236,7 @@ class SpreadLikelihood(Objective):
         else:
             centred = z - z.mean(0)
             precision, log_det = self._closed_form_prior(centred.detach(), s)
-        moments = centred.T @ centred / n
-        if self.spread == "latent":
-            moments = moments + noise
-        loss = 0.5 * (log_det + (precision * moments).sum() + n_features * math.log(2 * math.pi))
+        loss = self._normal_cross_entropy(centred, precision, log_det, s)
         if self.entropy == "taylor":
             log_kernel = -0.5 * (
                 torch.cdist(z, z).square() / s**2 + n_features * math.log(2 * math.pi * s**2)
@@ -196,15 +257,25 @@ class SpreadLikelihood(Objective):
         covariance = rows.T @ rows / n
         if self.spread == "latent":
             covariance.diagonal().add_(s**2)
-        if not torch.isfinite(covariance).all():
-            return torch.full_like(covariance, math.nan).to(centred), centred.new_tensor(math.nan)
         if self.running_covariance is not None:
             share = min(1.0, n / (self.rows_per_feature * n_features))
             covariance = torch.lerp(self.running_covariance, covariance, share)
+        least = torch.finfo(centred.dtype).eps
+        if self.law.n_free is None:
+            # Of many columns the eigenvectors cost ten times as much as a Cholesky factor, which is
+            # as good where no eigenvalue is to be raised.
+            factor, info = torch.linalg.cholesky_ex(covariance)
+            pivots = factor.diagonal()
+            if int(info) == 0 and float(pivots.min()) ** 2 > _CLEARLY_POSITIVE * least:
+                self.running_covariance = covariance
+                log_det = 2 * pivots.log().sum()
+                return torch.cholesky_inverse(factor).to(centred), log_det.to(centred)
+        if not torch.isfinite(covariance).all():
+            return torch.full_like(covariance, math.nan).to(centred), centred.new_tensor(math.nan)
         self.running_covariance = covariance
         eigenvalues, eigenvectors = torch.linalg.eigh(covariance)
         eigenvalues = principal_covariance(eigenvalues.flip(0), self.law.n_free).flip(0)
-        eigenvalues = eigenvalues.clamp_min(torch.finfo(centred.dtype).eps)
+        eigenvalues = eigenvalues.clamp_min(least)
         precision = (eigenvectors / eigenvalues) @ eigenvectors.T
         return precision.to(centred), eigenvalues.log().sum().to(centred)
 

@@ -1,0 +1,145 @@
+"""Likelihood and reconstruction of a manifold that is learned together with its density."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..device import make_generator, randn
+from ..flow import ManifoldFlow, chunks
+from ..latents import PenalizedSplit
+from .base import Objective
+
+__all__ = ["JointLikelihood"]
+
+
+class JointLikelihood(Objective):
+    """Negative log-likelihood of noisy rows plus the penalty of the residuals of the clean ones.
+
+    The manifold part of a noisy row, without its deviations, is mapped back, and what is left of
+    the clean row has the negative log-density of the law's penalty as its cost (with a normal
+    penalty: the reconstruction of a denoising normalizing flow, Horvat & Pfister, NeurIPS 2021).
+    The scale of the residuals is that of maximum likelihood, so their weight comes from the data:
+    it grows as reconstructions get better, and is limited by the noise, which falls
+    geometrically from its start to its floor.
+
+    Parameters
+    ----------
+    flow : ManifoldFlow
+        Bijection with a `PenalizedSplit` law, whose last stage is trained.
+    reconstruction : float
+        Weight of the residuals; 0 for the likelihood alone.
+    noise_start, noise_floor : float
+        Standard deviations between which the noise falls.
+    generator : torch.Generator
+        Source of noise.
+    """
+
+    flow: ManifoldFlow
+    # Share of the training after which the noise has reached its floor.
+    annealing = 2 / 3
+    # Averages of the weights are smoother manifolds than the weights.
+    averaging = 0.05
+    # Smallest scale of residuals, relative to the floor of the noise.
+    min_scale = 0.1
+    share_reconstructed = 0.5
+
+    def __init__(
+        self,
+        flow: ManifoldFlow,
+        *,
+        reconstruction: float,
+        noise_start: float,
+        noise_floor: float,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.flow = flow
+        self.reconstruction = reconstruction
+        self.noise_start = noise_start
+        self.noise_floor = noise_floor
+        self.generator = generator
+        # The same noise at every epoch, so that epochs can be compared.
+        self.scale: Tensor | None = None
+        self.noise_seed = int(torch.randint(2**62, (), generator=generator))
+
+    @property
+    def law(self) -> PenalizedSplit:
+        """The law of z."""
+        return cast(PenalizedSplit, self.flow.latent)
+
+    @property
+    def stage(self) -> int:
+        """The stage that is trained."""
+        return len(self.law.stages)
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether the stage leaves anything out that could be missed."""
+        law = self.law.stages[-1]
+        return self.reconstruction > 0 and law.n_components < law.n_features
+
+    def undecayed_parameters(self) -> list[nn.Parameter]:
+        return [p for name, p in self.named_parameters() if "conditioner" not in name]
+
+    def residuals(self, rows: Tensor, z: Tensor) -> Tensor:
+        """Return what is left of rows after their reconstruction from latent rows."""
+        u = self.law.split_off(z, self.stage)
+        return rows - self.flow.decode(self.law.complete(u, self.stage))
+
+    def _fit_scale(self, residuals: Tensor, **kwargs: Any) -> Tensor:
+        floor = self.min_scale * self.noise_floor
+        return self.law.penalty.fit_scale(residuals.detach(), floor, **kwargs)
+
+    def forget_batches(self) -> None:
+        self.scale = None
+
+    def loss(self, batch: Tensor, progress: float) -> Tensor:
+        noisy = batch + self.noise(progress) * randn(tuple(batch.shape), batch, self.generator)
+        z, log_det = self.flow.bijection.forward_and_log_det(noisy)
+        loss = -(self.law.log_prob(z) + log_det).mean()
+        if self.reconstructs:
+            k = max(1, round(self.share_reconstructed * len(batch)))
+            residuals = self.residuals(batch[:k], z[:k])
+            # From batch to batch it changes little.
+            known = {} if self.scale is None else {"start": self.scale, "n_steps": 2}
+            self.scale = self._fit_scale(residuals, **known)
+            log_prob = self.law.penalty.log_prob(residuals, self.scale).sum(1)
+            loss = loss - self.reconstruction * log_prob.mean()
+        return loss
+
+    def refresh(self, rows: Tensor) -> None:
+        """Nothing has a closed form once the flow has moved."""
+
+    @torch.no_grad()
+    def log_likelihood(self, rows: Tensor) -> Tensor:
+        """Return the score (n,) of rows with noise at its floor, residuals included."""
+        generator = make_generator(self.noise_seed)
+        scores, residuals = [], []
+        for chunk in chunks(len(rows), rows.shape[1]):
+            x = rows[chunk]
+            noisy = x + self.noise_floor * randn(tuple(x.shape), x, generator)
+            scores.append(self.flow.log_prob(noisy))
+            if self.reconstructs:
+                residuals.append(self.residuals(x, self.flow.bijection.forward_and_log_det(x)[0]))
+        total = torch.cat(scores)
+        if self.reconstructs:
+            left = torch.cat(residuals)
+            log_prob = self.law.penalty.log_prob(left, self._fit_scale(left)).sum(1)
+            total = total + self.reconstruction * log_prob
+        return total
+
+    @torch.no_grad()
+    def mean_log_prob(self, rows: Tensor) -> float:
+        """Return the mean log-likelihood of rows as they are."""
+        parts = [self.flow.log_prob(rows[chunk]) for chunk in chunks(len(rows), rows.shape[1])]
+        return float(torch.cat(parts).mean())
+
+    @torch.no_grad()
+    def mean_squared_residual(self, rows: Tensor) -> float:
+        """Return the mean squared residual per entry of rows."""
+        total = 0.0
+        for chunk in chunks(len(rows), rows.shape[1]):
+            z, _ = self.flow.bijection.forward_and_log_det(rows[chunk])
+            total += float(self.residuals(rows[chunk], z).square().sum())
+        return total / rows.numel()

@@ -1,0 +1,311 @@
+"""Several fits of one architecture as one: their weights are stacked, their products batched.
+
+A step of a small flow costs calls rather than arithmetic, and a stack of flows costs hardly more
+calls than one. Each fit has its own rows, noise, clipping, learning rate and end, as in `train`.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from .objectives import InjectionLikelihood, Objective
+from .training import CLIP_NORM, TrainingJob, TrainingReport, VectorAdam, one_cycle, train
+
+__all__ = ["train_all"]
+
+# Rows of one product of a stack; so many fits share a step.
+_MAX_ROWS = 8192
+# What may differ between the objectives of a stack.
+_PER_FIT = ("noise_start", "noise_floor")
+
+
+def train_all(jobs: Sequence[TrainingJob]) -> list[TrainingReport]:
+    """Train as `train` does, jobs that have the same shapes together.
+
+    Parameters
+    ----------
+    jobs : sequence of TrainingJob
+        Objectives, which are left at their best weights, with their rows and settings.
+    """
+    groups: dict[Any, list[int]] = {}
+    for i, job in enumerate(jobs):
+        groups.setdefault(_shape(job) or i, []).append(i)
+    reports: dict[int, TrainingReport] = {}
+    for group in groups.values():
+        size = max(1, _MAX_ROWS // jobs[group[0]].settings.batch_size)
+        for start in range(0, len(group), size):
+            members = group[start : start + size]
+            if len(members) == 1:
+                of_members = [train(*jobs[members[0]][:-1])]
+            else:
+                of_members = _train_stack([jobs[i] for i in members])
+            reports.update(zip(members, of_members, strict=True))
+    return [reports[i] for i in range(len(jobs))]
+
+
+def _shape(job: TrainingJob) -> Any:
+    """Return what two jobs have in common if they can be stacked, None if this one cannot."""
+    objective, settings = job.objective, job.settings
+    trained = [name for name, p in objective.named_parameters() if p.requires_grad]
+    # Other objectives set their closed forms with decisions that depend on the data.
+    if not isinstance(objective, InjectionLikelihood) or not trained:
+        return None
+    constants = [
+        (name, type(module), key, value)
+        for name, module in objective.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, (bool, int, float, str, tuple)) and (name or key not in _PER_FIT)
+    ]
+    tensors = [(name, t.shape, t.dtype, t.device) for name, t in objective.state_dict().items()]
+    validation = None if job.validation_rows is None else job.validation_rows.shape
+    schedule = (settings.max_iter, settings.max_steps, settings.batch_size, settings.averaging)
+    shape = (constants, tensors, trained, validation, job.n_rows, schedule)
+    return repr(shape)
+
+
+class _Method(nn.Module):
+    """A method of an objective as the call of a module, which `functional_call` wants."""
+
+    def __init__(self, objective: Objective, name: str) -> None:
+        super().__init__()
+        self.objective = objective
+        self.name = name
+
+    def forward(self, *args: Any) -> Tensor:
+        return getattr(self.objective, self.name)(*args)
+
+
+class _Group:
+    """Parameters of one dtype and decay of all fits, as the rows of a matrix."""
+
+    def __init__(self, names: list[str], objectives: Sequence[Objective], decays: Sequence[float]):
+        self.names, self.decays = names, list(decays)
+        parameters = [dict(objective.named_parameters()) for objective in objectives]
+        self.shapes = [parameters[0][name].shape for name in names]
+        rows = [torch.cat([p[name].detach().flatten() for name in names]) for p in parameters]
+        self._set(torch.stack(rows))
+        self.averages = self.values.clone()
+        self.optimizers = self._new_optimizers()
+
+    def _new_optimizers(self) -> list[VectorAdam]:
+        rows = zip(self.values, self.gradient, self.decays, strict=True)
+        return [VectorAdam(values, gradient, decay) for values, gradient, decay in rows]
+
+    def _set(self, values: Tensor) -> None:
+        self.values, self.gradient = values, torch.zeros_like(values)
+        self.leaves = {name: leaf.requires_grad_() for name, leaf in self.cut(values).items()}
+
+    def cut(self, matrix: Tensor) -> dict[str, Tensor]:
+        """Return the parameters, each with one entry per row of a matrix."""
+        sizes = [shape.numel() for shape in self.shapes]
+        parts = matrix.split(sizes, dim=1)
+        return {
+            f"objective.{name}": part.unflatten(1, shape) if shape else part[:, 0]
+            for name, shape, part in zip(self.names, self.shapes, parts, strict=True)
+        }
+
+    def keep(self, which: list[int]) -> None:
+        """Drop all rows but some."""
+        old = [self.optimizers[i] for i in which]
+        self.decays = [self.decays[i] for i in which]
+        self.averages = self.averages[which]
+        self._set(self.values[which])
+        self.optimizers = self._new_optimizers()
+        for new, before in zip(self.optimizers, old, strict=True):
+            new.mean, new.square, new.n_steps = before.mean, before.square, before.n_steps
+
+
+class _Fit:
+    """What one fit of a stack remembers."""
+
+    def __init__(self, job: TrainingJob) -> None:
+        self.job = job
+        self.report = TrainingReport()
+        self.rows = job.draw_rows()
+        job.objective.refresh(self.rows)
+        judged = self.rows if job.validation_rows is None else job.validation_rows
+        self.judged = judged
+        self.start_scores = self.best_scores = job.objective.log_likelihood(judged)
+        self.best: list[Tensor] | None = None
+        self.reference: float | None = None
+        if job.validation_rows is not None:
+            self.report.best_score = self.reference = float(self.start_scores.mean())
+        self.n_stalled = 0
+        self.is_lost = False
+
+    def shuffled(self) -> Tensor:
+        """Return the rows of an epoch in a new order."""
+        order = torch.randperm(len(self.rows), generator=self.job.generator)
+        return self.rows[order.to(self.rows.device)]
+
+    def judge(self, mean_loss: float, scores: Tensor | None, progress: float) -> bool:
+        """Take the results of an epoch; tell whether they are the best so far."""
+        report, settings = self.report, self.job.settings
+        score = -mean_loss if scores is None else float(scores.mean())
+        if not (math.isfinite(mean_loss) and math.isfinite(score)):
+            self.is_lost = True
+            return False
+        report.n_iter += 1
+        report.loss_curve.append(mean_loss)
+        is_best = scores is None
+        if scores is not None:
+            report.validation_scores.append(score)
+            is_best = score > report.best_score
+            if is_best:
+                report.best_score, self.best_scores = score, scores
+        report.last_improvement = 0.0 if self.reference is None else score - self.reference
+        if self.reference is None or report.last_improvement > settings.tol:
+            self.reference, self.n_stalled = score, 0
+        elif progress >= settings.min_progress:
+            self.n_stalled += 1
+            report.stopped_early = self.n_stalled >= settings.n_iter_no_change
+        return is_best
+
+    def finish(self, groups: Sequence[_Group]) -> TrainingReport:
+        """Leave the objective at its best weights."""
+        if self.is_lost:
+            # Alone it can go back to the last good weights.
+            return train(*self.job[:-1])
+        objective = self.job.objective
+        start = {name: t.clone() for name, t in objective.state_dict().items()}
+        parameters = dict(objective.named_parameters())
+        with torch.no_grad():
+            for group, best in zip(groups, self.best or [], strict=False):
+                sizes = [shape.numel() for shape in group.shapes]
+                for name, part in zip(group.names, best.split(sizes), strict=True):
+                    parameters[name].copy_(part.view_as(parameters[name]))
+        if self.job.validation_rows is None:
+            self.best_scores = objective.log_likelihood(self.judged)
+        gain = self.best_scores - self.start_scores
+        if not gain.mean() > gain.std() / math.sqrt(len(gain)):
+            objective.load_state_dict(start)
+            self.report.best_score = float(self.start_scores.mean())
+        return self.report
+
+
+class _Stack:
+    """Fits under way, all of them at the same step."""
+
+    def __init__(self, jobs: Sequence[TrainingJob]) -> None:
+        self.fits = [_Fit(job) for job in jobs]
+        objectives = [job.objective for job in jobs]
+        model = objectives[0]
+        undecayed = {id(p) for p in model.undecayed_parameters()}
+        names: dict[Any, list[str]] = {}
+        for name, p in model.named_parameters():
+            if p.requires_grad:
+                names.setdefault((p.dtype, id(p) not in undecayed), []).append(name)
+        decays = [job.settings.weight_decay for job in jobs]
+        self.groups = [
+            _Group(of_group, objectives, decays if is_decayed else [0.0] * len(jobs))
+            for (_, is_decayed), of_group in names.items()
+        ]
+        trained = {name for group in self.groups for name in group.names}
+        states = [objective.state_dict() for objective in objectives]
+        self.constants = {
+            f"objective.{name}": torch.stack([state[name] for state in states])
+            for name in states[0]
+            if name not in trained
+        }
+        self.loss = _Method(model, "loss_given")
+        self.log_likelihood = _Method(model, "log_likelihood")
+
+    def call(self, method: nn.Module, parameters: list[dict[str, Tensor]], *args: Tensor) -> Tensor:
+        """Call a method of every objective with its own tensors and arguments."""
+        tensors = dict(self.constants)
+        for part in parameters:
+            tensors |= part
+
+        def call(tensors: dict[str, Tensor], *args: Tensor) -> Tensor:
+            return cast(Tensor, functional_call(method, tensors, args))
+
+        return vmap(call)(tensors, *args)
+
+    def step(self, batches: Tensor, progress: float) -> Tensor:
+        """Take a gradient step of every fit with its batch; return the losses."""
+        objectives = [cast(InjectionLikelihood, fit.job.objective) for fit in self.fits]
+        draws = [o.draw(batch, progress) for o, batch in zip(objectives, batches, strict=True)]
+        noise = [torch.stack(of_fits) for of_fits in zip(*draws, strict=True)]
+        losses = self.call(self.loss, [group.leaves for group in self.groups], batches, *noise)
+        leaves = [leaf for group in self.groups for leaf in group.leaves.values()]
+        gradients = iter(torch.autograd.grad(losses.sum(), leaves, materialize_grads=True))
+        for group in self.groups:
+            parts = [next(gradients).flatten(1) for _ in group.leaves]
+            torch.cat(parts, dim=1, out=group.gradient)
+        squares = [group.gradient.square().sum(1).double() for group in self.groups]
+        norms = torch.stack(squares).sum(0).sqrt()
+        for group in self.groups:
+            # A gradient that overflows says nothing: such a step follows the momentum alone.
+            group.gradient[~norms.isfinite()] = 0
+        scales = (norms / CLIP_NORM).clamp(min=1).where(norms.isfinite(), 1.0).tolist()
+        for i, (fit, scale) in enumerate(zip(self.fits, scales, strict=True)):
+            learning_rate = fit.job.settings.learning_rate * one_cycle(progress)
+            for group in self.groups:
+                group.optimizers[i].step(learning_rate, scale)
+        return losses.detach()
+
+    def scores(self, averaged: bool) -> Tensor | None:
+        """Return the log-likelihoods (K, n) of the validation rows, if there are any."""
+        if self.fits[0].job.validation_rows is None:
+            return None
+        rows = torch.stack([cast(Tensor, fit.job.validation_rows) for fit in self.fits])
+        parameters = [
+            group.cut(group.averages if averaged else group.values) for group in self.groups
+        ]
+        with torch.no_grad():
+            pieces = rows.split(max(1, _MAX_ROWS // len(rows)), dim=1)
+            return torch.cat(
+                [self.call(self.log_likelihood, parameters, piece) for piece in pieces], dim=1
+            )
+
+    def keep(self, which: list[int]) -> None:
+        """Go on with some of the fits only."""
+        self.fits = [self.fits[i] for i in which]
+        self.constants = {name: tensor[which] for name, tensor in self.constants.items()}
+        for group in self.groups:
+            group.keep(which)
+
+
+def _train_stack(jobs: Sequence[TrainingJob]) -> list[TrainingReport]:
+    stack = _Stack(jobs)
+    fits, settings = stack.fits, jobs[0].settings
+    batch_size, n_rows = settings.batch_size, jobs[0].n_rows
+    n_steps = min(settings.max_iter * -(-n_rows // batch_size), settings.max_steps)
+    horizon = max(1.0, settings.averaging * n_steps)
+    step = 0
+    while stack.fits and step < n_steps:
+        shuffled = torch.stack([fit.shuffled() for fit in stack.fits])
+        total, n_taken = shuffled.new_zeros(len(stack.fits), dtype=torch.float64), 0
+        for batches in shuffled.split(batch_size, dim=1):
+            if step == n_steps:
+                break
+            # A few left-over rows have no covariance to speak of: fill them up from the others.
+            if 2 * batches.shape[1] < batch_size:
+                batches = shuffled[:, -batch_size:]
+            total += stack.step(batches, step / n_steps)
+            step += 1
+            n_taken += 1
+            if settings.averaging:
+                for group in stack.groups:
+                    group.averages.lerp_(group.values, 1 / min(step, horizon))
+        mean_losses = (total / n_taken).tolist()
+        scores = stack.scores(bool(settings.averaging))
+        for i, fit in enumerate(stack.fits):
+            of_fit = None if scores is None else scores[i]
+            if fit.judge(mean_losses[i], of_fit, step / n_steps):
+                fit.best = [
+                    (group.averages if settings.averaging else group.values)[i].clone()
+                    for group in stack.groups
+                ]
+        going = [
+            i for i, fit in enumerate(stack.fits) if not (fit.is_lost or fit.report.stopped_early)
+        ]
+        if len(going) < len(stack.fits):
+            stack.keep(going)
+        for fit in stack.fits:
+            fit.rows = fit.job.draw_rows()
+    return [fit.finish(stack.groups) for fit in fits]

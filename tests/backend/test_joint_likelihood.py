@@ -1,0 +1,121 @@
+"""The joint objective against its closed forms."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+from sklearn.decomposition import PCA
+
+from skmanifoldflow.backend.architectures import density_flow
+from skmanifoldflow.backend.bijections import Chain, PrincipalAxes
+from skmanifoldflow.backend.flow import ManifoldFlow
+from skmanifoldflow.backend.latents import PenalizedSplit
+from skmanifoldflow.backend.objectives import JointLikelihood
+
+
+@pytest.fixture
+def rows(generator):
+    mixing = torch.tensor([[2.0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0.3, 0], [0, 0, 0, 0.2]])
+    return torch.randn(400, 4, dtype=torch.float64, generator=generator) @ mixing.double()
+
+
+def _objective(rows, generator, d=2, **settings):
+    axes = PrincipalAxes(4, d, floor=1e-6)
+    flow = ManifoldFlow(Chain([axes]), PenalizedSplit(4, d, penalty="gaussian"))
+    flow.place(torch.device("cpu"), torch.float64)
+    axes.start(rows)
+    options = {"reconstruction": 1.0, "noise_start": 1e-6, "noise_floor": 1e-6} | settings
+    objective = JointLikelihood(flow, generator=generator, **options)
+    return objective.requires_grad_(False)
+
+
+def test_loss_at_the_linear_start(rows, generator):
+    """Probabilistic PCA's likelihood, and that of its residuals at their own scale."""
+    objective = _objective(rows, generator)
+    objective.share_reconstructed = 1.0
+    pca = PCA(2).fit(rows)
+    residuals = rows.numpy() - pca.inverse_transform(pca.transform(rows))
+    expected = -pca.score(rows) - norm.logpdf(residuals, scale=residuals.std()).sum(1).mean()
+    loss = objective.loss(rows, 1.0)
+    assert float(loss) == pytest.approx(expected, abs=1e-3)
+    score = objective.log_likelihood(rows)
+    assert score.shape == (400,)
+    assert float(score.mean()) == pytest.approx(-expected, abs=1e-3)
+    assert objective.mean_log_prob(rows) == pytest.approx(pca.score(rows), abs=1e-6)
+    error = objective.mean_squared_residual(rows)
+    assert error == pytest.approx((residuals**2).mean(), abs=1e-9)
+
+
+def test_weight_of_residuals_does_not_depend_on_units(rows, generator):
+    """Scaling the rows shifts the loss by a constant and leaves its gradient."""
+    values = []
+    for factor in (1.0, 100.0):
+        objective = _objective(factor * rows, generator)
+        loss = objective.loss(factor * rows, 1.0)
+        values.append(float(loss))
+    assert values[1] - values[0] == pytest.approx(2 * 4 * np.log(100), abs=0.05)
+
+
+def test_without_weight_it_is_the_likelihood(rows, generator):
+    objective = _objective(rows, generator, reconstruction=0.0)
+    assert float(objective.loss(rows, 1.0)) == pytest.approx(
+        -PCA(2).fit(rows).score(rows), abs=1e-4
+    )
+
+
+def test_nothing_to_reconstruct_with_all_coordinates(rows, generator):
+    objective = _objective(rows, generator, d=4)
+    assert not objective.reconstructs
+    assert objective.mean_squared_residual(rows) == pytest.approx(0, abs=1e-20)
+
+
+def test_residuals_are_those_of_the_clean_rows(rows, generator):
+    """However large the noise, the target is not noisy: the loss is that of a fixed map of it."""
+    objective = _objective(rows, generator, noise_start=1.0, noise_floor=0.5)
+    z, _ = objective.flow.bijection.forward_and_log_det(rows + 100.0)
+    residuals = objective.residuals(rows, z)
+    pca = PCA(2).fit(rows)
+    expected = rows.numpy() - pca.inverse_transform(pca.transform(rows.numpy() + 100.0))
+    np.testing.assert_allclose(residuals, expected, atol=1e-8)
+
+
+def test_noise_falls_to_its_floor(rows, generator):
+    objective = _objective(rows, generator, noise_start=0.4, noise_floor=0.1)
+    assert objective.noise(0.0) == pytest.approx(0.4)
+    assert objective.noise(1 / 3) == pytest.approx(0.2)
+    assert objective.noise(2 / 3) == objective.noise(1.0) == pytest.approx(0.1)
+
+
+def test_scores_are_deterministic_and_noisy(rows, generator):
+    """The same noise each time, and the likelihood of rows with noise at the floor."""
+    objective = _objective(rows, generator, reconstruction=0.0, noise_start=0.3, noise_floor=0.3)
+    scores = objective.log_likelihood(rows)
+    np.testing.assert_array_equal(objective.log_likelihood(rows), scores)
+    pca = PCA(2).fit(rows)
+    expected = np.mean(
+        [pca.score(rows.numpy() + 0.3 * np.random.RandomState(k).randn(400, 4)) for k in range(20)]
+    )
+    assert float(scores.mean()) == pytest.approx(expected, abs=0.3)
+
+
+def test_a_stage_of_equal_size_adds_no_residuals(rows, generator):
+    objective = _objective(rows, generator)
+    refinement = density_flow("spline", 2, 2, (8,), generator=generator).double()
+    objective.law.set_stage(refinement, PenalizedSplit(2, 2, penalty="gaussian"))
+    objective.requires_grad_(False)
+    assert objective.stage == 2
+    assert not objective.reconstructs
+    # A refinement that is the identity changes nothing.
+    assert float(objective.loss(rows, 1.0)) == pytest.approx(
+        -PCA(2).fit(rows).score(rows), abs=1e-4
+    )
+
+
+def test_a_stage_that_narrows_reconstructs_from_fewer_coordinates(rows, generator):
+    objective = _objective(rows, generator)
+    refinement = density_flow("affine", 2, 2, (8,), generator=generator).double()
+    objective.law.set_stage(refinement, PenalizedSplit(2, 1, penalty="gaussian"))
+    assert objective.reconstructs
+    pca = PCA(1).fit(rows)
+    expected = np.mean((rows.numpy() - pca.inverse_transform(pca.transform(rows))) ** 2)
+    assert objective.mean_squared_residual(rows) == pytest.approx(expected, abs=1e-9)

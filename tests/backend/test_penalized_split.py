@@ -1,0 +1,185 @@
+"""Penalties and the split latent law against scipy, quadrature and Monte Carlo."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import quad
+from scipy.optimize import minimize_scalar
+from scipy.special import huber
+from scipy.stats import kstest, laplace, norm
+
+from skmanifoldflow.backend.architectures import density_flow, split_flow
+from skmanifoldflow.backend.latents import PENALTIES, PenalizedSplit
+
+
+def _log_density(name, t):
+    """Of a deviation in units of its scale, the constant by quadrature."""
+    if name == "laplace":
+        return laplace.logpdf(t)
+    if name == "gaussian":
+        return norm.logpdf(t)
+    total, _ = quad(lambda x: math.exp(-huber(1.345, x)), -40, 40, points=[-1.345, 1.345])
+    return -huber(1.345, t) - math.log(total)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_penalty_is_a_density(name):
+    t = torch.linspace(-6, 6, 101, dtype=torch.float64)
+    scale = torch.tensor(0.3, dtype=torch.float64)
+    value = PENALTIES[name].log_prob(t, scale)
+    np.testing.assert_allclose(value, _log_density(name, t.numpy() / 0.3) - math.log(0.3))
+
+
+def test_normaliser_of_the_huber_law():
+    """Given to five digits in the literature of the source: 2.66072 scales."""
+    assert math.exp(PENALTIES["huber"].log_normalizer) == pytest.approx(2.66072, abs=5e-6)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_variance_is_the_second_moment(name):
+    moment, _ = quad(lambda t: 2 * t * t * math.exp(_log_density(name, t)), 0, 60, limit=200)
+    assert PENALTIES[name].variance == pytest.approx(moment, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_samples_follow_the_density(name, generator):
+    like = torch.zeros(1, dtype=torch.float64)
+    drawn = PENALTIES[name].sample((20_000,), like, generator).numpy()
+    grid = np.linspace(-30, 30, 60_001)
+    cdf = np.cumsum(np.exp(_log_density(name, grid))) * (grid[1] - grid[0])
+    assert kstest(drawn, lambda t: np.interp(t, grid, cdf)).pvalue > 0.01
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_quantile_inverts_the_distribution(name):
+    penalty = PENALTIES[name]
+    for share in (1e-4, 0.05, 0.3, 0.5, 0.8, 0.97):
+        t = float(penalty.quantile(torch.tensor(share, dtype=torch.float64)))
+        below, _ = quad(lambda x: math.exp(_log_density(name, x)), -60, t, limit=200)
+        assert below == pytest.approx(share, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_scale_has_the_largest_likelihood(name):
+    rows = np.random.RandomState(0).standard_t(3, size=500)
+
+    def loss(log_scale):
+        return -np.mean(_log_density(name, rows * np.exp(-log_scale)) - log_scale)
+
+    best = np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x)
+    penalty, deviations = PENALTIES[name], torch.tensor(rows)
+    assert float(penalty.fit_scale(deviations, 0.0)) == pytest.approx(best, rel=1e-4)
+    # From a start that is near, few steps are enough; no scale falls below the floor.
+    near = penalty.fit_scale(deviations, 0.0, torch.tensor(1.05 * best), 6)
+    assert float(near) == pytest.approx(best, rel=2e-3)
+    assert float(penalty.fit_scale(0 * deviations, 0.1)) == pytest.approx(0.1)
+
+
+def test_outliers_move_the_scale_of_a_heavy_tail_less():
+    rows = torch.tensor(np.random.RandomState(0).randn(2000))
+    with_outliers = torch.cat([rows, torch.full((100,), 50.0, dtype=torch.float64)])
+    growth = {
+        name: float(p.fit_scale(with_outliers, 0.0) / p.fit_scale(rows, 0.0))
+        for name, p in PENALTIES.items()
+    }
+    assert growth["gaussian"] > 2 * growth["huber"]
+    assert growth["gaussian"] > 2 * growth["laplace"]
+
+
+def _law(generator, penalty="huber", inner=None):
+    """5 columns, 3 coordinates; with `inner` a second stage of so many coordinates."""
+    law = PenalizedSplit(5, 3, penalty=penalty)
+    law.start_scales(torch.tensor(0.5), torch.tensor([0.1, 0.2], dtype=torch.float64))
+    if inner is not None:
+        refinement = (
+            density_flow("spline", 3, 2, (8,), generator=generator)
+            if inner == 3
+            else split_flow("affine", 3, inner, 2, (8,), generator=generator)
+        )
+        with torch.no_grad():
+            for p in refinement.parameters():
+                p.copy_(0.3 * torch.randn(p.shape, generator=generator))
+        law.set_stage(refinement.double(), PenalizedSplit(3, inner, penalty=penalty))
+    return law
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_law_without_stages_is_a_product(penalty, generator):
+    law = _law(generator, penalty)
+    z = torch.randn(20, 5, dtype=torch.float64, generator=generator)
+    expected = norm.logpdf(z[:, :3]).sum(1)
+    expected += (_log_density(penalty, z[:, 3:].numpy() / 0.5) - math.log(0.5)).sum(1)
+    np.testing.assert_allclose(law.log_prob(z).detach(), expected)
+
+
+def test_scales_start_where_asked_and_keep_above_their_floor(generator):
+    law = _law(generator)
+    np.testing.assert_allclose(law.scales().detach(), 0.5)
+    with torch.no_grad():
+        law.log_scales.fill_(-50.0)
+    np.testing.assert_allclose(law.scales().detach(), [0.1, 0.2])
+    # Where the floor lies above the scale that was asked for, the floor it is.
+    law.start_scales(torch.tensor(0.15), torch.tensor([0.1, 0.2], dtype=torch.float64))
+    np.testing.assert_allclose(law.scales().detach(), [0.15, 0.2], rtol=1e-4)
+
+
+@pytest.mark.parametrize("inner", [3, 2])
+def test_law_with_a_stage_integrates_to_one(inner, generator):
+    """By importance sampling from a broad normal law in 5 columns."""
+    law = _law(generator, "gaussian", inner)
+    rows = 2.0 * torch.randn(100_000, 5, dtype=torch.float64, generator=generator)
+    with torch.no_grad():
+        log_ratio = law.log_prob(rows) - torch.tensor(norm.logpdf(rows, scale=2.0)).sum(1)
+    assert float(log_ratio.exp().mean()) == pytest.approx(1, abs=0.03)
+    with torch.no_grad():
+        first = law.log_prob(rows[:10], n_stages=1)
+    np.testing.assert_allclose(first, _law(generator, "gaussian").log_prob(rows[:10]).detach())
+
+
+@pytest.mark.parametrize("inner", [None, 3, 2])
+def test_samples_have_the_covariance_of_the_law(inner, generator):
+    law = _law(generator, "huber", inner)
+    with torch.no_grad():
+        drawn = law.sample(100_000, generator)
+        factor = law.covariance_factor()
+    np.testing.assert_allclose(np.cov(drawn.T), factor @ factor.T, atol=0.12)
+
+
+@pytest.mark.parametrize("inner", [3, 2])
+def test_stages_are_nested(inner, generator):
+    law = _law(generator, "huber", inner)
+    assert [stage.n_components for stage in law.stages] == [3, inner]
+    u = torch.randn(30, inner, dtype=torch.float64, generator=generator)
+    with torch.no_grad():
+        z = law.complete(u, stage=2)
+        np.testing.assert_array_equal(z[:, 3:], 0)
+        np.testing.assert_allclose(law.split_off(z, stage=2), u, atol=1e-10)
+        # What lies on the manifold of the second stage lies on that of the first.
+        np.testing.assert_allclose(law.complete(law.split_off(z)), z)
+
+
+def test_coordinates_change_the_density_by_their_determinant(generator):
+    law = _law(generator, "huber", 3)
+    law.components = torch.randn(3, 3, dtype=torch.float64, generator=generator)
+    u = torch.randn(10, 3, dtype=torch.float64, generator=generator)
+    z = law.complete(u)
+    with torch.no_grad():
+        coordinates = law.project(z)
+        np.testing.assert_allclose(law.embed(coordinates), z, atol=1e-10)
+        _, log_det = np.linalg.slogdet(law.components)
+        np.testing.assert_allclose(
+            law.log_prob_manifold(coordinates), law.log_prob_u(u) - log_det, atol=1e-10
+        )
+
+
+def test_knobs_scale_variances(generator):
+    law = _law(generator, "laplace", 2)
+    with torch.no_grad():
+        still = law.sample(50, generator, temperature=0.0, manifold_deviation=0.0)
+        np.testing.assert_allclose(still, still[:1].expand(50, 5), atol=1e-12)
+        on = law.sample(50, generator, manifold_deviation=0.0)
+        np.testing.assert_array_equal(on[:, 3:], 0)
+        wide = law.sample(50_000, generator, manifold_deviation=4.0)
+    np.testing.assert_allclose(wide[:, 3:].var(0), 4 * 2 * 0.25, rtol=0.1)
