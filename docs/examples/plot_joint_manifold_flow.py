@@ -46,8 +46,8 @@ plt.show()
 # %%
 # Learning
 # --------
-# The score is the log-likelihood plus the log-density of the residuals. It falls at first with
-# the noise that is added to the rows, since finer structure counts the more.
+# The score is the log-likelihood plus the log-density of the residuals. It rises as long as the
+# noise that is added to the rows falls, and then settles.
 LossCurveDisplay.from_estimator(flow)
 plt.show()
 
