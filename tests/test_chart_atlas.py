@@ -9,10 +9,12 @@ import torch
 from scipy.integrate import simpson
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
+from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from skmanifoldflow import ChartAtlasFlow
+from skmanifoldflow._mixture_start import best_number_of_charts
 from skmanifoldflow.datasets import FigureEight, LinkedCircles, Sphere
 
 # The autoencoder takes most of a small fit: where it does not matter, principal axes do.
@@ -140,8 +142,8 @@ def test_wide_tables_have_conformal_charts_too():
 
 
 def test_density_integrates_to_one_in_the_plane(curve, curve_model):
-    x = np.linspace(curve[:, 0].min() - 6, curve[:, 0].max() + 6, 501)
-    y = np.linspace(curve[:, 1].min() - 2, curve[:, 1].max() + 2, 501)
+    x = np.linspace(curve[:, 0].min() - 6, curve[:, 0].max() + 6, 301)
+    y = np.linspace(curve[:, 1].min() - 2, curve[:, 1].max() + 2, 301)
     grid = np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1).reshape(-1, 2)
     density = np.exp(curve_model.score_samples(grid)).reshape(len(x), len(y))
     assert simpson(simpson(density, x=y), x=x) == pytest.approx(1, abs=0.01)
@@ -273,10 +275,10 @@ def test_drawn_charts_have_their_weights(model):
 def test_draws_follow_the_density(model):
     """Cross-entropies of draws and of rows of a grid: the mean score is minus the entropy."""
     grid = np.stack(
-        np.meshgrid(np.linspace(-6, 16, 401), np.linspace(-6, 2, 401), indexing="ij"), axis=-1
+        np.meshgrid(np.linspace(-6, 16, 221), np.linspace(-6, 2, 221), indexing="ij"), axis=-1
     )
     log_density = model.score_samples(grid.reshape(-1, 2))
-    cell = (22 / 400) * (8 / 400)
+    cell = (22 / 220) * (8 / 220)
     minus_entropy = (np.exp(log_density) * log_density).sum() * cell
     scores = model.score_samples(model.sample(20_000, random_state=0))
     assert scores.mean() == pytest.approx(minus_entropy, abs=5 * scores.std() / np.sqrt(20_000))
@@ -288,7 +290,7 @@ def test_draws_without_deviation_are_nearer_to_the_manifold():
     model = ChartAtlasFlow(3, n_charts=12, **SMALL).fit(X)
     far = manifold.distance(model.sample(1000, random_state=0)).mean()
     near = manifold.distance(model.sample(1000, random_state=0, manifold_deviation=0)).mean()
-    assert near < 0.6 * far
+    assert near < 0.75 * far
     still = model.sample(1000, random_state=0, manifold_deviation=0, temperature=0)
     assert len(np.unique(still.round(6), axis=0)) == 12
 
@@ -329,26 +331,27 @@ def test_clusters_have_dimensions_of_their_own():
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_the_order_of_the_rows_hides_nothing(order):
+def test_the_order_of_the_rows_hides_no_dimension(order, monkeypatch):
     """Two clusters of different dimension, one after the other, each beyond what is looked at."""
+    monkeypatch.setattr("skmanifoldflow._chart_atlas._MAX_COMPARED_ROWS", 100)
     rng = np.random.RandomState(0)
-    blob = rng.randn(4200, 2)
-    line = np.repeat(rng.uniform(9, 15, (4200, 1)), 2, axis=1) + 0.01 * rng.randn(4200, 2)
+    blob = rng.randn(300, 2)
+    line = np.repeat(rng.uniform(9, 15, (300, 1)), 2, axis=1) + 0.01 * rng.randn(300, 2)
     X = np.concatenate([blob, line][::order])
     model = ChartAtlasFlow(2, n_charts=2, **{**SMALL, "max_iter": 1}).fit(X)
     assert (model.local_dimension(blob[:50]) == 2).all()
     assert (model.local_dimension(line[:50]) == 1).all()
 
 
-def test_the_number_of_charts_does_not_hang_on_the_first_rows():
-    """Sorted rows, the first ten thousand of which are one blob of two."""
+def test_the_order_of_the_rows_hides_no_chart(monkeypatch):
+    """Four blobs, one after the other, the first of which is all that is looked at."""
+    monkeypatch.setattr("skmanifoldflow._mixture_start._MAX_COMPARED_ROWS", 500)
     rng = np.random.RandomState(0)
-    X = np.concatenate([rng.randn(10_000, 1), rng.randn(1000, 1) + 50])
-    numbers = [
-        ChartAtlasFlow(**FROZEN)._numbers_of_charts(torch.tensor(rows).numpy())[0]
-        for rows in (X, X[::-1].copy(), rng.permutation(X))
-    ]
-    assert numbers == [2, 2, 2]
+    centres = [[0, 0], [0, 20], [20, 0], [20, 20]]
+    X = np.concatenate(
+        [rng.randn(n, 2) + c for n, c in zip((500, 50, 50, 500), centres, strict=True)]
+    )
+    assert best_number_of_charts(X, 1e-3) == 4
 
 
 # ---------------------------------------------------------------------- embedding
@@ -356,7 +359,7 @@ def test_the_number_of_charts_does_not_hang_on_the_first_rows():
 
 def test_linear_embedding_is_that_of_principal_components(curve):
     """Of the rows that are trained on, standardised; the signs are free."""
-    model = ChartAtlasFlow(1, n_charts=4, quantizer="kmeans", **FROZEN).fit(curve)
+    model = ChartAtlasFlow(1, n_charts=4, **FROZEN).fit(curve)
     rows = StandardScaler().fit_transform(curve)
     coordinates = PCA(1).fit_transform(rows)
     correlation = np.corrcoef(coordinates[:, 0], model.transform(curve)[:, 0])[0, 1]
@@ -397,10 +400,10 @@ def test_several_partitions_are_one_mixture(curve):
     Z, charts = model.chart_transform(curve)
     np.testing.assert_allclose(model.chart_inverse_transform(Z, charts), curve, atol=1e-5)
     grid = np.stack(
-        np.meshgrid(np.linspace(-6, 16, 401), np.linspace(-6, 2, 401), indexing="ij"), axis=-1
+        np.meshgrid(np.linspace(-6, 16, 221), np.linspace(-6, 2, 221), indexing="ij"), axis=-1
     )
     density = np.exp(model.score_samples(grid.reshape(-1, 2)))
-    assert density.sum() * (22 / 400) * (8 / 400) == pytest.approx(1, abs=0.01)
+    assert density.sum() * (22 / 220) * (8 / 220) == pytest.approx(1, abs=0.01)
 
 
 def test_warm_start_keeps_the_charts(curve):
@@ -433,13 +436,20 @@ def test_float32_rows(curve, chart_map):
     np.testing.assert_allclose(model.predict_proba(X).sum(1), 1, atol=1e-6)
 
 
-@pytest.mark.parametrize("settings", [{"objective": "sampled"}, {"quantizer": "vq-ae"},
-                                      {"overlap": 0.0, "n_neighbors_charts": 1},
-                                      {"noise_start": 0.1}, {"n_neighbors_charts": 20}])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"objective": "sampled"},
+        {"quantizer": "vq-ae"},
+        {"overlap": 0.0, "n_neighbors_charts": 1},
+        {"noise_start": 0.1},
+        {"n_neighbors_charts": 20},
+    ],
+)
 def test_other_settings_train_too(curve, settings):
-    """None ends below the mixture that it starts from, on the rows it was fitted to."""
+    """None ends below the mixture that it starts from."""
     model = ChartAtlasFlow(2, n_charts=5, **{**SMALL, **settings}).fit(curve)
-    start = ChartAtlasFlow(2, n_charts=5, **{**FROZEN, **settings}).fit(curve)
+    start = clone(model).set_params(learning_rate_init=1e-12, max_iter=1).fit(curve)
     assert model.score(curve) > start.score(curve) - 0.05
 
 
@@ -452,6 +462,14 @@ def test_dequantized_rows_spread_over_their_steps():
         points = np.asarray(corner) + rng.uniform(size=(4000, 2))
         mass = np.exp(model.score_samples(points)).mean()
         assert mass == pytest.approx((corner == X).all(1).mean(), abs=0.04)
+
+
+def test_charts_are_counted_on_dequantized_rows():
+    """Ties look like as many clusters, which the rows that are trained on do not have."""
+    rng = np.random.RandomState(0)
+    X = rng.binomial(6, 0.4, size=(400, 1)).astype(float)
+    spread = ChartAtlasFlow(**FROZEN).fit(X + rng.uniform(size=X.shape))
+    assert ChartAtlasFlow(dequantize=True, **FROZEN).fit(X).n_charts_ == spread.n_charts_
 
 
 def test_bounded_rows_stay_in_the_box():

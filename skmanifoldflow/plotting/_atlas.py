@@ -155,17 +155,16 @@ class AtlasDisplay:
         probabilities = np.where(
             total > 0, probabilities / np.where(total > 0, total, 1), weights / weights.sum()
         )
-        rows = check_array(X)
         if space == "embedding":
             points = check_array(estimator.transform(X))
             entries, name = estimator.codebook_[charts], "component"
         else:
-            points, entries, name = rows, None, "column"
+            points, entries, name = check_array(X), None, "column"
         display = cls(
             points,
             probabilities,
             entries=entries,
-            colors=_spread_colors(estimator.chart_centers_[charts] / (rows.std(axis=0) + 1e-300)),
+            colors=_spread_colors(_standardized(estimator.chart_centers_[charts])),
             shade=shade,
             components=components,
             name=name,
@@ -306,13 +305,14 @@ def _spread_colors(centers):
     """
     from matplotlib.colors import to_rgb
 
+    if len(centers) <= len(_PALETTE):
+        return _PALETTE[: len(centers)]
     palette = np.array([to_rgb(color) for color in _PALETTE])
     likeness = 1 / (0.02 + ((palette[:, None] - palette) ** 2).sum(axis=2))
     distances = ((centers[:, None] - centers) ** 2).sum(axis=2)
-    closeness = 1 / (distances + 1e-3 * distances.mean() + 1e-300) ** 2
+    # Relative to their mean, so that squares neither overflow nor vanish.
+    closeness = 1 / (distances / (distances.mean() or 1) + 1e-3) ** 2
     np.fill_diagonal(closeness, 0)
-    if len(centers) <= len(palette):
-        return _PALETTE[: len(centers)]
     chosen = np.zeros((len(centers), len(palette)))
     for _ in range(_COLOR_SWEEPS):
         for k in range(len(centers)):
@@ -320,6 +320,12 @@ def _spread_colors(centers):
             potential = closeness[k] @ chosen @ likeness
             chosen[k] = np.arange(len(palette)) == potential.argmin()
     return [_PALETTE[color] for color in chosen.argmax(axis=1)]
+
+
+def _standardized(centers):
+    """Return centres in columns of unit variance; constant columns are left as they are."""
+    scale = centers.std(axis=0)
+    return centers / np.where(scale > 0, scale, 1)
 
 
 def _fade(colors, certainty, n_charts):
