@@ -97,8 +97,9 @@ class JointManifoldFlow(BaseManifoldFlow):
         less.
     reconstruction : float, default=1.0
         Weight of the log-density of residuals, relative to the log-likelihood. The scale of the
-        residuals is estimated from the rows at every step, so that it does not depend on units. With 0 the
-        likelihood alone decides which part of a row is manifold, and the manifold is rarely found.
+        residuals is estimated from the rows at every step, so that it does not depend on units.
+        With 0 the likelihood alone decides which part of a row is manifold, and the manifold is
+        rarely found.
     noise_start : float, default=0.3
         Standard deviation of the noise added to training rows at first, in standardised units. It
         falls to `noise_floor` over the first two thirds of the training, from coarse structure to
