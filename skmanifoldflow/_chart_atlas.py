@@ -53,6 +53,9 @@ _MAX_START_ROWS = 20_000
 _QUANTIZER_EPOCHS = 30
 _QUANTIZER_RATE = 3e-3
 _QUANTIZER_STEPS = 2000
+# Of images, whose steps cost much more: the codes start as principal components in any case.
+_QUANTIZER_CHANNELS = (16, 32)
+_QUANTIZER_IMAGE_STEPS = 600
 # Rows that show which chart is where.
 _MAX_COMPARED_ROWS = 4096
 # Charts, length of the code and axes of a chart of images; how many layers and charts start from.
@@ -438,7 +441,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
             autoencoder = TableAutoencoder(n_features, n_components, (), generator=generator)
         elif image_shape:
             autoencoder = ImageAutoencoder(
-                image_shape, n_components, (sizes[0], sizes[0]), generator=generator
+                image_shape, n_components, _QUANTIZER_CHANNELS, generator=generator
             )
         else:
             autoencoder = TableAutoencoder(n_features, n_components, sizes, generator=generator)
@@ -514,7 +517,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
         if is_trained and self.quantizer == "vq-ae" and n_codes > 1:
             settings = TrainingSettings(
                 max_iter=_QUANTIZER_EPOCHS,
-                max_steps=_QUANTIZER_STEPS,
+                max_steps=_QUANTIZER_STEPS if self.image_shape is None else _QUANTIZER_IMAGE_STEPS,
                 batch_size=self._batch_size(len(rows), rows.shape[1]),
                 learning_rate=_QUANTIZER_RATE,
                 weight_decay=0.0,

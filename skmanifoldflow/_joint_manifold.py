@@ -74,8 +74,8 @@ class JointManifoldFlow(BaseManifoldFlow):
         ``n_components=10, stage_components=(8, 2)`` the manifold of 10 dimensions contains one of
         8, and that one of 2: see the argument `stage` of `transform`.
     flow : {"affine", "spline", "additive"}, default="affine"
-        Kind of coupling between coordinates and deviations. Affine ones bend a manifold into shape
-        in the shortest time; stages that keep the number of coordinates take splines.
+        Kind of coupling between coordinates and deviations. Stages that
+        keep the number of coordinates take splines.
     n_layers : int, default=8
         Number of couplings, which map by turns the coordinates given the deviations and the
         deviations given the coordinates.
@@ -97,8 +97,9 @@ class JointManifoldFlow(BaseManifoldFlow):
         less.
     reconstruction : float, default=1.0
         Weight of the log-density of residuals, relative to the log-likelihood. The scale of the
-        residuals is estimated from the rows at every step, so 1 suits data of any size. With 0 the
-        likelihood alone decides which part of a row is manifold, and the manifold is rarely found.
+        residuals is estimated from the rows at every step, so that it does not depend on units.
+        With 0 the likelihood alone decides which part of a row is manifold, and the manifold is
+        rarely found.
     noise_start : float, default=0.3
         Standard deviation of the noise added to training rows at first, in standardised units. It
         falls to `noise_floor` over the first two thirds of the training, from coarse structure to
@@ -196,7 +197,7 @@ class JointManifoldFlow(BaseManifoldFlow):
     See Also
     --------
     ManifoldPriorFlow : Finds the dimension, keeps distances.
-    NoisyInjectiveFlow : The better density, with a linear map in the latent space.
+    NoisyInjectiveFlow : Density first, with a linear map in the latent space.
     sklearn.decomposition.PCA : Linear manifold, the start of this model.
 
     Notes

@@ -142,9 +142,9 @@ def test_stages_do_not_lower_the_held_out_likelihood():
 def nested():
     """A curved sheet of three dimensions in six columns, and its model of 3, 2 and 1 dimensions."""
     rng = np.random.RandomState(0)
-    u = rng.randn(800, 3) * [2.0, 1.0, 0.4]
+    u = rng.randn(250, 3) * [2.0, 1.0, 0.4]
     X = np.column_stack([u, u[:, 0] ** 2 / 3, np.sin(u[:, 1]), u[:, 0] * u[:, 1] / 3])
-    X = X @ np.linalg.qr(rng.randn(6, 6))[0] + 0.02 * rng.randn(800, 6)
+    X = X @ np.linalg.qr(rng.randn(6, 6))[0] + 0.02 * rng.randn(250, 6)
     settings = {"n_layers": 4, "hidden_layer_sizes": (16,), "max_iter": 25, "random_state": 0}
     return X, JointManifoldFlow(3, stage_components=(2, 1), **settings).fit(X)
 
@@ -158,7 +158,7 @@ def test_embeddings_are_nested(nested):
     errors = []
     for stage, d in enumerate((3, 2, 1), start=1):
         Z = model.transform(X, stage=stage)
-        assert Z.shape == (800, d)
+        assert Z.shape == (250, d)
         assert np.all(np.diff(Z.var(axis=0)) <= 0)
         rebuilt = model.inverse_transform(Z, stage=stage)
         np.testing.assert_allclose(model.transform(rebuilt, stage=stage), Z, atol=1e-6)
@@ -169,14 +169,17 @@ def test_embeddings_are_nested(nested):
 
 
 def test_coordinates_are_in_data_units(nested):
-    """Steps of a unit are unit distances, and orthogonal, root mean square over the rows."""
+    """Steps of a unit are unit distances, and orthogonal, root mean square over the rows.
+
+    Over all of them, since there are no more than the geometry is read from.
+    """
     X, model = nested
     for stage, d in enumerate((3, 2, 1), start=1):
         Z, step = model.transform(X, stage=stage), 1e-4
         there = model.inverse_transform(Z, stage=stage)
         J = [(model.inverse_transform(Z + step * e, stage=stage) - there) / step for e in np.eye(d)]
         metric = np.einsum("inj,knj->ik", J, J) / len(X)
-        np.testing.assert_allclose(metric, np.eye(d), atol=0.15)
+        np.testing.assert_allclose(metric, np.eye(d), atol=1e-3)
 
 
 def test_narrowing_stages_survive_a_pickle(nested):
@@ -206,7 +209,7 @@ def test_stages_that_do_not_exist(nested):
 def test_column_names_are_those_of_the_first_stage(nested):
     X, model = nested
     other = pickle.loads(pickle.dumps(model)).set_output(transform="pandas")
-    assert other.transform(X).shape == (800, 3)
+    assert other.transform(X).shape == (250, 3)
     with pytest.raises(ValueError, match="names for 3 columns only"):
         other.transform(X, stage=2)
 
@@ -248,17 +251,18 @@ def test_a_manifold_as_good_as_pca_is_kept(factor_rows):
 
 
 def test_heavy_tails_resist_outliers():
-    """With 5 % of gross outliers samples of the Huber penalty lie nearer to the clean curve."""
+    """With 5 % of gross outliers samples of the Huber penalty lie nearer to the clean curve.
+
+    In one stage: a further one would fit the coordinates of the outliers.
+    """
     X = _parabola(1000, 0)
     X[:50] = 5 * np.random.RandomState(0).randn(50, 2)
-    settings = {"n_layers": 4, "hidden_layer_sizes": (32,), "max_iter": 40, "random_state": 0}
-    distance = {
-        penalty: _distance(
-            JointManifoldFlow(1, penalty=penalty, **settings).fit(X).sample(2000, random_state=0)
-        ).mean()
-        for penalty in ("huber", "gaussian")
-    }
-    assert distance["huber"] < 0.9 * distance["gaussian"]
+    settings = {"n_layers": 4, "hidden_layer_sizes": (32,), "max_iter": 40, "n_init": 1}
+    distance = {}
+    for penalty in ("huber", "gaussian"):
+        model = JointManifoldFlow(1, n_stages=1, penalty=penalty, random_state=0, **settings)
+        distance[penalty] = _distance(model.fit(X).sample(2000, random_state=0)).mean()
+    assert distance["huber"] < 0.6 * distance["gaussian"]
 
 
 def test_as_many_coordinates_as_columns_is_a_plain_flow(curve):

@@ -1,7 +1,6 @@
 """Displays: what is drawn, where, and what happens without matplotlib."""
 
 import sys
-import warnings
 
 import matplotlib
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from sklearn.base import BaseEstimator
 from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.exceptions import NotFittedError
 from sklearn.manifold import TSNE, Isomap
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
@@ -514,9 +513,7 @@ def atlas():
     model = ChartAtlasFlow(
         n_charts=12, n_layers=1, hidden_layer_sizes=(4,), max_iter=1, random_state=0
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit(X), X
+    return model.fit(X), X
 
 
 def colors_of(probabilities, **options):
@@ -594,10 +591,7 @@ def test_a_single_column_is_set_against_certainty():
 
 def test_one_partition_of_several():
     X = np.random.RandomState(0).standard_normal((400, 2))
-    model = ChartAtlasFlow(n_layers=1, hidden_layer_sizes=(4,), max_iter=1, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(X)
+    model = ChartAtlasFlow(n_layers=1, hidden_layer_sizes=(4,), max_iter=1, random_state=0).fit(X)
     slices = model._flow.slices
     assert len(slices) > 1
     for partition, own in enumerate(slices):
