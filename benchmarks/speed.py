@@ -502,16 +502,16 @@ def memory(args):
 
 IMPORTS = """
 import sys, time
-start = time.perf_counter()
+start = time.process_time()
 import torch, sklearn
 if sys.argv[1] == "package":
     import skmanifoldflow
-print(time.perf_counter() - start)
+print(time.process_time() - start)
 """
 
 
 def imports(args):
-    """Seconds that the package adds to `import torch, sklearn`."""
+    """CPU seconds that the package adds to `import torch, sklearn`."""
     added = [
         run_python(IMPORTS, "package")[0] - run_python(IMPORTS, "nothing")[0]
         for _ in range(args.rounds)
