@@ -19,10 +19,12 @@ from ._mixture_start import (
     fit_mixture,
     n_axes,
     partition,
+    spread_rows,
 )
 from .backend.architectures import density_flow, image_flow
 from .backend.atlas import Atlas, Partition
 from .backend.charts import AmbientChartMap, ChartFrames, ConformalChartMap
+from .backend.device import make_generator
 from .backend.flow import chunks
 from .backend.geometry import jacobian_columns
 from .backend.objectives import AtlasLikelihood, Quantization
@@ -334,9 +336,10 @@ class ChartAtlasFlow(BaseManifoldFlow):
                 )
             if self.chart_map == "conformal":
                 raise ValueError("chart_map='conformal' has no image_shape: use 'ambient'.")
-        if self.chart_map == "conformal" and n_features < 2:
+        if self.chart_map == "conformal" and not 2 <= n_features <= MAX_COMPLETE_FEATURES:
             raise ValueError(
-                f"chart_map='conformal' needs at least 2 features, got n_features={n_features}."
+                f"chart_map='conformal' needs 2 to {MAX_COMPLETE_FEATURES} features, got "
+                f"n_features={n_features}."
             )
 
     def _auto_batch_size(self, n_samples, n_features):
@@ -349,6 +352,10 @@ class ChartAtlasFlow(BaseManifoldFlow):
             return self._image_config(*raw.shape)
         # Conformal maps keep angles, so the columns must have one scale.
         is_conformal = self.chart_map == "conformal"
+        if self.dequantize:
+            # Values that are repeated would look like charts.
+            step = self._dequantization_step(raw, {})
+            raw = raw + step * torch.rand(raw.shape, dtype=raw.dtype, generator=make_generator(0))
         standardizer = Standardizer(raw.shape[1], self.bounded, isotropic=is_conformal).fit(raw)
         rows = standardizer.forward_and_log_det(raw)[0].numpy()
         dimension = self._rough_dimension(rows)
@@ -411,7 +418,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
 
     def _rough_dimension(self, rows):
         """Return the dimension of rows before there are charts, from the spectra of small cells."""
-        rows = rows[:_MAX_START_ROWS]
+        rows = spread_rows(rows, _MAX_START_ROWS)
         n_cells = max(1, min(64, len(rows) // max(_ROWS_PER_CELL, 2 * rows.shape[1])))
         cells, _ = partition(rows, n_cells)
         mixture, _ = fit_mixture(rows, cells, n_cells, self.noise_floor)
@@ -525,6 +532,9 @@ class ChartAtlasFlow(BaseManifoldFlow):
                 tol=0.0,
             )
             train(Quantization(quantizer), lambda: x, None, settings, generator)
+        with torch.no_grad():
+            codes = quantizer.encode(x).to("cpu", torch.float64).numpy()
+        quantizer.turn(torch.tensor(principal_axes(codes)[1]))
 
     def _start_charts(self, flow, rows, generator):
         """Start the charts at mixtures of probabilistic PCAs, from the cells of codebooks."""
@@ -589,8 +599,9 @@ class ChartAtlasFlow(BaseManifoldFlow):
                 means = flow.from_latent(torch.zeros_like(means), charts)
         self.n_components_ = flow.n_components
         self.n_charts_ = flow.n_charts
-        weights = flow.weights.to("cpu", torch.float64).numpy()
-        self.chart_weights_ = weights / weights.sum()
+        flow.weights /= flow.weights.sum()
+        self.chart_weights_ = flow.weights.to("cpu", torch.float64).numpy()
+        self.chart_weights_ /= self.chart_weights_.sum()
         self.codebook_ = flow.quantizer.codebook.to("cpu", torch.float64).numpy()
         self.chart_centers_ = self._from_flow(means).numpy()
         self.chart_dimensions_ = self._read_dimensions(flow, rows)
@@ -612,7 +623,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
         spectra = scales.to("cpu", torch.float64).square().numpy()
         if n_features <= MAX_COMPLETE_FEATURES:
             n_rows = max(2, min(_MAX_GEOMETRY_ROWS, _MAX_GEOMETRY_ENTRIES // n_features**2))
-            x = rows[:_MAX_COMPARED_ROWS]
+            x = spread_rows(rows, _MAX_COMPARED_ROWS)
             with torch.no_grad():
                 charts = torch.cat(
                     [flow.log_joint_of_all(x[chunk]).argmax(1) for chunk in chunks(len(x), 64)]
@@ -652,7 +663,9 @@ class ChartAtlasFlow(BaseManifoldFlow):
         probabilities : ndarray of shape (n_samples, `n_charts_`)
             p(k|x), proportional to p_k p(x|k); rows sum to 1.
         """
-        X = self._check_rows(X)
+        return self._predict_proba(self._check_rows(X))
+
+    def _predict_proba(self, X):
         log_joint = self._log_joint(X).astype(np.float64)
         # Where no chart has any density left the weights alone decide.
         is_lost = ~np.isfinite(log_joint).any(axis=1)
@@ -693,15 +706,20 @@ class ChartAtlasFlow(BaseManifoldFlow):
             Chart of each row.
         """
         X = self._check_rows(X)
-        charts = self.predict(X) if charts is None else self._check_charts(charts, len(X))
+        if charts is None:
+            charts = self._predict_proba(X).argmax(axis=1)
+        else:
+            charts = self._check_charts(charts, len(X))
+        return self._chart_transform(X, charts), charts
 
+    def _chart_transform(self, X, charts):
         def to_latent(flow, rows):
             x, of_rows = self._to_flow(flow, rows[:, :-1])[0], rows[:, -1].long()
             return flow.to_latent(x, of_rows.to(x.device))
 
         # float64 holds every index of a chart that there can be.
         pairs = np.column_stack([X.astype(np.float64), charts])
-        return self._per_chunk(pairs, to_latent, X.dtype, X.shape[1]), charts
+        return self._per_chunk(pairs, to_latent, X.dtype, X.shape[1])
 
     def chart_inverse_transform(self, Z, charts):
         """Rows that have given coordinates in given charts: the inverse of `chart_transform`.
@@ -761,13 +779,13 @@ class ChartAtlasFlow(BaseManifoldFlow):
         Returns
         -------
         Z : ndarray of shape (n_samples, `n_features_in_`)
-            f_k(x), the stochastic inference of [1]_.
+            f_k(x), the stochastic inference of Sidheekh et al. (2022).
         """
         X = self._check_rows(X)
-        edges = self.predict_proba(X).cumsum(axis=1)
+        edges = self._predict_proba(X).cumsum(axis=1)
         uniform = check_random_state(random_state).uniform(size=(len(X), 1))
         charts = np.minimum((edges < uniform * edges[:, -1:]).sum(axis=1), self.n_charts_ - 1)
-        return self.chart_transform(X, charts)[0]
+        return self._chart_transform(X, charts)
 
     def expected_latent(self, X):
         """Mean of the base coordinates of rows over their charts.
@@ -780,16 +798,16 @@ class ChartAtlasFlow(BaseManifoldFlow):
         Returns
         -------
         Z : ndarray of shape (n_samples, `n_features_in_`)
-            The sum over all charts of p(k|x) f_k(x), the deterministic inference of [1]_.
+            The sum over all charts of p(k|x) f_k(x), their deterministic inference.
         """
         X = self._check_rows(X)
-        probabilities = self.predict_proba(X)
+        probabilities = self._predict_proba(X)
         Z = np.zeros(X.shape, dtype=X.dtype)
         for k in range(self.n_charts_):
             # The share of all others is lost in rounding.
             rows = np.flatnonzero(probabilities[:, k] > np.finfo(np.float64).eps)
             if len(rows):
-                z, _ = self.chart_transform(X[rows], np.full(len(rows), k))
+                z = self._chart_transform(X[rows], np.full(len(rows), k))
                 Z[rows] += (probabilities[rows, k, None] * z).astype(X.dtype)
         return Z
 

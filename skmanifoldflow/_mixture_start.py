@@ -17,6 +17,7 @@ __all__ = [
     "fit_mixture",
     "n_axes",
     "partition",
+    "spread_rows",
 ]
 
 # Steps of expectation maximisation: the start needs no more, the flow goes on from there.
@@ -65,6 +66,11 @@ def n_axes(n_features):
     return n_features if n_features <= MAX_COMPLETE_FEATURES else _MAX_AXES
 
 
+def spread_rows(rows, n):
+    """Return at most n rows, from all parts of a table that may be in some order."""
+    return rows[:: max(1, -(-len(rows) // n))]
+
+
 def partition(rows, n_charts, seed=0):
     """Return the cell of each row in a partition by k-means, and the means of the cells."""
     with warnings.catch_warnings():
@@ -84,7 +90,7 @@ def fit_mixture(rows, cells, n_charts, noise):
     cells : ndarray of int of shape (n,)
         Cell of each row.
     n_charts : int
-        Number of cells K; an empty one gets the law of all rows and no weight to speak of.
+        Number of cells K; an empty one gets the law of all rows and little weight.
     noise : float
         Least standard deviation.
 
@@ -117,13 +123,17 @@ def _maximise(rows, shares, noise):
     """Return the mixture that is best for given probabilities of charts."""
     n_features = rows.shape[1]
     parts = []
+    spread = np.atleast_2d(np.cov(rows.T, bias=True))
     for share in shares.T:
         n_rows = share.sum()
-        # Half a row of the whole data keeps a chart with few rows from becoming degenerate.
+        # Half a row of the whole data keeps a chart with few rows from becoming degenerate; one
+        # with none has the law of all rows.
         mean = (share @ rows + 0.5 * rows.mean(0)) / (n_rows + 0.5)
         mine = share > 1e-6
         centred = (rows[mine] - mean) * np.sqrt(share[mine])[:, None]
         covariance = centred.T @ centred / max(n_rows, 1.0)
+        if n_rows < 1:
+            covariance = (centred.T @ centred + 0.5 * spread) / (n_rows + 0.5)
         parts.append((mean, *_principal(covariance, n_rows, n_axes(n_features), noise)))
     means, axes, scales, rest = (np.stack(part) for part in zip(*parts, strict=True))
     weights = (shares.sum(0) + 0.5) / (len(rows) + 0.5 * shares.shape[1])
@@ -154,7 +164,7 @@ def _signs(rows, mixture, shares):
 
 def best_number_of_charts(rows, noise):
     """Return the number of charts whose mixture has the best Bayesian information criterion."""
-    rows = rows[:_MAX_COMPARED_ROWS]
+    rows = spread_rows(rows, _MAX_COMPARED_ROWS)
     n, n_features = rows.shape
     best, best_score = 1, -np.inf
     for n_charts in _N_CHARTS:

@@ -111,16 +111,18 @@ def test_only_an_atlas_has_no_density_on_a_manifold(model):
 def test_embedding_is_a_projection(model, rows):
     """reconstruct projects: coordinates survive it, and projecting twice changes nothing.
 
-    An autoencoder comes near to that only; the linear one of an atlas is exact.
+    An autoencoder comes near to that only; the linear one of an atlas is exact, but for the digits
+    of the weights, which are trained in float32.
     """
+    atol = 1e-9
     projected = model.reconstruct(rows)
     np.testing.assert_allclose(projected, model.inverse_transform(model.transform(rows)))
     if isinstance(model, ChartAtlasFlow):
         assert np.abs(model.transform(projected) - model.transform(rows)).mean() < 0.1
         model = clone(model).set_params(quantizer="kmeans").fit(rows)
-        projected = model.reconstruct(rows)
-    np.testing.assert_allclose(model.transform(projected), model.transform(rows), atol=1e-9)
-    np.testing.assert_allclose(model.reconstruct(projected), projected, atol=1e-9)
+        projected, atol = model.reconstruct(rows), 1e-6
+    np.testing.assert_allclose(model.transform(projected), model.transform(rows), atol=atol)
+    np.testing.assert_allclose(model.reconstruct(projected), projected, atol=atol)
 
 
 def test_variance_is_descending_and_signs_are_fixed(model, rows):
@@ -446,9 +448,12 @@ def test_rows_very_far_away_have_no_density(model):
 
 def test_unfinished_fit_warns(rows):
     for Estimator in ESTIMATORS:
+        # The noise of an atlas is at its floor after half of the epochs.
+        few = {"max_iter": 2} if Estimator is ChartAtlasFlow else {}
+        settings = {**SMALL, **few, "early_stopping": False, "noise_start": 1.0}
         with pytest.warns(ConvergenceWarning, match="Increase max_iter"):
             # Without validation rows the score is the loss, which falls with the noise.
-            Estimator(random_state=0, early_stopping=False, noise_start=1.0, **SMALL).fit(rows)
+            Estimator(random_state=0, **settings).fit(rows)
 
 
 def test_ties_warn_once_and_name_the_parameter():

@@ -136,7 +136,7 @@ def test_an_empty_cell_gets_the_law_of_all_rows():
     mixture, _ = fit_mixture(rows, np.zeros(300, dtype=int), 2, 1e-3)
     np.testing.assert_allclose(mixture.means[1], rows.mean(0), atol=0.05)
     np.testing.assert_allclose(mixture.scales[1], rows.std(0), rtol=0.1)
-    assert mixture.weights[1] < 0.02
+    assert mixture.weights[1] < 0.05
 
 
 def test_wide_rows_keep_some_axes():

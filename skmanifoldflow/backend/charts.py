@@ -25,6 +25,13 @@ def _multiply(rows: Tensor, matrices: Tensor, charts: Tensor) -> Tensor:
     return out
 
 
+def _completed(vectors: Tensor, n: int) -> Tensor:
+    """Return at least n orthonormal vectors (D, n) of which the first span those given (D, m)."""
+    padding = torch.eye(len(vectors), dtype=vectors.dtype, device=vectors.device)
+    missing = max(0, n - vectors.shape[1])
+    return torch.linalg.qr(torch.cat([vectors, padding[:, :missing]], dim=1))[0]
+
+
 class ChartFrames(nn.Module):
     """Whitening of each chart by a mean, principal axes, their scales and one scale of the rest.
 
@@ -87,7 +94,9 @@ class ChartFrames(nn.Module):
             if len(spread) < n_features:
                 variances, vectors = torch.linalg.eigh((spread @ spread.T).double())
                 vectors = spread.T.double() @ vectors
-                vectors = vectors / vectors.norm(dim=0).clamp_min(1e-12)
+                # Few rows have few axes of their own: any orthonormal ones complete them.
+                vectors = _completed(vectors.flip(1), n_axes).flip(1)
+                variances = nn.functional.pad(variances, (max(0, n_axes - len(variances)), 0))
             else:
                 variances, vectors = torch.linalg.eigh((spread.T @ spread).double())
             total = variances.sum()

@@ -139,6 +139,7 @@ class Quantizer(nn.Module):
     """
 
     codebook: Tensor
+    axes: Tensor
     occupancy: Tensor
     # Share of a batch in the moving averages.
     momentum = 0.05
@@ -151,16 +152,24 @@ class Quantizer(nn.Module):
         super().__init__()
         self.autoencoder = autoencoder
         self.register_buffer("codebook", torch.zeros(n_codes, n_components))
+        self.register_buffer("axes", torch.eye(n_components))
         # Share of the rows that each entry takes.
         self.register_buffer("occupancy", torch.full((n_codes,), 1 / n_codes))
 
     def encode(self, x: Tensor) -> Tensor:
         """Return the codes (n, c) of standardised rows."""
-        return self.autoencoder.encoder(x)
+        return self.autoencoder.encoder(x) @ self.axes
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return the standardised rows (n, D) of codes."""
-        return self.autoencoder.decoder(codes)
+        return self.autoencoder.decoder(codes @ self.axes.T)
+
+    @torch.no_grad()
+    def turn(self, axes: Tensor) -> None:
+        """Turn codes and codebook to orthonormal axes (c, c) of the codes."""
+        axes = axes.to(self.axes)
+        self.axes.copy_(self.axes @ axes)
+        self.codebook.copy_(self.codebook @ axes)
 
     def distances(self, codes: Tensor) -> Tensor:
         """Return the distances (n, K) of codes from the entries of the codebook."""

@@ -47,6 +47,8 @@ class AtlasLikelihood(Objective):
     # Steps of expectation maximisation, and least entries, of the weights of partitions.
     n_stacking_steps = 50
     least_weight = 1e-3
+    # Least weight of a chart, as a share of an equal one.
+    least_share = 1e-3
     # Rows to which frames beyond a flow are fitted.
     max_refreshed_rows = 10_000
 
@@ -99,13 +101,14 @@ class AtlasLikelihood(Objective):
         ]
         loss = -torch.stack(log_prob).mean()
         if bool(loss.isfinite()):
-            log_share = contained.log() if is_drawn else log_joint.detach()
+            log_share = contained.to(log_joint).log() if is_drawn else log_joint.detach()
             for own in atlas.slices:
                 mine = log_share[:, own].softmax(1)
                 total = atlas.weights[own].sum()
-                atlas.weights[own] = torch.lerp(
-                    atlas.weights[own], total * mine.mean(0), self.momentum
-                )
+                weights = torch.lerp(atlas.weights[own], total * mine.mean(0), self.momentum)
+                # A chart without weight could never come to any.
+                weights = weights.clamp_min(self.least_share * float(total) / len(weights))
+                atlas.weights[own] = weights * (total / weights.sum())
         return loss
 
     @torch.no_grad()
