@@ -64,7 +64,7 @@ X, _ = curve.sample(2000, random_state=0)
 X[:100] = 4 * np.random.RandomState(0).randn(100, 2)
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharex=True, sharey=True, layout="constrained")
 for ax, penalty in zip(axes, ("huber", "gaussian"), strict=True):
-    model = JointManifoldFlow(1, penalty=penalty, max_iter=60, random_state=0).fit(X)
+    model = JointManifoldFlow(1, penalty=penalty, max_iter=60, tol=0.05, random_state=0).fit(X)
     on_manifold = model.sample(1000, manifold_deviation=0.0, random_state=0)
     ax.scatter(*X.T, s=3, color="0.75", label="rows")
     ax.scatter(*on_manifold.T, s=3, color="C0", label="samples on the manifold")
