@@ -546,17 +546,15 @@ class ChartAtlasFlow(BaseManifoldFlow):
             x = self._start_image_flow(flow.partitions[0], x)
         code_mean, code_scale = codes.mean(0), codes.std(0).clamp_min(1e-6)
         for part, own in zip(flow.partitions, flow.slices, strict=True):
-            if len(flow.partitions) == 1:
-                entries = quantizer.codebook.clone()
-                cells = quantizer.distances(codes).argmin(1).cpu().numpy()
-            else:
-                # The codebook is that of all partitions: each needs one of its own.
-                seed = int(torch.randint(2**31, (), generator=generator))
-                cells, entries = partition(codes.cpu().numpy(), part.n_charts, seed)
-                entries = torch.tensor(entries).to(codes)
+            # The codebook is that of all partitions: of several each needs one of its own.
+            is_only = len(flow.partitions) == 1
+            seed = int(torch.randint(2**31, (), generator=generator))
+            init = quantizer.codebook.cpu().numpy() if is_only else "k-means++"
+            cells, entries = partition(codes.cpu().numpy(), part.n_charts, seed, init)
+            entries = torch.tensor(entries).to(codes)
             if part.chart_map.frames_last:
                 shares = np.eye(part.n_charts)[cells]
-                part.chart_map.frames.fit(x, torch.tensor(cells), self.noise_floor)
+                part.chart_map.frames.fit(x, torch.tensor(cells).long(), self.noise_floor)
                 weights = torch.tensor((shares.sum(0) + 0.5) / (len(x) + 0.5 * part.n_charts))
             else:
                 mixture, shares = fit_mixture(x.numpy(), cells, part.n_charts, self.noise_floor)

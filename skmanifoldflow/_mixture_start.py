@@ -71,12 +71,15 @@ def spread_rows(rows, n):
     return rows[:: max(1, -(-len(rows) // n))]
 
 
-def partition(rows, n_charts, seed=0):
-    """Return the cell of each row in a partition by k-means, and the means of the cells."""
+def partition(rows, n_charts, seed=0, init="k-means++"):
+    """Return the cell of each row in a partition by k-means, and the means of the cells.
+
+    It starts at given means, or at rows drawn far from each other.
+    """
     with warnings.catch_warnings():
         # Repeated rows may leave fewer cells than were asked for.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = KMeans(n_charts, n_init=1, random_state=seed).fit(rows)
+        model = KMeans(n_charts, init=init, n_init=1, random_state=seed).fit(rows)
     return model.labels_, model.cluster_centers_
 
 

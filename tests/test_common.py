@@ -473,7 +473,8 @@ def test_dequantize_spreads_integers():
         model = Estimator(dequantize=True, random_state=0, **SMALL).fit(X)
         # The law of X + U[0, 1) has variance np(1-p) + 1/12 and mean np + 1/2.
         drawn = model.sample(20000, random_state=0)
-        assert drawn.mean() == pytest.approx(X.mean() + 0.5, abs=0.05)
+        # 400 rows know the mean to .06; without the half it would be off by .5.
+        assert drawn.mean() == pytest.approx(X.mean() + 0.5, abs=0.1)
         assert drawn.var() == pytest.approx(X.var() + 1 / 12, abs=0.08)
 
 
