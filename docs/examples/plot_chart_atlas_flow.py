@@ -24,8 +24,8 @@ circles = LinkedCircles(noise=0.05)
 X, coordinates = circles.sample(2000, random_state=0)
 X_test, _ = circles.sample(2000, random_state=1)
 
-plain = ChartAtlasFlow(n_charts=1, random_state=0).fit(X)
-atlas = ChartAtlasFlow(n_charts=12, random_state=0).fit(X)
+plain = ChartAtlasFlow(n_charts=1, tol=0.01, random_state=0).fit(X)
+atlas = ChartAtlasFlow(n_charts=12, tol=0.01, random_state=0).fit(X)
 samples = [model.sample(1000, random_state=0) for model in (plain, atlas)]
 for name, model, rows in zip(["plain flow", "atlas"], (plain, atlas), samples, strict=True):
     gap = np.mean(circles.log_density(X_test) - model.score_samples(X_test))
