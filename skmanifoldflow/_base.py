@@ -298,6 +298,16 @@ class BaseManifoldFlow(
                 "The variance of X overflows: its values are too large. Rescale the columns."
             )
 
+    def _check_image_shape(self, n_features):
+        """Check the `image_shape` of a method that has one."""
+        shape = tuple(self.image_shape)
+        if len(shape) != 3 or any(not isinstance(k, Integral) or k < 1 for k in shape):
+            raise ValueError(f"image_shape must be (C, H, W), got {self.image_shape!r}.")
+        if np.prod(shape) != n_features:
+            raise ValueError(
+                f"image_shape={shape} has {np.prod(shape)} pixels, but X has {n_features} features."
+            )
+
     def _batch_size(self, n_samples, n_features):
         """Return the rows of a gradient step."""
         if self.batch_size != "auto":

@@ -324,16 +324,9 @@ class ChartAtlasFlow(BaseManifoldFlow):
 
     def _check_method_parameters(self, n_features):
         if self.image_shape is not None:
-            shape = tuple(self.image_shape)
-            if len(shape) != 3 or any(not isinstance(k, Integral) or k < 1 for k in shape):
-                raise ValueError(f"image_shape must be (C, H, W), got {self.image_shape!r}.")
+            self._check_image_shape(n_features)
             if len(self.hidden_layer_sizes) == 0:
                 raise ValueError("image_shape needs hidden_layer_sizes to hold at least one size.")
-            if np.prod(shape) != n_features:
-                raise ValueError(
-                    f"image_shape={shape} has {np.prod(shape)} pixels, but X has {n_features} "
-                    "features."
-                )
             if self.chart_map == "conformal":
                 raise ValueError("chart_map='conformal' has no image_shape: use 'ambient'.")
         if self.chart_map == "conformal" and not 2 <= n_features <= MAX_COMPLETE_FEATURES:

@@ -305,14 +305,7 @@ class JointManifoldFlow(BaseManifoldFlow):
 
     def _check_method_parameters(self, n_features):
         if self.image_shape is not None:
-            shape = tuple(self.image_shape)
-            if len(shape) != 3 or any(not isinstance(k, Integral) or k < 1 for k in shape):
-                raise ValueError(f"image_shape must be (C, H, W), got {self.image_shape!r}.")
-            if np.prod(shape) != n_features:
-                raise ValueError(
-                    f"image_shape={shape} has {np.prod(shape)} pixels, but X has {n_features} "
-                    "features."
-                )
+            self._check_image_shape(n_features)
         if self.split == "channel":
             self._check_channels(n_features)
         if self.stage_components is not None:

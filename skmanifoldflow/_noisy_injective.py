@@ -2,7 +2,6 @@
 
 from numbers import Integral, Real
 
-import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -302,16 +301,9 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
 
     def _check_method_parameters(self, n_features):
         if self.image_shape is not None:
-            shape = tuple(self.image_shape)
-            if len(shape) != 3 or any(not isinstance(k, Integral) or k < 1 for k in shape):
-                raise ValueError(f"image_shape must be (C, H, W), got {self.image_shape!r}.")
+            self._check_image_shape(n_features)
             if len(self.hidden_layer_sizes) == 0:
                 raise ValueError("image_shape needs hidden_layer_sizes to hold at least one size.")
-            if np.prod(shape) != n_features:
-                raise ValueError(
-                    f"image_shape={shape} has {np.prod(shape)} pixels, but X has {n_features} "
-                    "features."
-                )
         is_exact = self.injection != "coupling" and self.n_latent_layers == 0
         if self.objective == "likelihood" and not is_exact:
             raise ValueError(

@@ -180,13 +180,6 @@ class ChartMap(nn.Module, ABC):
     def tangential(self, z: Tensor, charts: Tensor, dimensions: Tensor) -> Tensor:
         """Return the part (n, D) of latent rows that moves along the chart."""
 
-    def start(self, x: Tensor) -> None:  # noqa: B027
-        """Set what is to be set from data, before the frames are."""
-
-    def undecayed_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that weight decay must not touch."""
-        return [p for name, p in self.named_parameters() if "conditioner" not in name]
-
 
 class AmbientChartMap(ChartMap):
     """A conditional flow of R^D between the frame of the chart and the normal law.

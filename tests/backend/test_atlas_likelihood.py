@@ -272,3 +272,17 @@ def test_noise_falls_to_its_floor_in_the_first_half():
     assert [objective.noise(p) for p in (0.0, 0.25, 0.5, 1.0)] == pytest.approx(
         [0.4, 0.2, 0.1, 0.1]
     )
+
+
+def test_decay_touches_the_networks_of_the_flow_alone():
+    objective = _objective(_build(MEANS, SCALES, (2, 3)))
+    undecayed = {id(p) for p in objective.undecayed_parameters()}
+    networks = {
+        id(p)
+        for part in objective.atlas.partitions
+        for layer in part.chart_map.bijection.modules()
+        if hasattr(layer, "conditioner")
+        for p in layer.conditioner.parameters()
+    }
+    assert networks and all(id(p.embedding) in undecayed for p in objective.atlas.partitions)
+    assert {id(p) for p in objective.parameters()} - undecayed == networks

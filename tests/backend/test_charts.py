@@ -224,11 +224,3 @@ def test_the_tangential_part_of_a_bent_chart_is_its_flat_one():
     part = chart_map.tangential(z, charts, torch.full((len(z),), 4))
     np.testing.assert_array_equal(part[:, :2], z[:, :2])
     np.testing.assert_array_equal(part[:, 2:], 0)
-
-
-def test_decay_touches_conditioners_alone():
-    for name in MAPS:
-        chart_map = _chart_map(name)
-        free = {id(p) for p in chart_map.undecayed_parameters()}
-        for parameter_name, p in chart_map.named_parameters():
-            assert (id(p) in free) == ("conditioner" not in parameter_name)
