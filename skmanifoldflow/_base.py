@@ -134,8 +134,8 @@ class BaseManifoldFlow(
         """
 
     @abstractmethod
-    def _finish(self, objective: Objective, rows: torch.Tensor) -> None:
-        """Set the fitted attributes of the method, given all standardised rows."""
+    def _finish(self, start: _Start, rows: torch.Tensor) -> None:
+        """Set the fitted attributes of the method, given the start and all standardised rows."""
 
     # ------------------------------------------------------------------ fit
 
@@ -187,7 +187,7 @@ class BaseManifoldFlow(
             report, start = reports[best], starts[best]
             self._adopt(plan, start)
             rows = start.prepare(plan.raw).to(plan.device, plan.dtype)
-            self._finish(start.job.objective, rows)
+            self._finish(start, rows)
         self.n_iter_ = report.n_iter
         self.loss_curve_ = report.loss_curve
         self.validation_scores_ = report.validation_scores

@@ -580,7 +580,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
         ]
         return torch.cat(mapped).double()
 
-    def _finish(self, objective, rows):
+    def _finish(self, start, rows):
         flow = self._flow
         means = torch.cat([part.chart_map.frames.mean for part in flow.partitions])
         if self.image_shape is not None:

@@ -470,7 +470,8 @@ class JointManifoldFlow(BaseManifoldFlow):
         slack = self.noise_floor**2
         return objective.reconstruction_error <= _PCA_MARGIN * objective.pca_error + slack
 
-    def _finish(self, objective, rows):
+    def _finish(self, start, rows):
+        objective = start.job.objective
         law = self._flow.latent
         self.n_components_ = law.n_components
         self.stage_components_ = tuple(stage.n_components for stage in law.stages)

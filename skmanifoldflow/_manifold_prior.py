@@ -1,5 +1,6 @@
 """ManifoldPriorFlow: a volume-preserving flow with a learned, degenerate normal prior."""
 
+import warnings
 from numbers import Real
 
 import numpy as np
@@ -8,8 +9,15 @@ from scipy.sparse.csgraph import shortest_path
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._base import BaseManifoldFlow
-from ._dimension import spectral_dimension
+from ._dimension import (
+    Candidate,
+    fit_local_mixture,
+    read_dimension,
+    read_spectra,
+    read_spectrum,
+)
 from .backend.architectures import volume_preserving_flow
+from .backend.device import randn
 from .backend.flow import ManifoldFlow, chunks
 from .backend.geometry import jacobian_columns
 from .backend.latents import LearnedCovariance
@@ -26,6 +34,8 @@ _N_NEIGHBORS = 10
 _MIN_GRAPH_ROWS = 100
 # Rows at which the local covariance is looked at for the global answer.
 _MAX_SPECTRUM_ROWS = 256
+# Rows whose nearest neighbours calibrate it.
+_MAX_NEIGHBOR_ROWS = 5000
 
 
 class ManifoldPriorFlow(BaseManifoldFlow):
@@ -285,32 +295,145 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         objective.start_prior(rows)
         return objective
 
-    def _finish(self, objective, rows):
+    def _finish(self, start, rows):
+        objective, law = start.job.objective, self._flow.latent
         objective.refresh(rows)
-        law = self._flow.latent
-        order = torch.randperm(len(rows), generator=objective.generator)
+        generator = objective.generator
+        self._noise_variance = self.noise_floor**2
+        x = self._from_flow(rows)
+        # A constant column has a scale by convention only, which nothing should depend on.
+        varies = (rows != 0).any(dim=0).cpu()
+        spectra = {"standardised": [], "data": []}
+        if not bool(varies.any()):
+            varies = torch.ones_like(varies)
+            del spectra["data"]
+        self._varies = varies.to(x).numpy()
+        self._mean_variance = float(x.var(dim=0, correction=0)[varies].mean()) or 1.0
+        order = torch.randperm(len(rows), generator=generator)
         picked = rows[order[:_MAX_SPECTRUM_ROWS].to(rows.device)]
-        spectra, lengths = [], []
-        # A constant column has a scale by convention only, which no length should depend on.
-        varies = (rows != 0).any(dim=0) if bool((rows != 0).any()) else torch.ones_like(rows[0])
+        lengths = []
         with torch.no_grad():
             for chunk in chunks(len(picked), rows.shape[1] ** 2):
-                z = self._flow.bijection.forward_and_log_det(picked[chunk])[0]
-                x, columns = jacobian_columns(self._flow.decode, z, law.eigenvectors.T.to(z))
-                local = columns.to(law.spectrum) * law.spectrum.sqrt()
-                spectra.append(torch.linalg.svdvals(local).square())
-                slope = self._standardizer.inverse_slope(x.to("cpu", torch.float64))
-                slope = slope * varies.cpu()
-                lengths.append((slope[:, :, None] * columns.cpu()).square().sum(1))
-        self.local_spectrum_ = torch.cat(spectra).log().mean(0).exp().cpu().numpy()
-        self.intrinsic_dimension_ = int(
-            spectral_dimension(self.local_spectrum_, self.noise_floor**2)
+                columns, slope = self._local_columns(self._flow, picked[chunk])
+                lengths.append((slope[:, :, None] * columns).square().sum(1))
+                for units, values in spectra.items():
+                    values.append(self._local_spectra(columns, slope, units).numpy())
+        component_scale = torch.cat(lengths).mean(0).sqrt()
+        reading = read_spectra(
+            {units: np.concatenate(values) for units, values in spectra.items()},
+            self._noise_variance,
         )
-        self._noise_variance = self.noise_floor**2
+        self.local_spectrum_ = reading.spectrum
+        if self.n_components is None and reading.units == "data":
+            law.order_by_variance(component_scale)
+            component_scale = law.component_scale
+        with torch.no_grad():
+            self.dimension_report_ = self._read_dimension(start, rows, x[order].numpy(), reading)
+        self.intrinsic_dimension_ = self.dimension_report_.dimension
         self.n_components_ = self.n_components or self.intrinsic_dimension_
-        law.set_components(self.n_components_, torch.cat(lengths).mean(0).sqrt())
+        law.set_components(self.n_components_, component_scale)
         variance = law.eigenvalues * law.component_scale.square()
         self.prior_eigenvalues_ = variance.cpu().numpy()
+        message = self.dimension_report_.disagreement()
+        if message and self.n_components is None:
+            warnings.warn(message, UserWarning, stacklevel=5)
+
+    def _local_columns(self, flow, standardized):
+        """Return J (n, D, D) at rows, its columns along the axes of C, and the slopes (n, D)."""
+        z = flow.bijection.forward_and_log_det(standardized)[0]
+        x, columns = jacobian_columns(flow.decode, z, flow.latent.eigenvectors.T.to(z))
+        slope = self._standardizer.inverse_slope(x.to("cpu", torch.float64))
+        return columns.to("cpu", torch.float64), slope * torch.tensor(self._varies)
+
+    def _local_spectra(self, columns, slope, units):
+        """Return the eigenvalues (n, D) of J C J', descending, in standardised or data units."""
+        factor = columns * self._flow.latent.spectrum.sqrt().to(columns)
+        if units == "data":
+            factor = slope[:, :, None] * factor / self._mean_variance**0.5
+        return torch.linalg.svdvals(factor).square()
+
+    def _read_dimension(self, start, rows, x, reading):
+        """Return the report of the dimension.
+
+        It takes the standardised rows, the same in data units in random order, and the reading of
+        the local covariance.
+        """
+        law, flow, noise = self._flow.latent, self._flow, self.noise_floor
+        generator = start.job.objective.generator
+        n_rows = min(len(x), _MAX_NEIGHBOR_ROWS)
+
+        def draw(n_components):
+            variances = (law.spectrum - noise**2).clamp_min(0.0)
+            if n_components is not None:
+                variances[n_components:] = 0.0
+            normal = randn((n_rows, len(variances)), variances, generator)
+            z = law.mean + normal * variances.sqrt() @ law.eigenvectors.T
+            parts = [self._from_flow(flow.decode(z[c])) for c in chunks(n_rows, z.shape[1])]
+            return torch.cat(parts).numpy()
+
+        candidates = [Candidate("flow", reading, draw, np.nan)]
+        n_held_out = self._n_validation(len(rows))
+        self._mixture = None
+        if n_held_out:
+            noisy = rows + noise * randn(rows.shape, rows, generator)
+            noisy = noisy[start.order.to(rows.device)]
+            score = float(flow.log_prob(noisy[:n_held_out]).mean())
+            candidates[0] = candidates[0]._replace(score=score)
+            z = noisy.to("cpu", torch.float64).numpy()
+            mixture, score = fit_local_mixture(z[n_held_out:], z[:n_held_out], noise)
+            if mixture is not None:
+                rng = np.random.RandomState(int(torch.randint(2**31, (1,), generator=generator)))
+                slope = self._standardizer.inverse_slope(torch.tensor(mixture.means)).numpy()
+                slope = slope * self._varies / self._mean_variance**0.5
+                spectra = {"standardised": mixture.variances, "data": mixture.spectra(slope)}
+                read = read_spectra(spectra, self._noise_variance, mixture.weights)
+
+                def draw_mixture(n_components):
+                    drawn = mixture.sample(n_rows, rng, noise, n_components)
+                    return self._from_flow(torch.tensor(drawn)).numpy()
+
+                candidates.append(Candidate("mixture", read, draw_mixture, score))
+                if score > candidates[0].score:
+                    self._mixture = mixture
+                    self._mixture_dimensions = read_spectrum(spectra[read.units], noise**2)
+        self._units = reading.units
+        prior = {"standardised": law.spectrum, "data": law.spectrum * law.component_scale.square()}
+        prior = prior[reading.units].sort(descending=True).values.cpu().numpy()
+        if reading.units == "data":
+            prior = prior / self._mean_variance
+        prior = int(read_spectrum(prior, self._noise_variance))
+        return read_dimension(x[:n_rows], candidates, prior, int(self._varies.sum()))
+
+    def local_dimension(self, X):
+        """Dimension of the model around each row.
+
+        The number of eigenvalues before the widest gap, on a log scale, of a local covariance, in
+        the units in which `local_spectrum_` is. Where the flow is the better model,
+        ``dimension_report_.model == "flow"``, that is J C J', with J the Jacobian of the latent ->
+        data map at the row and C the covariance of the prior; where the mixture of probabilistic
+        PCAs is, the covariance of its part most probable at the row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        dimension : ndarray of int of shape (n_samples,)
+            Between 1 and `n_features_in_`.
+        """
+        X = self._check_rows(X)
+
+        def spectrum(flow, rows):
+            columns, slope = self._local_columns(flow, self._to_flow(flow, rows)[0])
+            return self._local_spectra(columns, slope, self._units)
+
+        if self._mixture is not None:
+            z = self._standardizer.forward_and_log_det(torch.tensor(X, dtype=torch.float64))[0]
+            return self._mixture_dimensions[self._mixture.log_joint(z.numpy()).argmax(axis=1)]
+        spectra = self._per_chunk(X, spectrum, np.dtype(np.float64), X.shape[1] ** 2)
+        return read_spectrum(spectra, self._noise_variance)
 
 
 def _geodesics(rows, generator):

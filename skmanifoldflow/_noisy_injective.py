@@ -484,7 +484,8 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
         _, _, eigenvalues = principal_axes(rows)
         return max(eigenvalues[n_components:].sum() / rows.shape[1], self.noise_floor**2)
 
-    def _finish(self, objective, rows):
+    def _finish(self, start, rows):
+        objective = start.job.objective
         law = self._flow.latent
         d, n_features = law.injection.n_components, rows.shape[1]
         order = torch.randperm(len(rows), generator=objective.generator)

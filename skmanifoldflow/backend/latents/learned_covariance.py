@@ -85,6 +85,15 @@ class LearnedCovariance(LatentLaw):
                 torch.argsort(variance[d:], descending=True, stable=True) + d,
             ]
         )
+        self._reorder(order, component_scale)
+
+    def order_by_variance(self, component_scale: Tensor) -> None:
+        """Put all eigenvectors in descending order of their variance in data units."""
+        component_scale = component_scale.to(self.spectrum)
+        variance = self.spectrum * component_scale.square()
+        self._reorder(torch.argsort(variance, descending=True, stable=True), component_scale)
+
+    def _reorder(self, order: Tensor, component_scale: Tensor) -> None:
         self.spectrum = self.spectrum[order]
         self.eigenvectors = self.eigenvectors[:, order]
         self.component_scale = component_scale[order]
