@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from ..bijections.knot_spline import QuantileSpline
 from ..device import randn
 from .base import LatentLaw
 
@@ -27,7 +28,10 @@ def principal_covariance(eigenvalues: Tensor, n_components: int | None) -> Tenso
 
 
 class LearnedCovariance(LatentLaw):
-    """N(m, C) on R^D, seen along the eigenvectors of C.
+    """N(m, C) on R^D, seen along the eigenvectors of C, with marginals that may be splines.
+
+    The coordinates along the eigenvectors are independent. Each is normal, or, after
+    `fit_marginals`, what a spline makes of a normal variable.
 
     The manifold part u of a row z is its projection on the first d eigenvectors, each multiplied by
     a fixed factor, `component_scale`, that expresses it in data units.
@@ -60,6 +64,8 @@ class LearnedCovariance(LatentLaw):
         self.register_buffer("spectrum", torch.ones(n_features, dtype=torch.float64))
         self.register_buffer("eigenvectors", torch.eye(n_features, dtype=torch.float64))
         self.register_buffer("component_scale", torch.ones(n_features, dtype=torch.float64))
+        # Standardised coordinates -> standard normal ones.
+        self.marginals = QuantileSpline(n_features)
 
     def set_moments(self, mean: Tensor, covariance: Tensor) -> None:
         """Take m and C; the largest entry of each eigenvector is made positive."""
@@ -69,6 +75,26 @@ class LearnedCovariance(LatentLaw):
         self.mean = mean.detach().to(self.mean)
         self.spectrum = spectrum.flip(0).clamp_min(torch.finfo(self.mean.dtype).tiny)
         self.eigenvectors = eigenvectors * torch.sign(largest)
+        self.marginals.reset()
+
+    def fit_marginals(self, z: Tensor) -> None:
+        """Give the coordinates of rows (n, D) splines where that raises their density enough.
+
+        Enough is what the Bayesian information criterion (Schwarz, 1978) asks of so many quantiles.
+        The order of the components must not change afterwards.
+        """
+        n, n_bins = len(z), self.marginals.n_bins
+        if n <= n_bins:
+            return
+        self.marginals.reset()
+        w = self._whiten(z)
+        self.marginals.fit(w)
+        log_slope, t = self.marginals.log_slopes_and_values(w)
+        gain = (log_slope + 0.5 * (w.square() - t.square())).sum(dim=0)
+        self.marginals.keep(gain > 0.5 * n_bins * math.log(n))
+
+    def _whiten(self, z: Tensor) -> Tensor:
+        return (z.to(self.mean) - self.mean) @ self.eigenvectors * self.eigenvalues.rsqrt()
 
     def set_components(self, n_components: int, component_scale: Tensor) -> None:
         """Choose d and the factors (D,) that turn coordinates into data units.
@@ -110,11 +136,10 @@ class LearnedCovariance(LatentLaw):
         return (self.eigenvectors[:, :d] / self.component_scale[:d]).T
 
     def log_prob(self, z: Tensor) -> Tensor:
-        eigenvalues = self.eigenvalues
-        whitened = (z.to(self.mean) - self.mean) @ self.eigenvectors * eigenvalues.rsqrt()
-        return -0.5 * (
-            whitened.square().sum(1)
-            + eigenvalues.log().sum()
+        normal, log_slope = self.marginals.forward_and_log_det(self._whiten(z))
+        return log_slope - 0.5 * (
+            normal.square().sum(1)
+            + self.eigenvalues.log().sum()
             + len(self.mean) * math.log(2 * math.pi)
         )
 
@@ -128,11 +153,11 @@ class LearnedCovariance(LatentLaw):
 
     def log_prob_manifold(self, u: Tensor) -> Tensor:
         d = self.n_components
-        variance = self.eigenvalues[:d] * self.component_scale[:d].square()
-        return -0.5 * (
-            (u.to(self.mean).square() / variance).sum(1)
-            + variance.log().sum()
-            + d * math.log(2 * math.pi)
+        scale = self.eigenvalues[:d].sqrt() * self.component_scale[:d]
+        whitened = torch.constant_pad_nd(u.to(self.mean) / scale, (0, len(self.mean) - d))
+        log_slope, normal = self.marginals.log_slopes_and_values(whitened)
+        return (log_slope - 0.5 * normal.square())[:, :d].sum(1) - (
+            scale.log().sum() + 0.5 * d * math.log(2 * math.pi)
         )
 
     def covariance_factor(self) -> Tensor:
@@ -147,8 +172,9 @@ class LearnedCovariance(LatentLaw):
         manifold_deviation: float = 1.0,
     ) -> Tensor:
         d = self.n_components
-        variance = self.eigenvalues.clone()
-        variance[:d] *= temperature
-        variance[d:] *= manifold_deviation
         normal = randn((n_samples, len(self.mean)), self.mean, generator)
-        return self.mean + normal * variance.sqrt() @ self.eigenvectors.T
+        normal[:, :d] *= temperature**0.5
+        whitened = self.marginals.inverse_and_log_det(normal)[0]
+        deviation = self.eigenvalues.sqrt()
+        deviation[d:] *= manifold_deviation**0.5
+        return self.mean + whitened * deviation @ self.eigenvectors.T
