@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import multivariate_normal, norm
+from scipy.stats import gamma, kstest, multivariate_normal, norm
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
@@ -89,7 +89,7 @@ def test_start_is_the_linear_gaussian_ancestor(n_components):
 
 def test_one_column_is_a_normal_law():
     X = np.random.RandomState(0).gamma(3, size=(500, 1))
-    model = ManifoldPriorFlow(random_state=0).fit(X)
+    model = ManifoldPriorFlow(marginals="normal", random_state=0).fit(X)
     sd = X.std() * np.sqrt(1 + 0.02**2)
     np.testing.assert_allclose(
         model.score_samples(X), norm(X.mean(), sd).logpdf(X[:, 0]), atol=0.03
@@ -106,7 +106,7 @@ def test_all_components_reconstruct_exactly(sin_rows):
 def test_score_samples_is_the_change_of_variables(sin_rows, sin_model):
     """With all components the density is that of the coordinates times a Jacobian taken here by
     finite differences."""
-    model = ManifoldPriorFlow(2, max_iter=5, **SMALL).fit(sin_rows)
+    model = ManifoldPriorFlow(2, marginals="normal", max_iter=5, **SMALL).fit(sin_rows)
     X = sin_rows[:20]
     h = 1e-5
     columns = [
@@ -118,9 +118,11 @@ def test_score_samples_is_the_change_of_variables(sin_rows, sin_model):
     np.testing.assert_allclose(model.score_samples(X), latent.sum(1) + log_det, atol=1e-6)
 
 
-def test_manifold_density_is_the_density_of_the_coordinates_over_the_volume(sheet_model):
+def test_manifold_density_is_the_density_of_the_coordinates_over_the_volume():
     """The normal density of the coordinates over the volume element, taken here by finite
     differences of inverse_transform."""
+    X, _ = SCurve(noise=0.05).sample(600, random_state=0)
+    sheet_model = ManifoldPriorFlow(2, marginals="normal", max_iter=10, **SMALL).fit(X)
     X = sheet_model.sample(20, random_state=1)
     Z = sheet_model.transform(X)
     h = 1e-5
@@ -136,6 +138,32 @@ def test_manifold_density_is_the_density_of_the_coordinates_over_the_volume(shee
     volume = 0.5 * np.linalg.slogdet(jacobian.transpose(0, 2, 1) @ jacobian)[1]
     latent = norm(0, np.sqrt(sheet_model.prior_eigenvalues_[:d])).logpdf(Z).sum(1)
     np.testing.assert_allclose(sheet_model.score_samples_manifold(X), latent - volume, atol=1e-6)
+
+
+def test_marginals_are_those_of_the_rows():
+    """One column is a shift and a law of its own: that of the rows, a gamma law."""
+    X = np.random.RandomState(0).gamma(3, size=(4000, 1))
+    model = ManifoldPriorFlow(random_state=0).fit(X)
+    test = np.random.RandomState(1).gamma(3, size=(4000, 1))
+    divergence = (gamma(3).logpdf(test[:, 0]) - model.score_samples(test)).mean()
+    normal = (gamma(3).logpdf(test) - norm(X.mean(), X.std()).logpdf(test)).mean()
+    assert divergence < 0.03 < 0.1 < normal
+    samples = model.sample(4000, random_state=0)
+    assert kstest(samples[:, 0], gamma(3).cdf).statistic < 0.03
+    grid = np.linspace(-5, 40, 20001)
+    density = np.exp(model.score_samples(grid[:, None]))
+    assert np.trapezoid(density, grid) == pytest.approx(1, abs=1e-3)
+
+
+def test_density_along_a_curve():
+    """Total variation from the exact density by arc length."""
+    data = SinCurve(noise=0.0)
+    X, _ = data.sample(2500, random_state=100)
+    model = ManifoldPriorFlow(1, max_iter=40, random_state=0).fit(X)
+    grid = np.linspace(-9, 9, 2001)[:, None]
+    true = np.exp(data.log_density_manifold(grid))
+    ours = np.exp(model.score_samples_manifold(data.embed(grid)))
+    assert 0.5 * np.trapezoid(np.abs(ours - true), grid[:, 0]) < 0.06
 
 
 def test_manifold_density_of_a_line_is_normal():

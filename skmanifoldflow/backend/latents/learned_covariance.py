@@ -52,6 +52,9 @@ class LearnedCovariance(LatentLaw):
         Eigenvalues of C before the rest is averaged, in descending order until components are set.
     """
 
+    # With fewer, quantiles are mostly chance.
+    min_rows_per_bin = 20
+
     spectrum: Tensor
     eigenvectors: Tensor
     component_scale: Tensor
@@ -84,7 +87,7 @@ class LearnedCovariance(LatentLaw):
         The order of the components must not change afterwards.
         """
         n, n_bins = len(z), self.marginals.n_bins
-        if n <= n_bins:
+        if n < self.min_rows_per_bin * n_bins:
             return
         self.marginals.reset()
         w = self._whiten(z)
