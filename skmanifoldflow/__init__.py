@@ -3,12 +3,14 @@
 __version__ = "0.1.0"
 
 from ._chart_atlas import ChartAtlasFlow
+from ._dimension import DimensionReport
 from ._joint_manifold import JointManifoldFlow
 from ._manifold_prior import ManifoldPriorFlow
 from ._noisy_injective import NoisyInjectiveFlow
 
 __all__ = [
     "ChartAtlasFlow",
+    "DimensionReport",
     "JointManifoldFlow",
     "ManifoldPriorFlow",
     "NoisyInjectiveFlow",

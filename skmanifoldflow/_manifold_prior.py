@@ -45,7 +45,12 @@ class ManifoldPriorFlow(BaseManifoldFlow):
     bijection g to z, whose law is N(m, C). C is learned: the eigenvectors of its large eigenvalues
     span the manifold and the small ones are the noise around it. So the spectrum tells the
     dimension, the projection of z on the leading eigenvectors embeds the rows, and N(m, C) gives a
-    normalised density that stays bounded on data that lie exactly on a manifold.
+    normalised density that stays bounded on data that lie exactly on a manifold. After the fit
+    `marginals` lets the coordinates of z have laws that are not normal.
+
+    The dimension is that of the better of two models, this flow and a mixture of probabilistic
+    PCAs, calibrated by the nearest neighbours of its samples; see `DimensionReport` and the user
+    guide.
 
     Departure from isometry is penalised, which keeps the embedding faithful to distances along the
     data; both the penalty and the inflation of rows instead of latents are additions to the source.
@@ -54,6 +59,7 @@ class ManifoldPriorFlow(BaseManifoldFlow):
     ----------
     n_components : int or None, default=None
         Number of coordinates d. With None it is `intrinsic_dimension_` and C is a full covariance.
+        A closed shape needs more coordinates than it has dimensions to be rebuilt from them.
         With an int C has d free eigenvalues and one for the rest, as in probabilistic PCA, so that
         the likelihood depends on d and a grid search over it means something.
     flow : {"affine", "additive"}, default="affine"
@@ -136,10 +142,14 @@ class ManifoldPriorFlow(BaseManifoldFlow):
     n_components_ : int
         Number of coordinates.
     intrinsic_dimension_ : int
-        Number of eigenvalues of `local_spectrum_` before its widest gap on a log scale.
+        Dimension of the data, ``dimension_report_.dimension``.
+    dimension_report_ : DimensionReport
+        What it was read from: the spectra of the flow and of the mixture, the log-likelihoods that
+        choose between them, and the calibration by nearest neighbours.
     local_spectrum_ : ndarray of shape (`n_features_in_`,)
         Geometric mean over training rows of the eigenvalues of the model's local covariance
-        J C J', J the Jacobian of g^-1, in standardised units, descending.
+        J C J', J the Jacobian of g^-1, descending; in standardised units, or in units of the data
+        over the mean variance of a column, whichever show the wider gap.
     prior_eigenvalues_ : ndarray of shape (`n_features_in_`,)
         Variance of the latent coordinates in squared data units, those of the manifold first.
     n_iter_ : int
@@ -168,7 +178,9 @@ class ManifoldPriorFlow(BaseManifoldFlow):
     should therefore be scaled first, which changes the reported density by the scaler's Jacobian.
 
     With one column the only volume-preserving maps are shifts and reflections, and the model is the
-    normal law of the rows.
+    normal law of the rows, or the law of its one marginal.
+
+    With ``n_components=None``, a UserWarning says so where nearest neighbours contradict the model.
 
     References
     ----------

@@ -17,10 +17,10 @@ class SpectrumDisplay:
     Parameters
     ----------
     spectrum : array-like of shape (n_features,)
-        Eigenvalues in descending order: variances, in standardised units.
+        Eigenvalues in descending order: variances, in the units of the noise.
     noise_variance : float
-        Variance of the noise that was added to the rows in the fit, in standardised units. No
-        eigenvalue below it has a meaning.
+        Variance of the noise that was added to the rows in the fit. No eigenvalue below it has a
+        meaning.
     intrinsic_dimension : int
         Number of eigenvalues that belong to the manifold.
 
@@ -120,7 +120,7 @@ class SpectrumDisplay:
         )
         ax.set_yscale("log")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.set(xlabel="component", ylabel="eigenvalue (standardised units)")
+        ax.set(xlabel="component", ylabel="eigenvalue")
         ax.legend()
         self.ax_ = ax
         self.figure_ = ax.figure
