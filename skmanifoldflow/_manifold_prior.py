@@ -9,9 +9,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._base import BaseManifoldFlow
 from ._dimension import spectral_dimension
-from .backend.architectures import volume_preserving_flow
+from .backend.architectures import volume_preserving_flow, volume_preserving_image_flow
 from .backend.flow import ManifoldFlow, chunks
-from .backend.geometry import jacobian_columns
+from .backend.geometry import jacobian_columns, leading_singular_values
 from .backend.latents import LearnedCovariance
 from .backend.objectives import Geodesics, SpreadLikelihood
 
@@ -26,6 +26,12 @@ _N_NEIGHBORS = 10
 _MIN_GRAPH_ROWS = 100
 # Rows at which the local covariance is looked at for the global answer.
 _MAX_SPECTRUM_ROWS = 256
+# Beyond so many columns Jacobians are not computed in full, but at fewer rows along so many
+# leading axes.
+_MAX_FULL_FEATURES = 256
+_N_LEADING = 64
+_MAX_LEADING_ROWS = 64
+_IMAGE_BATCH_SIZE = 128
 
 
 class ManifoldPriorFlow(BaseManifoldFlow):
@@ -177,6 +183,7 @@ class ManifoldPriorFlow(BaseManifoldFlow):
     _parameter_constraints: dict = {
         **BaseManifoldFlow._parameter_constraints,
         "flow": [StrOptions({"affine", "additive"})],
+        "image_shape": [tuple, list, None],
         "spread": [StrOptions({"data", "latent"})],
         "prior_update": [StrOptions({"closed_form", "gradient"})],
         "entropy": [StrOptions({"ignore", "taylor"})],
@@ -190,6 +197,7 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         flow="affine",
         n_layers=8,
         hidden_layer_sizes=(64, 64),
+        image_shape=None,
         spread="data",
         prior_update="closed_form",
         entropy="ignore",
@@ -216,6 +224,7 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         self.flow = flow
         self.n_layers = n_layers
         self.hidden_layer_sizes = hidden_layer_sizes
+        self.image_shape = image_shape
         self.spread = spread
         self.prior_update = prior_update
         self.entropy = entropy
@@ -239,6 +248,10 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         self.verbose = verbose
 
     def _check_method_parameters(self, n_features):
+        if self.image_shape is not None:
+            self._check_image_shape(n_features)
+            if len(self.hidden_layer_sizes) == 0:
+                raise ValueError("image_shape needs hidden_layer_sizes to hold at least one size.")
         if self.entropy == "taylor" and self.spread == "data":
             raise ValueError(
                 "entropy='taylor' needs spread='latent': with spread='data' the entropy does not "
@@ -253,21 +266,37 @@ class ManifoldPriorFlow(BaseManifoldFlow):
             "hidden_layer_sizes": tuple(int(size) for size in self.hidden_layer_sizes),
             "n_free": self.n_components,
             "bounded": self.bounded,
+            "image_shape": self.image_shape and tuple(int(k) for k in self.image_shape),
+            "scale_floor": self.noise_floor if self.image_shape else None,
         }
+
+    def _auto_batch_size(self, n_samples, n_features):
+        if self.image_shape is not None:
+            # A step costs rows, not calls, and a covariance is pooled over many batches anyway.
+            return _IMAGE_BATCH_SIZE
+        return super()._auto_batch_size(n_samples, n_features)
 
     @staticmethod
     def _build_flow(config, generator):
-        bijection = volume_preserving_flow(
-            config["flow"],
-            config["n_features"],
-            config["n_layers"],
-            config["hidden_layer_sizes"],
-            generator=generator,
-        )
+        layers = config["n_layers"], config["hidden_layer_sizes"]
+        if config["image_shape"]:
+            bijection = volume_preserving_image_flow(
+                config["flow"],
+                config["image_shape"],
+                *layers,
+                floor=config["scale_floor"],
+                generator=generator,
+            )
+        else:
+            bijection = volume_preserving_flow(
+                config["flow"], config["n_features"], *layers, generator=generator
+            )
         return ManifoldFlow(bijection, LearnedCovariance(config["n_features"], config["n_free"]))
 
     def _make_objective(self, flow, rows, generator, is_warm):
         rows = rows.to(flow.latent.mean.device, torch.float32)
+        if self.image_shape is not None and not is_warm:
+            flow.bijection.start(rows)
         geodesics = None
         if self.isometry and len(rows) >= _MIN_GRAPH_ROWS and rows.shape[1] > 1:
             geodesics = _geodesics(rows, generator)
@@ -290,6 +319,9 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         law = self._flow.latent
         order = torch.randperm(len(rows), generator=objective.generator)
         picked = rows[order[:_MAX_SPECTRUM_ROWS].to(rows.device)]
+        if rows.shape[1] > _MAX_FULL_FEATURES:
+            self._finish_wide(picked[:_MAX_LEADING_ROWS])
+            return
         spectra, lengths = [], []
         # A constant column has a scale by convention only, which no length should depend on.
         varies = (rows != 0).any(dim=0) if bool((rows != 0).any()) else torch.ones_like(rows[0])
@@ -311,6 +343,52 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         law.set_components(self.n_components_, torch.cat(lengths).mean(0).sqrt())
         variance = law.eigenvalues * law.component_scale.square()
         self.prior_eigenvalues_ = variance.cpu().numpy()
+
+    def _finish_wide(self, rows):
+        """Set the fitted attributes where there are many columns, by leading axes alone."""
+        law = self._flow.latent
+        with torch.no_grad():
+            z = self._flow.bijection.forward_and_log_det(rows)[0]
+            spectra = _wide_spectra(self._flow, z, law.spectrum)
+            self.local_spectrum_ = spectra.log().mean(0).exp().cpu().numpy()
+            self._noise_variance = self.noise_floor**2
+            self.intrinsic_dimension_ = int(
+                spectral_dimension(self.local_spectrum_, self._noise_variance)
+            )
+            self.n_components_ = d = self.n_components or self.intrinsic_dimension_
+            x, columns = jacobian_columns(self._flow.decode, z, law.eigenvectors.T[:d].to(z))
+            slope = self._standardizer.inverse_slope(x.to("cpu", torch.float64))
+            lengths = (slope[:, :, None] * columns.cpu()).square().sum(1).mean(0).sqrt()
+            # Beside the manifold the flow is taken to be an isometry.
+            rest = slope.square().mean().sqrt().expand(rows.shape[1] - d)
+        law.set_components(d, torch.cat([lengths, rest]))
+        self.prior_eigenvalues_ = (law.eigenvalues * law.component_scale.square()).cpu().numpy()
+
+    def _local_spectra(self, X, dtype):
+        if X.shape[1] <= _MAX_FULL_FEATURES:
+            return super()._local_spectra(X, dtype)
+
+        def spectrum(flow, rows):
+            z = flow.bijection.forward_and_log_det(self._to_flow(flow, rows)[0])[0]
+            return _wide_spectra(flow, z, flow.latent.eigenvalues)
+
+        return self._per_chunk(X, spectrum, dtype, X.shape[1] * _N_LEADING)
+
+
+def _wide_spectra(flow, z, spectrum):
+    """Return eigenvalues (n, D) of the local covariance J C J' at latent rows, descending.
+
+    The leading ones are computed. The others are those of C times what makes the log-determinant
+    right, which is that of C since J has unit volume.
+    """
+    factor = flow.latent.eigenvectors * spectrum.sqrt()
+    order = torch.argsort(spectrum, descending=True, stable=True)
+    leading = leading_singular_values(flow.decode, z, factor[:, order].to(z), _N_LEADING)
+    log_leading = 2 * leading.to(spectrum).log()
+    log_rest = spectrum[order[_N_LEADING:]].log()
+    missing = spectrum.log().sum() - log_leading.sum(1) - log_rest.sum()
+    log_rest = log_rest + missing[:, None] / len(log_rest)
+    return torch.cat([log_leading, log_rest], dim=1).exp().sort(dim=1, descending=True).values
 
 
 def _geodesics(rows, generator):
