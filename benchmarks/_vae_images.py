@@ -1,9 +1,9 @@
 """Images of known dimension: what the decoder of a small autoencoder makes of normal codes.
 
-A variational autoencoder (Kingma & Welling, ICLR 2014) is trained on Fashion-MNIST, and its decoder,
-a smooth map of R^d whose Jacobian has full rank, draws the images. So they lie on a manifold of
-dimension d in 784 columns, without noise. The weight of the divergence is 0.2: with 1 two of ten
-codes say nothing.
+A variational autoencoder (Kingma & Welling, ICLR 2014) is trained on Fashion-MNIST, and its
+decoder, a smooth map of R^d whose Jacobian has full rank, draws the images. So they lie on a
+manifold of dimension d in 784 columns, without noise. The weight of the divergence is 0.2: with 1
+two of ten codes say nothing.
 """
 
 from pathlib import Path
@@ -72,12 +72,12 @@ def vae_images(dimension, n_samples=10000, data_dir=None, seed=0):
     decoder = trained_decoder(images, dimension, seed)
     generator = torch.Generator().manual_seed(seed)
     codes = torch.randn(n_samples, dimension, dtype=torch.float64, generator=generator)
-    smallest = singular_values(decoder, codes[:N_JACOBIANS])
-    ratio = float((smallest[:, -1] / smallest[:, 0]).min())
+    values = singular_values(decoder, codes[:N_JACOBIANS])
+    ratio = float((values[:, -1] / values[:, 0]).min())
     print(
-        f"decoder of {dimension} codes: smallest over largest singular value of its Jacobian, least "
-        f"of {N_JACOBIANS} images: {ratio:.3f}; mean singular values "
-        + " ".join(f"{value:.2f}" for value in smallest.mean(0)),
+        f"decoder of {dimension} codes: mean singular values of its Jacobian "
+        + " ".join(f"{value:.2f}" for value in values.mean(0))
+        + f", least ratio of last to first {ratio:.3f}, at {N_JACOBIANS} codes",
         flush=True,
     )
     if ratio < 1e-3:

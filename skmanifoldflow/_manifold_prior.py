@@ -57,9 +57,16 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         both are additive.
     n_layers : int, default=8
         Number of coupling layers, each after a fixed random rotation of the columns. Four leave an
-        S-curve folded, eight unroll it.
+        S-curve folded, eight unroll it. With `image_shape`, number of fully connected layers; a
+        quarter as many convolutional ones come before them. Eleven start and end at 64 axes.
     hidden_layer_sizes : tuple of int, default=(64, 64)
-        Hidden layers of the network of each coupling.
+        Hidden layers of the network of each coupling. With `image_shape` the first entry is the
+        number of hidden channels of the convolutional layers, the others are the hidden layers of
+        the fully connected ones; a single entry is both.
+    image_shape : tuple of int or None, default=None
+        (C, H, W) of rows that are flattened images, channel by channel. Convolutional layers on
+        squeezed images are then followed by fully connected ones in the principal axes of the rows,
+        and pixels of a channel are standardised alike.
     spread : {"data", "latent"}, default="data"
         Where noise is added: to x, which makes the loss the exact likelihood of inflated data, or
         to z as in [1]_, under which the scale of z is not identified and collapses slowly.
@@ -77,11 +84,13 @@ class ManifoldPriorFlow(BaseManifoldFlow):
     noise_start : float, default=0.3
         Standard deviation of the noise at the start of the training, in standardised units. It
         falls to `noise_floor` over the first two thirds, from coarse structure to fine; it must not
-        be below `noise_floor`.
+        be below `noise_floor`. Images, whose columns are many, want about 1.
     noise_floor : float, default=0.02
         Standard deviation of the final noise, in standardised units, and of the inflation that
         `score_samples` describes. It bounds the likelihood on exact manifolds. Inflating by the
-        standard deviation of the data's own noise costs 0.1 nats per normal direction.
+        standard deviation of the data's own noise costs 0.1 nats per normal direction. It is also
+        the scale at which a dimension is read: finer than the spacing of the rows there is nothing
+        to learn, and with hundreds of columns 0.1 to 0.3 shows the manifold soonest.
     bounded : tuple of two floats or None, default=None
         Interval (low, high) that contains every value of X; the density is zero outside. With
         `dequantize` it must reach to the largest value plus its step.
@@ -92,9 +101,9 @@ class ManifoldPriorFlow(BaseManifoldFlow):
     max_iter : int, default=80
         Largest number of epochs. Whatever it is, training ends after 20 000 gradient steps.
     batch_size : int or "auto", default="auto"
-        Rows of a gradient step; by default 64 to 128, up to 512 for many columns.
+        Rows of a gradient step; by default 64 to 128, up to 512 for many columns; 128 images.
     learning_rate_init : float, default=8e-3
-        Peak of the one-cycle learning rate.
+        Peak of the one-cycle learning rate. Networks of more than 64 hidden units want less of it.
     weight_decay : float, default=0.0
         Decoupled weight decay; the prior is exempt.
     early_stopping : bool or "auto", default="auto"
@@ -112,7 +121,8 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         validation score is kept.
     warm_start : bool, default=False
         Start from the weights of the previous fit if `flow`, `n_layers`, `hidden_layer_sizes`,
-        `n_components`, `bounded` and the number of columns are the same; `n_init` is then ignored.
+        `image_shape`, `n_components`, `bounded` and the number of columns are the same (and
+        `noise_floor`, with `image_shape`); `n_init` is then ignored.
     device : str, default="auto"
         "auto" (CUDA if present, else CPU), "cpu", "cuda", "cuda:<index>" or "mps". MPS has no
         float64, so results there have float32 accuracy.
@@ -129,7 +139,9 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         Number of eigenvalues of `local_spectrum_` before its widest gap on a log scale.
     local_spectrum_ : ndarray of shape (`n_features_in_`,)
         Geometric mean over training rows of the eigenvalues of the model's local covariance
-        J C J', J the Jacobian of g^-1, in standardised units, descending.
+        J C J', J the Jacobian of g^-1, in standardised units, descending. With more than 256
+        columns only the first 64 are computed, at 64 rows; the others are those of C times what
+        makes the product of all of them right, which J leaves as it is.
     prior_eigenvalues_ : ndarray of shape (`n_features_in_`,)
         Variance of the latent coordinates in squared data units, those of the manifold first.
     n_iter_ : int
