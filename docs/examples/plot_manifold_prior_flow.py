@@ -61,7 +61,7 @@ right.set(xlabel="component 1", ylabel="grey value")
 plt.show()
 
 # %%
-# Samples are squares on black. The prior is normal and the grey values are uniform, so a few samples
+# Samples are squares on black. The prior is normal and the grey values are uniform, so a few of them
 # are brighter than any row, or darker than black. Moving along the one coordinate fades the square.
 darkest, brightest = grey[:, 0].argmin(), grey[:, 0].argmax()
 path = flow.inverse_transform(np.linspace(*flow.transform(X[[darkest, brightest]]), 24))
@@ -75,7 +75,7 @@ plt.show()
 # Digits
 # ------
 # Handwritten digits are no manifold of one dimension: the spectrum falls steadily and no gap stands
-# out, so the number that is read means little. The classes are seen in the coordinates all the same.
+# out, so the number that is read means little. The coordinates tell classes apart all the same.
 images, labels = load_digits(return_X_y=True)
 flow = ManifoldPriorFlow(
     image_shape=(1, 8, 8),
