@@ -61,11 +61,11 @@ right.set(xlabel="component 1", ylabel="grey value")
 plt.show()
 
 # %%
-# Samples are squares on black. The prior is normal and the grey values are uniform, so a few of them
-# are brighter than any row, or darker than black. Moving along the one coordinate fades the square.
+# Samples are squares on black. The prior is normal and the grey values are uniform, so a few are
+# brighter than any row, or darker than black. Moving along the one coordinate fades the square.
 darkest, brightest = grey[:, 0].argmin(), grey[:, 0].argmax()
-path = flow.inverse_transform(np.linspace(*flow.transform(X[[darkest, brightest]]), 24))
-panels = np.stack([X[:24], flow.sample(24, random_state=0), path])
+path = flow.inverse_transform(np.linspace(*flow.transform(X[[darkest, brightest]]), 10))
+panels = np.stack([X[:10], flow.sample(10, random_state=0), path])
 SampleDisplay(
     panels, labels=["data", "samples", "along the coordinate"], data=X, image_shape=(1, 32, 32)
 ).plot()
