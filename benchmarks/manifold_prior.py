@@ -296,8 +296,8 @@ def show_spectrum(name, seed, model, X, seconds):
         + "\n  spectrum "
         + " ".join(f"{value:.3g}" for value in model.local_spectrum_[:24])
         + f"\n  TwoNN of the rows {two_nn(X):.2f}, of samples on the manifold "
-        + f"{two_nn(on_manifold):.2f}: calibrated dimension {calibrated:.2f}, widest gap near it after "
-        + str(gap_near(model.local_spectrum_, model.noise_floor**2, calibrated)),
+        + f"{two_nn(on_manifold):.2f}: calibrated dimension {calibrated:.2f}, widest gap near it "
+        + f"after {gap_near(model.local_spectrum_, model.noise_floor**2, calibrated)}",
         flush=True,
     )
 

@@ -125,7 +125,8 @@ def volume_preserving_image_flow(
     axes of the rows and map the deviations given the first k axes, with k falling to 2 and rising
     again by powers of two: 16, 8, 4, 2, 4, 8, 16, 32 for eight layers. Of rows near a manifold the
     small axes are functions of the large ones, which such splits say at once; halves of permuted
-    pixels take ten times as long to find it out.
+    pixels gain little more than half as many nats in as many steps. The first two axes are moved by
+    the convolutions alone.
 
     Its `start(x)` wants training rows before the first step.
 
