@@ -1,7 +1,7 @@
 """Data sets of the benchmarks that are too large for the repository or for scikit-learn.
 
 Files are looked for, at any depth, under a folder: ``--data-dir`` of the scripts or the environment
-variable SKMANIFOLDFLOW_DATA. Nothing is written there.
+variable SKMANIFOLDFLOW_DATA. Nothing is written there but the images of `_vae_images.py`.
 """
 
 import gzip
@@ -23,9 +23,14 @@ _MLBENCH = {
 TABLES = (*_MLBENCH, "digits")
 
 
+def data_folder(data_dir):
+    """The folder of data that is named, or None."""
+    return data_dir or os.environ.get(ENVIRONMENT_VARIABLE)
+
+
 def find_file(name, data_dir, package):
     """Path of a file under the folder of data, or an exit that says how to get it."""
-    folder = data_dir or os.environ.get(ENVIRONMENT_VARIABLE)
+    folder = data_folder(data_dir)
     found = sorted(Path(folder).rglob(name)) if folder else []
     if not found:
         raise SystemExit(
@@ -82,7 +87,7 @@ def load_fashion_mnist(data_dir=None):
     From the files of the Debian package dataset-fashion-mnist if a folder of data is named, from
     OpenML otherwise. Rows are flat, values the integers 0 to 255 as uint8.
     """
-    if data_dir or os.environ.get(ENVIRONMENT_VARIABLE):
+    if data_folder(data_dir):
         parts = []
         for part in ("train", "t10k"):
             for kind in ("images-idx3", "labels-idx1"):

@@ -1,13 +1,16 @@
-"""ManifoldPriorFlow on tables: dimension, likelihood, embedding, time and digits.
+"""ManifoldPriorFlow: dimension, likelihood, embedding, time, digits and images.
 
     python benchmarks/manifold_prior.py dimension     # 10 seeds of 8 data sets
     python benchmarks/manifold_prior.py likelihood    # gap to the exact density, 3 seeds
     python benchmarks/manifold_prior.py time          # beside Isomap and a grid of mixtures
     python benchmarks/manifold_prior.py digits        # Pipeline and GridSearchCV over n_components
     python benchmarks/manifold_prior.py rescaling     # units of the columns
+    python benchmarks/manifold_prior.py fading        # a square of one grey value, 1024 pixels
+    python benchmarks/manifold_prior.py vae --data-dir FOLDER      # images of 5 and 10 dimensions
+    python benchmarks/manifold_prior.py fashion --data-dir FOLDER  # Fashion-MNIST, 10000 rows
 
 Every number is that of the defaults unless the table says otherwise; times are CPU seconds of one
-thread.
+thread. Files of images as in `_data.py` and `_vae_images.py`.
 """
 
 import argparse
@@ -16,7 +19,9 @@ import warnings
 
 import numpy as np
 import torch
-from scipy.stats import multivariate_normal
+from _data import load_fashion_mnist
+from _vae_images import vae_images
+from scipy.stats import multivariate_normal, spearmanr
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
@@ -24,11 +29,26 @@ from sklearn.manifold import Isomap
 from sklearn.metrics import r2_score
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skmanifoldflow import ManifoldPriorFlow
-from skmanifoldflow.datasets import Line, SCurve, SinCurve, SwissRoll
+from skmanifoldflow.datasets import FadingSquare, Line, SCurve, SinCurve, SwissRoll
+
+# Of rows from an autoencoder and of Fashion-MNIST. The floor is that of the paper for images, 0.05
+# grey values; networks see all of the 784 columns, so they are wider than those of tables.
+IMAGES = {
+    "image_shape": (1, 28, 28),
+    "n_layers": 11,
+    "hidden_layer_sizes": (16, 128, 128),
+    "noise_start": 1.0,
+    "noise_floor": 0.25,
+    "isometry": 0.0,
+    "learning_rate_init": 3e-3,
+}
+# Epochs by the number of codes: the more dimensions, the longer it takes to see the last of them.
+VAE_EPOCHS = {5: 12, 10: 24}
 
 
 def affine_r2(embedding, coordinates):
@@ -181,6 +201,126 @@ def rescaling(n_seeds):
             print(f"{name:24} {seed:4d} {difference:13.2e}", flush=True)
 
 
+def fading(n_seeds):
+    """Dimension, order of the grey values, and samples outside the square, 2000 images."""
+    print(
+        f"{'seed':>4} {'read':>4} {'|Spearman|':>10} {'eigenvalue / variance':>22} "
+        f"{'RMSE outside':>12} {'next eigenvalues':>18} {'CPU s':>6}"
+    )
+    data = FadingSquare()
+    for seed in range(n_seeds):
+        X, _ = data.sample(2000, random_state=seed)
+        test, coordinates = data.sample(2000, random_state=seed + 1000)
+        model = ManifoldPriorFlow(image_shape=(1, 32, 32), max_iter=4, random_state=seed)
+        seconds = timed_fit(model, X.astype(np.float32))
+        order = abs(spearmanr(model.transform(test)[:, 0], coordinates[:, 0])[0])
+        drawn = model.sample(1000, random_state=seed)
+        outside = np.sqrt(np.mean(drawn[:, X.max(axis=0) == 0] ** 2))
+        spectrum = model.local_spectrum_ / model.noise_floor**2
+        print(
+            f"{seed:4d} {model.intrinsic_dimension_:4d} {order:10.4f} "
+            f"{model.prior_eigenvalues_[0] / X.sum(axis=1).var() * 36:22.3f} {outside:12.4f} "
+            f"{spectrum[1]:8.2f} {spectrum[-1]:9.2f} {seconds:6.0f}",
+            flush=True,
+        )
+
+
+def two_nn(X):
+    """TwoNN (Facco et al., 2017) by maximum likelihood, without the tenth of the largest ratios."""
+    distances, _ = NearestNeighbors(n_neighbors=2).fit(X).kneighbors()
+    log_ratios = np.sort(np.log(distances[:, 1] / distances[:, 0]))
+    n, kept = len(log_ratios), int(0.9 * len(log_ratios))
+    # The censored rows are known to exceed the last one kept.
+    return kept / (log_ratios[:kept].sum() + (n - kept) * log_ratios[kept - 1])
+
+
+def calibrated_dimension(dimension, X, X_model):
+    """The dimension of a model, corrected by nearest neighbours of rows and of its samples.
+
+    Parameters
+    ----------
+    dimension : int
+        Dimension of the manifold of the model.
+    X : ndarray of shape (n, n_features)
+        Rows of the data.
+    X_model : ndarray of shape (n, n_features)
+        Samples on the manifold of the model, as many.
+
+    Returns
+    -------
+    dimension : float
+        `dimension` times TwoNN of the rows over TwoNN of the samples: as many rows in as many
+        dimensions have the same bias.
+    """
+    return dimension * two_nn(X) / two_nn(X_model)
+
+
+def gap_near(spectrum, noise_variance, dimension, factor=1.5):
+    """The widest gap of a spectrum that lies within a factor of a rough dimension.
+
+    Parameters
+    ----------
+    spectrum : ndarray of shape (n_features,)
+        Variances in descending order.
+    noise_variance : float
+        Variance of the noise that was added; up to twice as much counts as noise.
+    dimension : float
+        Rough dimension, such as that of nearest neighbours.
+    factor : float, default=1.5
+        How far the gap may be from it.
+
+    Returns
+    -------
+    dimension : int
+        Number of eigenvalues before the gap.
+    """
+    log_spectrum = np.log(np.maximum(spectrum, 2 * noise_variance))
+    gaps = -np.diff(log_spectrum)
+    k = np.arange(1, len(spectrum))
+    is_near = (k >= dimension / factor) & (k <= dimension * factor)
+    return int(k[np.argmax(np.where(is_near, gaps, -np.inf))])
+
+
+def show_spectrum(name, seed, model, X, seconds):
+    """The reading, the widest gaps as position: ratio, the first eigenvalues, and neighbours."""
+    X = X[:5000]
+    on_manifold = model.sample(len(X), random_state=seed, manifold_deviation=0.0)
+    calibrated = calibrated_dimension(model.n_components_, X, on_manifold)
+    spectrum = np.maximum(model.local_spectrum_, 2 * model.noise_floor**2)
+    ratios = spectrum[:-1] / spectrum[1:]
+    widest = np.argsort(-ratios, kind="stable")[:4]
+    print(
+        f"{name} seed {seed}: reads {model.intrinsic_dimension_}, {model.n_iter_} epochs, "
+        f"{seconds:.0f} CPU s\n  gaps after "
+        + ", ".join(f"{k + 1}: {ratios[k]:.2f}" for k in widest)
+        + "\n  spectrum "
+        + " ".join(f"{value:.3g}" for value in model.local_spectrum_[:24])
+        + f"\n  TwoNN of the rows {two_nn(X):.2f}, of samples on the manifold "
+        + f"{two_nn(on_manifold):.2f}: calibrated dimension {calibrated:.2f}, widest gap near it "
+        + f"after {gap_near(model.local_spectrum_, model.noise_floor**2, calibrated)}",
+        flush=True,
+    )
+
+
+def vae(n_seeds, data_dir, dimensions):
+    """The dimension read on what a decoder of 5 and of 10 codes draws, 10000 images."""
+    for d in dimensions:
+        X = vae_images(d, data_dir=data_dir).astype(np.float32)
+        for seed in range(n_seeds):
+            model = ManifoldPriorFlow(max_iter=VAE_EPOCHS[d], random_state=seed, **IMAGES)
+            seconds = timed_fit(model, X)
+            show_spectrum(f"{d} codes,", seed, model, X, seconds)
+
+
+def fashion(n_seeds, data_dir):
+    """The spectrum of Fashion-MNIST, first 10000 training images."""
+    X = load_fashion_mnist(data_dir)[0][:10000].astype(np.float32)
+    for seed in range(n_seeds):
+        model = ManifoldPriorFlow(max_iter=12, dequantize=True, random_state=seed, **IMAGES)
+        seconds = timed_fit(model, X)
+        show_spectrum("Fashion-MNIST,", seed, model, X, seconds)
+
+
 def main():
     runs = {
         "dimension": (dimension, 10),
@@ -188,16 +328,25 @@ def main():
         "time": (duration, 3),
         "digits": (digits, 1),
         "rescaling": (rescaling, 1),
+        "fading": (fading, 3),
+        "vae": (vae, 3),
+        "fashion": (fashion, 1),
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=runs)
     parser.add_argument("--seeds", type=int, help="number of seeds or rounds")
     parser.add_argument("--only", default="", help="dimension: sets whose name begins so")
+    parser.add_argument("--data-dir", help="folder of unpacked data files: vae and fashion")
+    parser.add_argument("--dimensions", type=int, nargs="+", default=[5, 10], help="codes: vae")
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     run, default = runs[args.what]
-    options = {"only": args.only} if args.what == "dimension" else {}
+    options = {
+        "dimension": {"only": args.only},
+        "vae": {"data_dir": args.data_dir, "dimensions": args.dimensions},
+        "fashion": {"data_dir": args.data_dir},
+    }.get(args.what, {})
     run(args.seeds or default, **options)
 
 

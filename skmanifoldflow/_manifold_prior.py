@@ -16,10 +16,10 @@ from ._dimension import (
     read_spectra,
     read_spectrum,
 )
-from .backend.architectures import volume_preserving_flow
+from .backend.architectures import volume_preserving_flow, volume_preserving_image_flow
 from .backend.device import randn
 from .backend.flow import ManifoldFlow, chunks
-from .backend.geometry import jacobian_columns
+from .backend.geometry import jacobian_columns, leading_singular_values
 from .backend.latents import LearnedCovariance
 from .backend.objectives import Geodesics, SpreadLikelihood
 
@@ -36,6 +36,14 @@ _MIN_GRAPH_ROWS = 100
 _MAX_SPECTRUM_ROWS = 256
 # Rows whose nearest neighbours calibrate it.
 _MAX_NEIGHBOR_ROWS = 5000
+# Rows whose coordinates give the prior its quantiles.
+_MAX_QUANTILE_ROWS = 10_000
+# Beyond so many columns Jacobians are not computed in full, but at fewer rows along so many
+# leading axes.
+_MAX_FULL_FEATURES = 256
+_N_LEADING = 64
+_MAX_LEADING_ROWS = 64
+_IMAGE_BATCH_SIZE = 128
 
 
 class ManifoldPriorFlow(BaseManifoldFlow):
@@ -67,9 +75,16 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         both are additive.
     n_layers : int, default=8
         Number of coupling layers, each after a fixed random rotation of the columns. Four leave an
-        S-curve folded, eight unroll it.
+        S-curve folded, eight unroll it. With `image_shape`, number of fully connected layers; a
+        quarter as many convolutional ones come before them. Eleven start and end at 64 axes.
     hidden_layer_sizes : tuple of int, default=(64, 64)
-        Hidden layers of the network of each coupling.
+        Hidden layers of the network of each coupling. With `image_shape` the first entry is the
+        number of hidden channels of the convolutional layers, the others are the hidden layers of
+        the fully connected ones; a single entry is both.
+    image_shape : tuple of int or None, default=None
+        (C, H, W) of rows that are flattened images, channel by channel. Convolutional layers on
+        squeezed images are then followed by fully connected ones in the principal axes of the rows,
+        and pixels of a channel are standardised alike.
     spread : {"data", "latent"}, default="data"
         Where noise is added: to x, which makes the loss the exact likelihood of inflated data, or
         to z as in [1]_, under which the scale of z is not identified and collapses slowly.
@@ -93,11 +108,13 @@ class ManifoldPriorFlow(BaseManifoldFlow):
     noise_start : float, default=0.3
         Standard deviation of the noise at the start of the training, in standardised units. It
         falls to `noise_floor` over the first two thirds, from coarse structure to fine; it must not
-        be below `noise_floor`.
+        be below `noise_floor`. Images, whose columns are many, want about 1.
     noise_floor : float, default=0.02
         Standard deviation of the final noise, in standardised units, and of the inflation that
         `score_samples` describes. It bounds the likelihood on exact manifolds. Inflating by the
-        standard deviation of the data's own noise costs 0.1 nats per normal direction.
+        standard deviation of the data's own noise costs 0.1 nats per normal direction. It is also
+        the scale at which a dimension is read: finer than the spacing of the rows there is nothing
+        to learn, and with hundreds of columns 0.1 to 0.3 shows the manifold soonest.
     bounded : tuple of two floats or None, default=None
         Interval (low, high) that contains every value of X; the density is zero outside. With
         `dequantize` it must reach to the largest value plus its step.
@@ -108,9 +125,9 @@ class ManifoldPriorFlow(BaseManifoldFlow):
     max_iter : int, default=80
         Largest number of epochs. Whatever it is, training ends after 20 000 gradient steps.
     batch_size : int or "auto", default="auto"
-        Rows of a gradient step; by default 64 to 128, up to 512 for many columns.
+        Rows of a gradient step; by default 64 to 128, up to 512 for many columns; 128 images.
     learning_rate_init : float, default=8e-3
-        Peak of the one-cycle learning rate.
+        Peak of the one-cycle learning rate. Networks of more than 64 hidden units want less of it.
     weight_decay : float, default=0.0
         Decoupled weight decay; the prior is exempt.
     early_stopping : bool or "auto", default="auto"
@@ -128,7 +145,8 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         validation score is kept.
     warm_start : bool, default=False
         Start from the weights of the previous fit if `flow`, `n_layers`, `hidden_layer_sizes`,
-        `n_components`, `bounded` and the number of columns are the same; `n_init` is then ignored.
+        `image_shape`, `n_components`, `bounded` and the number of columns are the same (and
+        `noise_floor`, with `image_shape`); `n_init` is then ignored.
     device : str, default="auto"
         "auto" (CUDA if present, else CPU), "cpu", "cuda", "cuda:<index>" or "mps". MPS has no
         float64, so results there have float32 accuracy.
@@ -149,7 +167,9 @@ class ManifoldPriorFlow(BaseManifoldFlow):
     local_spectrum_ : ndarray of shape (`n_features_in_`,)
         Geometric mean over training rows of the eigenvalues of the model's local covariance
         J C J', J the Jacobian of g^-1, descending; in standardised units, or in units of the data
-        over the mean variance of a column, whichever show the wider gap.
+        over the mean variance of a column, whichever show the wider gap. With more than
+        256 columns only the first 64 are computed, at 64 rows, in standardised units; the others
+        are those of C times what makes the product of all of them right, which J leaves as it is.
     prior_eigenvalues_ : ndarray of shape (`n_features_in_`,)
         Variance of the latent coordinates in squared data units, those of the manifold first.
     n_iter_ : int
@@ -205,6 +225,7 @@ class ManifoldPriorFlow(BaseManifoldFlow):
     _parameter_constraints: dict = {
         **BaseManifoldFlow._parameter_constraints,
         "flow": [StrOptions({"affine", "additive"})],
+        "image_shape": [tuple, list, None],
         "spread": [StrOptions({"data", "latent"})],
         "prior_update": [StrOptions({"closed_form", "gradient"})],
         "entropy": [StrOptions({"ignore", "taylor"})],
@@ -219,6 +240,7 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         flow="affine",
         n_layers=8,
         hidden_layer_sizes=(64, 64),
+        image_shape=None,
         spread="data",
         prior_update="closed_form",
         entropy="ignore",
@@ -246,6 +268,7 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         self.flow = flow
         self.n_layers = n_layers
         self.hidden_layer_sizes = hidden_layer_sizes
+        self.image_shape = image_shape
         self.spread = spread
         self.prior_update = prior_update
         self.entropy = entropy
@@ -270,6 +293,10 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         self.verbose = verbose
 
     def _check_method_parameters(self, n_features):
+        if self.image_shape is not None:
+            self._check_image_shape(n_features)
+            if len(self.hidden_layer_sizes) == 0:
+                raise ValueError("image_shape needs hidden_layer_sizes to hold at least one size.")
         if self.entropy == "taylor" and self.spread == "data":
             raise ValueError(
                 "entropy='taylor' needs spread='latent': with spread='data' the entropy does not "
@@ -284,21 +311,37 @@ class ManifoldPriorFlow(BaseManifoldFlow):
             "hidden_layer_sizes": tuple(int(size) for size in self.hidden_layer_sizes),
             "n_free": self.n_components,
             "bounded": self.bounded,
+            "image_shape": self.image_shape and tuple(int(k) for k in self.image_shape),
+            "scale_floor": self.noise_floor if self.image_shape else None,
         }
+
+    def _auto_batch_size(self, n_samples, n_features):
+        if self.image_shape is not None:
+            # A step costs rows, not calls, and a covariance is pooled over many batches anyway.
+            return _IMAGE_BATCH_SIZE
+        return super()._auto_batch_size(n_samples, n_features)
 
     @staticmethod
     def _build_flow(config, generator):
-        bijection = volume_preserving_flow(
-            config["flow"],
-            config["n_features"],
-            config["n_layers"],
-            config["hidden_layer_sizes"],
-            generator=generator,
-        )
+        layers = config["n_layers"], config["hidden_layer_sizes"]
+        if config["image_shape"]:
+            bijection = volume_preserving_image_flow(
+                config["flow"],
+                config["image_shape"],
+                *layers,
+                floor=config["scale_floor"],
+                generator=generator,
+            )
+        else:
+            bijection = volume_preserving_flow(
+                config["flow"], config["n_features"], *layers, generator=generator
+            )
         return ManifoldFlow(bijection, LearnedCovariance(config["n_features"], config["n_free"]))
 
     def _make_objective(self, flow, rows, generator, is_warm):
         rows = rows.to(flow.latent.mean.device, torch.float32)
+        if self.image_shape is not None and not is_warm:
+            flow.bijection.start(rows)
         geodesics = None
         if self.isometry and len(rows) >= _MIN_GRAPH_ROWS and rows.shape[1] > 1:
             geodesics = _geodesics(rows, generator)
@@ -319,42 +362,32 @@ class ManifoldPriorFlow(BaseManifoldFlow):
     def _finish(self, start, rows):
         objective, law = start.job.objective, self._flow.latent
         objective.refresh(rows)
-        generator = objective.generator
         self._noise_variance = self.noise_floor**2
         x = self._from_flow(rows)
         # A constant column has a scale by convention only, which nothing should depend on.
         varies = (rows != 0).any(dim=0).cpu()
-        spectra = {"standardised": [], "data": []}
-        if not bool(varies.any()):
-            varies = torch.ones_like(varies)
-            del spectra["data"]
+        has_units = bool(varies.any())
+        varies = varies if has_units else torch.ones_like(varies)
         self._varies = varies.to(x).numpy()
         self._mean_variance = float(x.var(dim=0, correction=0)[varies].mean()) or 1.0
-        order = torch.randperm(len(rows), generator=generator)
+        order = torch.randperm(len(rows), generator=objective.generator)
         picked = rows[order[:_MAX_SPECTRUM_ROWS].to(rows.device)]
-        lengths = []
         with torch.no_grad():
-            for chunk in chunks(len(picked), rows.shape[1] ** 2):
-                columns, slope = self._local_columns(self._flow, picked[chunk])
-                lengths.append((slope[:, :, None] * columns).square().sum(1))
-                for units, values in spectra.items():
-                    values.append(self._local_spectra(columns, slope, units).numpy())
-        component_scale = torch.cat(lengths).mean(0).sqrt()
-        reading = read_spectra(
-            {units: np.concatenate(values) for units, values in spectra.items()},
-            self._noise_variance,
-        )
-        self.local_spectrum_ = reading.spectrum
-        if self.n_components is None and reading.units == "data":
-            law.order_by_variance(component_scale)
-            component_scale = law.component_scale
-        with torch.no_grad():
-            self.dimension_report_ = self._read_dimension(start, rows, x[order].numpy(), reading)
-        self.intrinsic_dimension_ = self.dimension_report_.dimension
-        self.n_components_ = self.n_components or self.intrinsic_dimension_
-        law.set_components(self.n_components_, component_scale)
-        if self.marginals == "spline":
-            with torch.no_grad():
+            spectra, component_scale = self._geometry(picked)
+            if not has_units:
+                spectra.pop("data", None)
+            reading = read_spectra(spectra, self._noise_variance)
+            self.local_spectrum_, self._units = reading.spectrum, reading.units
+            if self.n_components is None and reading.units == "data":
+                law.order_by_variance(component_scale)
+                component_scale = law.component_scale
+            self.dimension_report_ = self._read_dimension(
+                start, rows, x[order].numpy(), reading, component_scale
+            )
+            self.intrinsic_dimension_ = self.dimension_report_.dimension
+            self.n_components_ = self.n_components or self.intrinsic_dimension_
+            law.set_components(self.n_components_, component_scale)
+            if self.marginals == "spline":
                 self._fit_marginals(objective, rows)
         variance = law.eigenvalues * law.component_scale.square()
         self.prior_eigenvalues_ = variance.cpu().numpy()
@@ -362,8 +395,36 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         if message and self.n_components is None:
             warnings.warn(message, UserWarning, stacklevel=5)
 
+    def _geometry(self, rows):
+        """Return spectra of the local covariance at rows, by their units, and lengths (D,).
+
+        These are what the axes of the prior become in units of the data, root mean square.
+        """
+        law, n_features = self._flow.latent, rows.shape[1]
+        if n_features > _MAX_FULL_FEATURES:
+            rows = rows[:_MAX_LEADING_ROWS]
+            z = self._flow.bijection.forward_and_log_det(rows)[0]
+            spectra = {"standardised": _wide_spectra(self._flow, z, law.spectrum).cpu().numpy()}
+            columns, slope = self._local_columns(
+                self._flow, rows, max(_N_LEADING, self.n_components or 0)
+            )
+            lengths = (slope[:, :, None] * columns).square().sum(1).mean(0).sqrt()
+            # Along the other axes the flow is taken to be an isometry.
+            rest = slope.square().mean().sqrt().expand(n_features - len(lengths))
+            return spectra, torch.cat([lengths, rest])
+        parts, squares = {"standardised": [], "data": []}, []
+        for chunk in chunks(len(rows), n_features**2):
+            columns, slope = self._local_columns(self._flow, rows[chunk])
+            squares.append((slope[:, :, None] * columns).square().sum(1))
+            for units, values in parts.items():
+                values.append(self._eigenvalues(columns, slope, units).numpy())
+        spectra = {units: np.concatenate(values) for units, values in parts.items()}
+        return spectra, torch.cat(squares).mean(0).sqrt()
+
     def _fit_marginals(self, objective, rows):
         """Give the coordinates of the prior laws of their own."""
+        picked = torch.randperm(len(rows), generator=objective.generator)[:_MAX_QUANTILE_ROWS]
+        rows = rows[picked.to(rows.device)]
         noise = self.noise_floor * randn(rows.shape, rows, objective.generator)
         inflated = rows + noise if self.spread == "data" else rows
         parts = [
@@ -373,25 +434,26 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         z = torch.cat(parts)
         self._flow.latent.fit_marginals(z if self.spread == "data" else z + noise)
 
-    def _local_columns(self, flow, standardized):
-        """Return J (n, D, D) at rows, its columns along the axes of C, and the slopes (n, D)."""
+    def _local_columns(self, flow, standardized, n_columns=None):
+        """Return J (n, D, k) along the first k axes of C at rows, and the slopes (n, D)."""
         z = flow.bijection.forward_and_log_det(standardized)[0]
-        x, columns = jacobian_columns(flow.decode, z, flow.latent.eigenvectors.T.to(z))
+        directions = flow.latent.eigenvectors.T[:n_columns]
+        x, columns = jacobian_columns(flow.decode, z, directions.to(z))
         slope = self._standardizer.inverse_slope(x.to("cpu", torch.float64))
         return columns.to("cpu", torch.float64), slope * torch.tensor(self._varies)
 
-    def _local_spectra(self, columns, slope, units):
+    def _eigenvalues(self, columns, slope, units):
         """Return the eigenvalues (n, D) of J C J', descending, in standardised or data units."""
         factor = columns * self._flow.latent.spectrum.sqrt().to(columns)
         if units == "data":
             factor = slope[:, :, None] * factor / self._mean_variance**0.5
         return torch.linalg.svdvals(factor).square()
 
-    def _read_dimension(self, start, rows, x, reading):
+    def _read_dimension(self, start, rows, x, reading, component_scale):
         """Return the report of the dimension.
 
-        It takes the standardised rows, the same in data units in random order, and the reading of
-        the local covariance.
+        It takes the standardised rows, the same in data units in random order, the reading of the
+        local covariance, and the lengths of the axes of the prior in units of the data.
         """
         law, flow, noise = self._flow.latent, self._flow, self.noise_floor
         generator = start.job.objective.generator
@@ -431,13 +493,11 @@ class ManifoldPriorFlow(BaseManifoldFlow):
                 if score > candidates[0].score:
                     self._mixture = mixture
                     self._mixture_dimensions = read_spectrum(spectra[read.units], noise**2)
-        self._units = reading.units
-        prior = {"standardised": law.spectrum, "data": law.spectrum * law.component_scale.square()}
-        prior = prior[reading.units].sort(descending=True).values.cpu().numpy()
+        prior = law.spectrum.cpu()
         if reading.units == "data":
-            prior = prior / self._mean_variance
-        prior = int(read_spectrum(prior, self._noise_variance))
-        return read_dimension(x[:n_rows], candidates, prior, int(self._varies.sum()))
+            prior = prior * component_scale.to(prior).square() / self._mean_variance
+        prior = read_spectrum(prior.sort(descending=True).values.numpy(), self._noise_variance)
+        return read_dimension(x[:n_rows], candidates, int(prior), int(self._varies.sum()))
 
     def local_dimension(self, X):
         """Dimension of the model around each row.
@@ -459,16 +519,41 @@ class ManifoldPriorFlow(BaseManifoldFlow):
             Between 1 and `n_features_in_`.
         """
         X = self._check_rows(X)
-
-        def spectrum(flow, rows):
-            columns, slope = self._local_columns(flow, self._to_flow(flow, rows)[0])
-            return self._local_spectra(columns, slope, self._units)
-
         if self._mixture is not None:
             z = self._standardizer.forward_and_log_det(torch.tensor(X, dtype=torch.float64))[0]
             return self._mixture_dimensions[self._mixture.log_joint(z.numpy()).argmax(axis=1)]
-        spectra = self._per_chunk(X, spectrum, np.dtype(np.float64), X.shape[1] ** 2)
-        return read_spectrum(spectra, self._noise_variance)
+        return read_spectrum(self._local_spectra(X, np.dtype(np.float64)), self._noise_variance)
+
+    def _local_spectra(self, X, dtype):
+        """Return the eigenvalues (n, D) of the local covariance of the flow, descending."""
+        is_wide = X.shape[1] > _MAX_FULL_FEATURES
+
+        def spectrum(flow, rows):
+            standardized, _ = self._to_flow(flow, rows)
+            if is_wide:
+                z = flow.bijection.forward_and_log_det(standardized)[0]
+                return _wide_spectra(flow, z, flow.latent.spectrum)
+            columns, slope = self._local_columns(flow, standardized)
+            return self._eigenvalues(columns, slope, self._units)
+
+        n_entries = X.shape[1] * min(X.shape[1], _MAX_FULL_FEATURES)
+        return self._per_chunk(X, spectrum, dtype, n_entries)
+
+
+def _wide_spectra(flow, z, spectrum):
+    """Return eigenvalues (n, D) of the local covariance J C J' at latent rows, descending.
+
+    The leading ones are computed. The others are those of C times what makes the log-determinant
+    right, which is that of C since J has unit volume.
+    """
+    factor = flow.latent.eigenvectors * spectrum.sqrt()
+    order = torch.argsort(spectrum, descending=True, stable=True)
+    leading = leading_singular_values(flow.decode, z, factor[:, order].to(z), _N_LEADING)
+    log_leading = 2 * leading.to(spectrum).log()
+    log_rest = spectrum[order[_N_LEADING:]].log()
+    missing = spectrum.log().sum() - log_leading.sum(1) - log_rest.sum()
+    log_rest = log_rest + missing[:, None] / len(log_rest)
+    return torch.cat([log_leading, log_rest], dim=1).exp().sort(dim=1, descending=True).values
 
 
 def _geodesics(rows, generator):

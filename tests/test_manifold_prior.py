@@ -1,14 +1,19 @@
 """ManifoldPriorFlow against closed forms, quadrature and finite differences."""
 
+import pickle
+
 import numpy as np
 import pytest
-from scipy.stats import gamma, kstest, multivariate_normal, norm
+from scipy.stats import gamma, kstest, multivariate_normal, norm, spearmanr
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 
-from skmanifoldflow import ManifoldPriorFlow
-from skmanifoldflow.datasets import Line, SCurve, SinCurve
+from skmanifoldflow import ManifoldPriorFlow, _manifold_prior
+from skmanifoldflow.datasets import FadingSquare, Line, SCurve, SinCurve
+
+# Fits of a few epochs know little of a dimension, and say so.
+pytestmark = pytest.mark.filterwarnings("ignore:The fitted (flow|mixture) has:UserWarning")
 
 SMALL = {"n_layers": 4, "hidden_layer_sizes": (32,), "random_state": 0}
 
@@ -159,7 +164,7 @@ def test_density_along_a_curve():
     """Total variation from the exact density by arc length."""
     data = SinCurve(noise=0.0)
     X, _ = data.sample(2500, random_state=100)
-    model = ManifoldPriorFlow(1, max_iter=40, random_state=0).fit(X)
+    model = ManifoldPriorFlow(1, max_iter=25, random_state=0).fit(X)
     grid = np.linspace(-9, 9, 2001)[:, None]
     true = np.exp(data.log_density_manifold(grid))
     ours = np.exp(model.score_samples_manifold(data.embed(grid)))
@@ -314,8 +319,137 @@ def test_taylor_entropy_needs_latent_spread(sin_rows):
         ManifoldPriorFlow(entropy="taylor").fit(sin_rows)
 
 
-@pytest.mark.filterwarnings("ignore:The fitted flow has 64 dimensions")
 def test_integers_of_digits_are_finite():
     X = load_digits().data[:150]
     model = ManifoldPriorFlow(dequantize=True, max_iter=2, **SMALL).fit(X)
     assert np.isfinite(model.score_samples(X)).all()
+
+
+IMAGE = {"image_shape": (1, 8, 8), "n_layers": 4, "hidden_layer_sizes": (8,), "random_state": 0}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"n_components": 5},
+        {"n_components": 64, "flow": "additive"},
+        {"spread": "latent", "entropy": "taylor"},
+        {"prior_update": "gradient"},
+        {"isometry": 0.0, "batch_size": 16},
+    ],
+    ids=str,
+)
+def test_images(settings):
+    """Every method works on images, pixels that are constant included."""
+    X = load_digits().data[:200]
+    model = ManifoldPriorFlow(dequantize=True, max_iter=3, **IMAGE, **settings).fit(X)
+    d = model.n_components_
+    assert d == settings.get("n_components", model.intrinsic_dimension_)
+    Z = model.transform(X)
+    assert Z.shape == (200, d)
+    np.testing.assert_allclose(model.transform(model.inverse_transform(Z)), Z, atol=1e-6)
+    scores = model.score_samples(X + 0.5)
+    assert scores.shape == (200,) and np.isfinite(scores).all()
+    assert model.score(X + 0.5) == pytest.approx(scores.mean())
+    assert np.isfinite(model.score_samples_manifold(X[:5])).all()
+    assert model.sample(20, random_state=0).shape == (20, 64)
+    flat = model.sample(20, random_state=0, manifold_deviation=0.0)
+    np.testing.assert_allclose(model.reconstruct(flat), flat, atol=1e-6)
+    local = model.local_dimension(X[:3])
+    assert ((local >= 1) & (local <= 64)).all()
+
+
+def test_pixels_are_standardised_alike():
+    X = load_digits().data[:200]
+    model = ManifoldPriorFlow(dequantize=True, max_iter=1, **IMAGE).fit(X)
+    scale = model.__getstate__()["_standardizer"]["scale"]
+    np.testing.assert_allclose(scale, (X + 0.5).std(), rtol=0.02)
+
+
+def test_image_score_is_the_change_of_variables():
+    """With all components the density is that of the coordinates times a Jacobian taken here by
+    finite differences."""
+    rng = np.random.RandomState(0)
+    t = rng.randn(300, 2)
+    X = np.tanh(t @ rng.randn(2, 12)) + 0.1 * rng.randn(300, 12)
+    settings = {**IMAGE, "image_shape": (1, 3, 4)}
+    model = ManifoldPriorFlow(12, marginals="normal", max_iter=20, **settings).fit(X)
+    rows, h = X[:10], 1e-5
+    columns = [
+        (model.transform(rows + h * e) - model.transform(rows - h * e)) / (2 * h)
+        for e in np.eye(12)
+    ]
+    log_det = np.linalg.slogdet(np.stack(columns, axis=-1))[1]
+    latent = norm(0, np.sqrt(model.prior_eigenvalues_)).logpdf(model.transform(rows)).sum(1)
+    np.testing.assert_allclose(model.score_samples(rows), latent + log_det, atol=1e-5)
+
+
+def test_images_on_a_curved_surface():
+    """A surface that fills five columns but for noise; its linear model has no gap at two."""
+    rng = np.random.RandomState(0)
+    t = rng.uniform(-1, 1, size=(3000, 2))
+    bent = np.c_[t, t[:, 0] ** 2, t[:, 1] ** 2, t[:, 0] * t[:, 1]] * [1.5, 1.2, 2, 1.5, 2]
+    basis = np.linalg.qr(rng.randn(36, 5))[0]
+    X = bent @ basis.T + 0.01 * rng.randn(3000, 36)
+    settings = {**IMAGE, "image_shape": (1, 6, 6), "hidden_layer_sizes": (8, 64)}
+    model = ManifoldPriorFlow(max_iter=25, learning_rate_init=5e-3, **settings).fit(X[:2500])
+    normal = multivariate_normal(X[:2500].mean(0), np.cov(X[:2500].T)).logpdf(X[2500:]).mean()
+    assert model.score(X[2500:]) > normal + 2
+    assert model.intrinsic_dimension_ == 2
+    model = ManifoldPriorFlow(max_iter=1, early_stopping=False, **settings)
+    assert model.fit(X[:39]).intrinsic_dimension_ != 2
+
+
+@pytest.mark.filterwarnings("ignore:.*hold many ties.*:UserWarning")
+def test_a_fading_square_has_one_dimension():
+    X, coordinates = FadingSquare().sample(300, random_state=0)
+    X = X.reshape(-1, 32, 32)[:, 7:25, 7:25].reshape(300, -1).astype(np.float32)
+    settings = {**IMAGE, "image_shape": (1, 18, 18)}
+    model = ManifoldPriorFlow(max_iter=1, isometry=0.0, **settings).fit(X)
+    assert model.intrinsic_dimension_ == 1
+    assert model.local_spectrum_.shape == (324,)
+    np.testing.assert_array_equal(model.local_dimension(X[:5]), 1)
+    assert abs(spearmanr(model.transform(X)[:, 0], coordinates[:, 0])[0]) > 0.999
+    # 36 pixels of one grey value with variance 1 / 12.
+    assert model.prior_eigenvalues_[0] == pytest.approx(36 * (X.max(1).var()), rel=0.1)
+    outside = model.sample(50, random_state=0)[:, np.abs(X).max(0) == 0]
+    assert np.sqrt(np.mean(outside**2)) < 0.01
+
+
+def test_spectrum_of_many_columns_is_that_of_the_full_jacobian(monkeypatch):
+    """Leading eigenvalues, the dimension and the log-determinant, on a flow that bends."""
+    rng = np.random.RandomState(0)
+    t = rng.randn(400, 3)
+    X = np.tanh(t @ rng.randn(3, 100)) + 0.02 * rng.randn(400, 100)
+    settings = {**IMAGE, "image_shape": (1, 10, 10)}
+    model = ManifoldPriorFlow(max_iter=10, learning_rate_init=5e-3, **settings).fit(X)
+    model._units = "standardised"
+    exact = model._local_spectra(X[:8], np.dtype(np.float64))
+    monkeypatch.setattr(_manifold_prior, "_MAX_FULL_FEATURES", 99)
+    leading = model._local_spectra(X[:8], np.dtype(np.float64))
+    np.testing.assert_allclose(leading[:, :20], exact[:, :20], rtol=0.05)
+    np.testing.assert_allclose(np.log(leading).sum(1), np.log(exact).sum(1), atol=1e-6)
+    assert (np.diff(leading, axis=1) <= 0).all()
+
+
+def test_a_model_of_images_survives_pickling():
+    X = load_digits().data[:100]
+    model = ManifoldPriorFlow(dequantize=True, max_iter=2, **IMAGE).fit(X)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.score_samples(X), model.score_samples(X))
+    warm = model.set_params(warm_start=True, max_iter=1).fit(X)
+    assert np.isfinite(warm.score_samples(X)).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"image_shape": (1, 2)}, r"image_shape must be \(C, H, W\)"),
+        ({"image_shape": (1, 2, 2)}, "has 4 pixels, but X has 2 features"),
+        ({"image_shape": (1, 1, 2), "hidden_layer_sizes": ()}, "at least one size"),
+    ],
+)
+def test_bad_image_parameters(sin_rows, settings, message):
+    with pytest.raises(ValueError, match=message):
+        ManifoldPriorFlow(**settings).fit(sin_rows)

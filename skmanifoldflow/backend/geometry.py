@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["jacobian_columns", "log_volume_element"]
+__all__ = ["jacobian_columns", "leading_singular_values", "log_volume_element"]
 
 
 def jacobian_columns(
@@ -28,14 +28,55 @@ def jacobian_columns(
         Directions, the same at every point.
     """
     with torch.enable_grad():
-        points = points.detach().requires_grad_()
-        values = function(points)
-        u = torch.zeros_like(values, requires_grad=True)
-        (pullback,) = torch.autograd.grad((values * u).sum(), points, create_graph=True)
+        values, u, _, pullback = _pullback(function, points)
         columns = [
             torch.autograd.grad((pullback * v).sum(), u, retain_graph=True)[0] for v in directions
         ]
     return values.detach(), torch.stack(columns, dim=-1)
+
+
+def _pullback(
+    function: Callable[[Tensor], Tensor], points: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the values of a function, a variable u, the points, and J'u as a function of u."""
+    points = points.detach().requires_grad_()
+    values = function(points)
+    u = torch.zeros_like(values, requires_grad=True)
+    (pullback,) = torch.autograd.grad((values * u).sum(), points, create_graph=True)
+    return values, u, points, pullback
+
+
+def leading_singular_values(
+    function: Callable[[Tensor], Tensor], points: Tensor, factor: Tensor, k: int
+) -> Tensor:
+    """Return the k largest singular values (n, k) of J F at each point, in descending order.
+
+    By one step of subspace iteration from the first k columns of F (Halko, Martinsson & Tropp, SIAM
+    Review 53, 2011): 2k products with J in the place of as many as there are columns. The values
+    are exact where the span of J F' J F is that of the start, and never too large.
+
+    Parameters
+    ----------
+    function : callable
+        Maps rows (n, m) to rows (n, D), each row by itself.
+    points : Tensor of shape (n, m)
+        Where to differentiate.
+    factor : Tensor of shape (m, D)
+        The matrix F, its longest columns first.
+    k : int
+        Number of singular values, at most D.
+    """
+    with torch.enable_grad():
+        values, u, points, pullback = _pullback(function, points)
+        columns = [
+            torch.autograd.grad((pullback * v).sum(), u, retain_graph=True)[0] for v in factor.T[:k]
+        ]
+        basis = torch.linalg.qr(torch.stack(columns, dim=-1)).Q
+        rows = [
+            torch.autograd.grad((values * v).sum(), points, retain_graph=True)[0]
+            for v in basis.unbind(dim=-1)
+        ]
+    return torch.linalg.svdvals(torch.stack(rows, dim=1) @ factor)
 
 
 def log_volume_element(jacobian: Tensor) -> Tensor:

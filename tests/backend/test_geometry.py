@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from skmanifoldflow.backend.geometry import jacobian_columns, log_volume_element
+from skmanifoldflow.backend.geometry import (
+    jacobian_columns,
+    leading_singular_values,
+    log_volume_element,
+)
 
 
 def curved(x):
@@ -117,3 +121,25 @@ def test_volume_elements_of_known_surfaces(surface, d, volume):
     values, jacobian = jacobian_columns(surface, points, all_directions(d))
     torch.testing.assert_close(values, surface(points))
     np.testing.assert_allclose(log_volume_element(jacobian), np.log(volume(points.numpy())))
+
+
+def test_leading_singular_values_of_a_decaying_spectrum(generator):
+    """Against the singular values of the full Jacobian, of a map that is far from an isometry."""
+    weight = torch.randn(20, 20, generator=generator, dtype=torch.float64)
+    points = torch.randn(4, 20, generator=generator, dtype=torch.float64)
+    rotation = torch.linalg.qr(torch.randn(20, 20, generator=generator, dtype=torch.float64)).Q
+    factor = rotation * 2.0 ** -torch.arange(20, dtype=torch.float64)
+
+    def function(x):
+        return x + 0.3 * torch.tanh(x @ weight)
+
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda x: function(x[None])[0]))(points)
+    exact = torch.linalg.svdvals(jacobian @ factor)
+    leading = leading_singular_values(function, points, factor, 8)
+    assert leading.shape == (4, 8)
+    torch.testing.assert_close(leading[:, :5], exact[:, :5], rtol=1e-3, atol=0)
+    # The last ones are cut off where the span of the first columns ends.
+    assert (leading <= exact[:, :8] * (1 + 1e-9)).all()
+    torch.testing.assert_close(
+        leading_singular_values(function, points, factor, 20), exact, rtol=1e-6, atol=1e-9
+    )

@@ -6,8 +6,9 @@ import pytest
 import torch
 from scipy import stats
 
-from skmanifoldflow.backend.architectures import image_flow
+from skmanifoldflow.backend.architectures import image_flow, volume_preserving_image_flow
 from skmanifoldflow.backend.bijections.image import (
+    ChannelRotation,
     ConvCoupling,
     GlowStep,
     InvertibleConv,
@@ -24,7 +25,14 @@ N_CHANNELS = 3
 LAYERS = {
     "squeeze": lambda g: Squeeze(*SIZE),
     "1x1 convolution": lambda g: InvertibleConv(N_CHANNELS, generator=g),
+    "rotation of channels": lambda g: ChannelRotation(N_CHANNELS, generator=g),
     "coupling": lambda g: ConvCoupling(N_CHANNELS, 2, SIZE, 8, generator=g),
+    "centred coupling": lambda g: ConvCoupling(
+        N_CHANNELS, 2, SIZE, 8, generator=g, log_scales="centred"
+    ),
+    "additive coupling": lambda g: ConvCoupling(
+        N_CHANNELS, 2, SIZE, 8, generator=g, log_scales="none"
+    ),
     "step": lambda g: GlowStep(N_CHANNELS, SIZE, 8, generator=g),
 }
 # Two even scales, three, one; colour; odd sides, one of them or both; lines; a single pixel.
@@ -402,3 +410,69 @@ def test_conditioner_adds_a_linear_map_of_the_context_to_the_first_layer(generat
     with torch.no_grad():
         network.first.bias.add_(shift[0])
     assert_near(network(x[:1]), output[:1], 1e-5)
+
+
+def volume_preserving(image_shape, generator, flow="affine", n_layers=8):
+    return volume_preserving_image_flow(
+        flow, image_shape, n_layers, (4, 8), floor=0.02, generator=generator
+    )
+
+
+every_kind = pytest.mark.parametrize("kind", ["affine", "additive"])
+
+
+@every_image
+@every_kind
+def test_volume_preserving_flow_has_a_jacobian_of_unit_determinant(image_shape, kind, generator):
+    bijection = randomise(volume_preserving(image_shape, generator, kind), generator).double()
+    x = draw_rows(image_shape, generator)
+    bijection.start(3 * draw_rows(image_shape, generator, 50))
+    log_det = bijection.forward_and_log_det(x)[1]
+    assert torch.equal(log_det, torch.zeros(N_ROWS, dtype=torch.float64))
+    assert_log_det(bijection, x, 1e-10)
+
+
+@every_image
+@every_dtype
+def test_volume_preserving_flow_inverse(image_shape, dtype, generator):
+    bijection = randomise(volume_preserving(image_shape, generator), generator).to(dtype)
+    bijection.start(draw_rows(image_shape, generator, 50).to(dtype))
+    assert_inverse(bijection, draw_rows(image_shape, generator).to(dtype), TOLERANCE[dtype])
+
+
+@every_image
+@pytest.mark.parametrize("n_layers", [1, 3, 8])
+def test_volume_preserving_flow_starts_as_an_isometry(image_shape, n_layers, generator):
+    bijection = volume_preserving(image_shape, generator, n_layers=n_layers).double()
+    bijection.start(draw_rows(image_shape, generator, 50))
+    x = draw_rows(image_shape, generator)
+    z, _ = bijection.forward_and_log_det(x)
+    assert_near(torch.cdist(z, z), torch.cdist(x, x), 1e-10)
+
+
+def test_volume_preserving_flow_moves_every_pixel(generator):
+    """Also those of the odd margin, and by couplings of both kinds."""
+    shape = (1, 5, 6)
+    bijection = randomise(volume_preserving(shape, generator), generator).double()
+    x = draw_rows(shape, generator)
+    convolutional, frame = bijection.bijections
+    squeezed, _ = convolutional.forward_and_log_det(x)
+    torch.testing.assert_close(squeezed[:, 24:], x[:, 24:])
+    assert not torch.isclose(squeezed.norm(dim=1), x.norm(dim=1)).any()
+    z, _ = frame.forward_and_log_det(x)
+    axes, _ = frame.axes.forward_and_log_det(x)
+    unmoved = torch.isclose(z, axes * frame.axes.scale()).all(0)
+    # What is conditioned on is moved by none of the layers: the first two axes.
+    assert unmoved.nonzero().flatten().tolist() == [0, 1]
+
+
+@every_image
+def test_volume_preserving_flow_has_finite_gradients_of_gradients(image_shape, generator):
+    bijection = randomise(volume_preserving(image_shape, generator), generator).double()
+    z = draw_rows(image_shape, generator, 1)
+
+    def data(z):
+        return bijection.inverse_and_log_det(z)[0]
+
+    _, columns = jacobian_columns(data, z, torch.eye(z.shape[1], dtype=torch.float64))
+    assert_near(columns[0], torch.func.jacrev(lambda z: data(z[None])[0])(z[0]).detach(), 1e-10)

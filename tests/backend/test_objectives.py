@@ -409,3 +409,49 @@ def test_nan_weights_give_a_nan_loss(mode, dtype):
         for p in objective.parameters():
             p.fill_(math.nan)
     assert torch.isnan(objective.loss(rows, 0.5))
+
+
+def test_few_rows_start_from_the_covariance_of_all():
+    """A batch of fewer rows than columns is singular, but has only a share in the first prior."""
+    n_features, n = 40, 8
+    rows = draw(4000, n_features)
+    objective = build(n_features=n_features)
+    objective.start_prior(rows)
+    objective.loss(rows[:n], 0.0)
+    precision, log_det = objective.running_prior
+    covariance = torch.cov(rows.T, correction=0) + 0.3**2 * torch.eye(n_features)
+    share = n / (4 * n_features)
+    assert torch.trace(precision @ covariance) < 1.1 * n_features / (1 - share)
+    assert torch.linalg.eigvalsh(precision).max() < 1.1 / (
+        (1 - share) * torch.linalg.eigvalsh(covariance).min()
+    )
+    assert float(log_det) == pytest.approx(float(torch.logdet(covariance)), abs=3)
+
+
+def test_covariance_of_few_rows_is_pooled_and_seldom_factorised(monkeypatch):
+    n_features, n, n_steps = 40, 8, 400
+    rows = draw(n * n_steps, n_features)
+    objective = build(n_features=n_features)
+    objective.start_prior(rows)
+    # A start that is far off is forgotten.
+    objective.law.set_moments(torch.zeros(n_features), 100 * torch.eye(n_features).double())
+    n_factors = 0
+    cholesky = torch.linalg.cholesky_ex
+
+    def counted(*args, **kwargs):
+        nonlocal n_factors
+        n_factors += 1
+        return cholesky(*args, **kwargs)
+
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", counted)
+    for batch in rows.split(n):
+        objective.loss(batch, 1.0)
+    # A quarter of the pool, n / 4D a step, is renewed in five steps.
+    assert n_factors == n_steps // 5
+    covariance = torch.cov(rows.T, correction=0) + FLOOR**2 * torch.eye(n_features)
+    # Of batches of n rows about their mean, the covariance is (n - 1) / n of that of the rows.
+    expected = (n - 1) / n * covariance
+    distance = torch.linalg.solve(expected, objective.running_covariance.double())
+    eigenvalues = torch.linalg.eigvals(distance).real
+    # As of 2 * 4D - n rows, by Marchenko and Pastur: (1 +- sqrt(40 / 312))^2.
+    assert 0.3 < eigenvalues.min() and eigenvalues.max() < 2.2

@@ -13,7 +13,7 @@ from .actnorm import ActNorm
 from .base import Bijection
 from .linear import Orthogonal
 
-__all__ = ["ConvCoupling", "GlowStep", "InvertibleConv", "Squeeze"]
+__all__ = ["ChannelRotation", "ConvCoupling", "GlowStep", "InvertibleConv", "Squeeze"]
 
 
 class Squeeze(Bijection):
@@ -130,8 +130,34 @@ def _bounded(x: Tensor, bound: float) -> Tensor:
     return bound * torch.tanh(x / bound)
 
 
+class ChannelRotation(Bijection):
+    """Fixed orthogonal mixing of the channels of every pixel, log-determinant zero.
+
+    Parameters
+    ----------
+    n_channels : int
+        Number of channels C.
+    generator : torch.Generator
+        Source of the matrix, drawn from the Haar measure.
+    """
+
+    def __init__(self, n_channels: int, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.rotation = Orthogonal(n_channels, generator=generator)
+
+    def forward_and_log_det(
+        self, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return _mix(x, self.rotation.q.T), x.new_zeros(len(x))
+
+    def inverse_and_log_det(
+        self, z: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return _mix(z, self.rotation.q), z.new_zeros(len(z))
+
+
 class ConvCoupling(Bijection):
-    """Affine coupling of channels with a convolutional conditioner.
+    """Coupling of channels with a convolutional conditioner.
 
     The first C - `n_transformed` channels pass unchanged and give shift t and log-scale s of
     the others, z_b = x_b exp(s(x_a)) + t(x_a). Inputs, shifts and log-scales are bounded softly.
@@ -150,6 +176,9 @@ class ConvCoupling(Bijection):
         Source of the initial weights.
     n_context : int, default=0
         Number of context columns, which the conditioner sees too.
+    log_scales : {"free", "centred", "none"}, default="free"
+        "centred" subtracts their mean over channels and pixels, which makes the log-determinant
+        zero (Sorrenson et al., ICLR 2020); "none" leaves an additive coupling.
     """
 
     max_log_scale = 2.0
@@ -168,6 +197,7 @@ class ConvCoupling(Bijection):
         *,
         generator: torch.Generator,
         n_context: int = 0,
+        log_scales: str = "free",
     ) -> None:
         super().__init__()
         if not 1 <= n_transformed < n_channels:
@@ -176,10 +206,11 @@ class ConvCoupling(Bijection):
                 f"got {n_transformed}."
             )
         self.n_passed = n_channels - n_transformed
+        self.log_scales = log_scales
         self.conditioner = ConvNet(
             self.n_passed,
             hidden_channels,
-            2 * n_transformed,
+            n_transformed if log_scales == "none" else 2 * n_transformed,
             size,
             generator=generator,
             n_context=n_context,
@@ -187,27 +218,38 @@ class ConvCoupling(Bijection):
 
     def _split(
         self, images: Tensor, context: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return passed channels, the others, their shifts and bounded log-scales."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Return passed channels, the others, their shifts and bounded log-scales, if any."""
         passed, moved = images[:, : self.n_passed], images[:, self.n_passed :]
         params = self.conditioner(_bounded(passed, self.max_input), context)
-        shift, log_scale = params.chunk(2, dim=1)
-        shift = _bounded(shift, self.max_shift)
-        return passed, moved, shift, _bounded(log_scale, self.max_log_scale)
+        if self.log_scales == "none":
+            return passed, moved, _bounded(params, self.max_shift), None
+        shift, raw = params.chunk(2, dim=1)
+        log_scale = _bounded(raw, self.max_log_scale)
+        if self.log_scales == "centred":
+            log_scale = log_scale - log_scale.mean(dim=(1, 2, 3), keepdim=True)
+        return passed, moved, _bounded(shift, self.max_shift), log_scale
+
+    def _log_det(self, log_scale: Tensor | None, images: Tensor) -> Tensor:
+        if log_scale is None or self.log_scales == "centred":
+            return images.new_zeros(len(images))
+        return log_scale.sum(dim=(1, 2, 3))
 
     def forward_and_log_det(
         self, x: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         passed, moved, shift, log_scale = self._split(x, context)
-        moved = torch.addcmul(shift, moved, log_scale.exp())
-        return torch.cat([passed, moved], dim=1), log_scale.sum(dim=(1, 2, 3))
+        scale = 1.0 if log_scale is None else log_scale.exp()
+        moved = shift + moved * scale
+        return torch.cat([passed, moved], dim=1), self._log_det(log_scale, x)
 
     def inverse_and_log_det(
         self, z: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         passed, moved, shift, log_scale = self._split(z, context)
-        moved = (moved - shift) * torch.exp(-log_scale)
-        return torch.cat([passed, moved], dim=1), -log_scale.sum(dim=(1, 2, 3))
+        scale = 1.0 if log_scale is None else torch.exp(-log_scale)
+        moved = (moved - shift) * scale
+        return torch.cat([passed, moved], dim=1), -self._log_det(log_scale, z)
 
 
 class GlowStep(Bijection):

@@ -88,7 +88,7 @@ class SpreadLikelihood(Objective):
     difference = 0.01
     # A batch with fewer rows per column shares its covariance with the batches before it.
     rows_per_feature = 4
-    # Moments are taken over at least this many inflated rows.
+    # Moments are taken over at least this many inflated rows, and over as many per column.
     min_moment_rows = 1024
 
     def __init__(
@@ -122,6 +122,9 @@ class SpreadLikelihood(Objective):
         # The same noise at every epoch, so that epochs can be compared.
         self.moment_seed = int(torch.randint(2**62, (), generator=generator))
         self.running_covariance: Tensor | None = None
+        # Precision and log-determinant of the running covariance, and steps until they are renewed.
+        self.running_prior: tuple[Tensor, Tensor] | None = None
+        self.steps_left = 0
         self.a: nn.Parameter | None = None
         self.m: nn.Parameter | None = None
 
@@ -135,6 +138,7 @@ class SpreadLikelihood(Objective):
 
     def forget_batches(self) -> None:
         self.running_covariance = None
+        self.running_prior = None
 
     def start_prior(self, rows: Tensor) -> None:
         """Set the prior to the moments of the start, and A and m too where they are trained."""
@@ -257,9 +261,29 @@ class SpreadLikelihood(Objective):
         covariance = rows.T @ rows / n
         if self.spread == "latent":
             covariance.diagonal().add_(s**2)
+        share = min(1.0, n / (self.rows_per_feature * n_features))
+        if self.running_covariance is None and n < n_features:
+            self.running_covariance = self._start_covariance(s)
         if self.running_covariance is not None:
-            share = min(1.0, n / (self.rows_per_feature * n_features))
             covariance = torch.lerp(self.running_covariance, covariance, share)
+        if n < n_features:
+            # D^3 operations, for a precision that moves by a small share in a step.
+            self.steps_left -= 1
+            if self.running_prior is not None and self.steps_left > 0:
+                self.running_covariance = covariance
+                return self.running_prior
+            self.steps_left = max(1, round(0.25 / share))
+        precision, log_det = self._best_prior(covariance, centred)
+        self.running_prior = precision, log_det
+        return precision, log_det
+
+    def _start_covariance(self, s: float) -> Tensor:
+        """Return the covariance of z at noise s, before the first step or after forgetting."""
+        law = self.law
+        excess = s**2 - self.noise_floor**2 if self.spread == "data" else 0.0
+        return (law.eigenvectors * (law.spectrum + excess)) @ law.eigenvectors.T
+
+    def _best_prior(self, covariance: Tensor, centred: Tensor) -> tuple[Tensor, Tensor]:
         least = torch.finfo(centred.dtype).eps
         if self.law.n_free is None:
             # Of many columns the eigenvectors cost ten times as much as a Cholesky factor, which is
@@ -308,7 +332,8 @@ class SpreadLikelihood(Objective):
         s = self.noise_floor if self.spread == "data" else 0.0
         generator = make_generator(self.moment_seed)
         if s:
-            rows = rows.repeat(-(-self.min_moment_rows // len(rows)), 1)
+            n_rows = max(self.min_moment_rows, self.rows_per_feature * rows.shape[1])
+            rows = rows.repeat(-(-n_rows // len(rows)), 1)
         for chunk in chunks(len(rows), rows.shape[1]):
             x = rows[chunk]
             if s:
