@@ -29,7 +29,6 @@ from sklearn.manifold import Isomap
 from sklearn.metrics import r2_score
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
-from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -225,79 +224,20 @@ def fading(n_seeds):
         )
 
 
-def two_nn(X):
-    """TwoNN (Facco et al., 2017) by maximum likelihood, without the tenth of the largest ratios."""
-    distances, _ = NearestNeighbors(n_neighbors=2).fit(X).kneighbors()
-    log_ratios = np.sort(np.log(distances[:, 1] / distances[:, 0]))
-    n, kept = len(log_ratios), int(0.9 * len(log_ratios))
-    # The censored rows are known to exceed the last one kept.
-    return kept / (log_ratios[:kept].sum() + (n - kept) * log_ratios[kept - 1])
-
-
-def calibrated_dimension(dimension, X, X_model):
-    """The dimension of a model, corrected by nearest neighbours of rows and of its samples.
-
-    Parameters
-    ----------
-    dimension : int
-        Dimension of the manifold of the model.
-    X : ndarray of shape (n, n_features)
-        Rows of the data.
-    X_model : ndarray of shape (n, n_features)
-        Samples on the manifold of the model, as many.
-
-    Returns
-    -------
-    dimension : float
-        `dimension` times TwoNN of the rows over TwoNN of the samples: as many rows in as many
-        dimensions have the same bias.
-    """
-    return dimension * two_nn(X) / two_nn(X_model)
-
-
-def gap_near(spectrum, noise_variance, dimension, factor=1.5):
-    """The widest gap of a spectrum that lies within a factor of a rough dimension.
-
-    Parameters
-    ----------
-    spectrum : ndarray of shape (n_features,)
-        Variances in descending order.
-    noise_variance : float
-        Variance of the noise that was added; up to twice as much counts as noise.
-    dimension : float
-        Rough dimension, such as that of nearest neighbours.
-    factor : float, default=1.5
-        How far the gap may be from it.
-
-    Returns
-    -------
-    dimension : int
-        Number of eigenvalues before the gap.
-    """
-    log_spectrum = np.log(np.maximum(spectrum, 2 * noise_variance))
-    gaps = -np.diff(log_spectrum)
-    k = np.arange(1, len(spectrum))
-    is_near = (k >= dimension / factor) & (k <= dimension * factor)
-    return int(k[np.argmax(np.where(is_near, gaps, -np.inf))])
-
-
-def show_spectrum(name, seed, model, X, seconds):
-    """The reading, the widest gaps as position: ratio, the first eigenvalues, and neighbours."""
-    X = X[:5000]
-    on_manifold = model.sample(len(X), random_state=seed, manifold_deviation=0.0)
-    calibrated = calibrated_dimension(model.n_components_, X, on_manifold)
+def show_spectrum(name, seed, model, seconds):
+    """The reading and its parts, the widest gaps as position: ratio, and the first eigenvalues."""
     spectrum = np.maximum(model.local_spectrum_, 2 * model.noise_floor**2)
     ratios = spectrum[:-1] / spectrum[1:]
     widest = np.argsort(-ratios, kind="stable")[:4]
+    report = model.dimension_report_
     print(
         f"{name} seed {seed}: reads {model.intrinsic_dimension_}, {model.n_iter_} epochs, "
         f"{seconds:.0f} CPU s\n  gaps after "
         + ", ".join(f"{k + 1}: {ratios[k]:.2f}" for k in widest)
         + "\n  spectrum "
         + " ".join(f"{value:.3g}" for value in model.local_spectrum_[:24])
-        + f"\n  TwoNN of the rows {two_nn(X):.2f}, of samples on the manifold "
-        + f"{two_nn(on_manifold):.2f}: calibrated dimension {calibrated:.2f}, widest gap near it "
-        + f"after {gap_near(model.local_spectrum_, model.noise_floor**2, calibrated)}",
+        + f"\n  spectrum reads {report.jacobian}, neighbours of the rows {report.neighbors:.2f}, "
+        + f"calibrated {report.with_noise:.2f} (noise), {report.on_manifold:.2f} (manifold)",
         flush=True,
     )
 
@@ -309,7 +249,7 @@ def vae(n_seeds, data_dir, dimensions):
         for seed in range(n_seeds):
             model = ManifoldPriorFlow(max_iter=VAE_EPOCHS[d], random_state=seed, **IMAGES)
             seconds = timed_fit(model, X)
-            show_spectrum(f"{d} codes,", seed, model, X, seconds)
+            show_spectrum(f"{d} codes,", seed, model, seconds)
 
 
 def fashion(n_seeds, data_dir):
@@ -318,7 +258,7 @@ def fashion(n_seeds, data_dir):
     for seed in range(n_seeds):
         model = ManifoldPriorFlow(max_iter=12, dequantize=True, random_state=seed, **IMAGES)
         seconds = timed_fit(model, X)
-        show_spectrum("Fashion-MNIST,", seed, model, X, seconds)
+        show_spectrum("Fashion-MNIST,", seed, model, seconds)
 
 
 def main():

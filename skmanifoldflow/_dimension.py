@@ -71,16 +71,18 @@ def spectral_dimension(spectrum, noise_variance):
 def _widest_gap(spectrum, noise_variance):
     """Return the number of eigenvalues before the widest gap, and the ratio of those at the gap.
 
-    Where no gap is wide all eigenvalues count that are above the noise, at least one.
+    Where none is as small as the noise that was added, and no gap is wide, all of them count.
     """
     floor = 2 * noise_variance
+    n_features = spectrum.shape[-1]
+    is_noise = spectrum <= floor
+    if n_features == 1:
+        return np.ones(spectrum.shape[:-1], dtype=int), np.ones(spectrum.shape[:-1])
     spectrum = np.maximum(spectrum, floor)
-    above = np.maximum((spectrum > floor).sum(axis=-1), 1)
-    if spectrum.shape[-1] == 1:
-        return above, np.ones(above.shape)
     ratios = spectrum[..., :-1] / spectrum[..., 1:]
     widest = ratios.max(axis=-1)
-    return np.where(widest < _LEAST_GAP, above, 1 + ratios.argmax(axis=-1)), widest
+    is_full = (widest < _LEAST_GAP) & ~is_noise.any(axis=-1)
+    return np.where(is_full, n_features, 1 + ratios.argmax(axis=-1)), widest
 
 
 class Reading(NamedTuple):
@@ -126,8 +128,8 @@ def read_spectra(spectra, noise_variance, weights=None):
 def read_spectrum(spectrum, noise_variance):
     """Return the number of eigenvalues before the widest gap of one spectrum or of each of many.
 
-    Unlike `spectral_dimension` it does not take the noise that was added for an eigenvalue: all of
-    them count where no two neighbours differ by a factor of 8.
+    Unlike `spectral_dimension` it does not take the noise that was added for an eigenvalue: where
+    none is as small as that, and no two neighbours differ by a factor of 8, all of them count.
     """
     return _widest_gap(spectrum, noise_variance)[0]
 

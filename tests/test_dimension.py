@@ -33,6 +33,9 @@ SMALL = {"n_layers": 4, "hidden_layer_sizes": (32,), "max_iter": 30, "random_sta
         # No gap: all of them.
         ([3.0, 2.0, 1.0], 3),
         ([3.0, 1.0, 0.2], 3),
+        # Some are noise, so that a narrower gap will do.
+        ([5.0, 4.0, 0.003, 0.0021, 0.0004], 2),
+        ([0.05, 0.04, 0.01, 0.006, 0.0004], 4),
         # A gap below what was added is none.
         ([1.0, 0.0005, 0.00001], 1),
         ([0.0004, 0.0003, 0.0002], 1),
