@@ -50,6 +50,9 @@ class JointManifoldFlow(BaseManifoldFlow):
 
     .. math:: \log p(x) = \log p_U(u) + \sum_j \log \rho(v_j) + \log |\det J_g(x)| .
 
+    With a heavy-tailed rho a small share of the rows may follow a broad normal law instead, and
+    then hardly counts for the manifold.
+
     In one step the likelihood of noisy rows is maximised together with the reconstruction of the
     clean ones from u alone, so that the density and the manifold come from the same fit. Further
     stages, each a flow on the manifold coordinates of the one before, then improve the density on
@@ -458,8 +461,8 @@ class JointManifoldFlow(BaseManifoldFlow):
         if is_trained and validation_rows is not None:
             objective.fit_deviations(validation_rows)
         objective.reconstruction_error = objective.mean_squared_residual(judged)
-        weight = objective.weights(judged)
-        objective.pca_error = _linear_error(*objective.linear_manifold, judged, weight)
+        inlying = objective.inlying(judged)
+        objective.pca_error = _linear_error(*objective.linear_manifold, judged, inlying)
         objective.stage_scores = [objective.mean_log_prob(judged)]
         settings = replace(
             settings, max_iter=-(-settings.max_iter // 2), max_steps=settings.max_steps // 2
@@ -490,6 +493,9 @@ class JointManifoldFlow(BaseManifoldFlow):
         self.pca_reconstruction_error_ = objective.pca_error
         order = torch.randperm(len(rows), generator=objective.generator).to(rows.device)
         rows = rows[order]
+        is_inlying = objective.inlying(rows) >= 0.5
+        # Far from all others the map is arbitrary.
+        rows = rows[is_inlying] if is_inlying.sum() >= 2 else rows
         self.local_spectrum_ = self._local_spectrum(rows)
         self._noise_variance = max(self.noise_floor, _NOISE_READ) ** 2
         self.intrinsic_dimension_ = int(
@@ -690,4 +696,5 @@ def _linear_error(mean, axes, rows, weight):
     """Return the mean squared error per entry of rows projected on axes (D, d) through a mean."""
     centred = rows.double().cpu().numpy() - mean
     errors = np.mean((centred - centred @ axes @ axes.T) ** 2, axis=1)
-    return float(np.mean(weight.double().cpu().numpy() * errors))
+    weight = weight.double().cpu().numpy()
+    return float(np.average(errors, weights=weight + np.finfo(float).tiny))

@@ -153,7 +153,10 @@ class JointLikelihood(Objective):
     def _weighted(
         self, rows: Tensor, function: Callable[[Tensor, Tensor], Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Return a function of rows and their latent rows, and the weights (n, 1) of the rows."""
+        """Return a function of rows and their latent rows, and the weights (n, 1) of the rows.
+
+        The mean of the weights is 1.
+        """
         values, weights = [], []
         for chunk in chunks(len(rows), rows.shape[1]):
             z, _, weight = self._log_prob(rows[chunk])
@@ -174,9 +177,10 @@ class JointLikelihood(Objective):
         return float((weight * residuals.square()).mean())
 
     @torch.no_grad()
-    def weights(self, rows: Tensor) -> Tensor:
-        """Return the probabilities (n,) of rows to be no outliers, divided by their mean."""
-        return self._weighted(rows, lambda x, _: x)[1][:, 0]
+    def inlying(self, rows: Tensor) -> Tensor:
+        """Return the probabilities (n,) of rows to be no outliers."""
+        parts = [self._log_prob(rows[chunk])[2] for chunk in chunks(len(rows), rows.shape[1])]
+        return torch.cat(parts)[:, 0]
 
     @torch.no_grad()
     def fit_deviations(self, rows: Tensor) -> None:
