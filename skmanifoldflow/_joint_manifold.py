@@ -19,7 +19,7 @@ from ._dimension import spectral_dimension
 from ._linear_start import principal_axes, supported_components
 from .backend.architectures import density_flow, split_flow
 from .backend.bijections import Bijection, Chain, ChannelSplit, PrincipalAxes, squeezed_shapes
-from .backend.flow import ManifoldFlow, chunks
+from .backend.flow import ManifoldFlow, Outliers, chunks
 from .backend.geometry import jacobian_columns
 from .backend.latents import PenalizedSplit
 from .backend.objectives import JointLikelihood
@@ -49,6 +49,9 @@ class JointManifoldFlow(BaseManifoldFlow):
     v = 0, and D - d deviations v that are penalised by a law of their own, narrow and normalised,
 
     .. math:: \log p(x) = \log p_U(u) + \sum_j \log \rho(v_j) + \log |\det J_g(x)| .
+
+    With a heavy-tailed rho a small share of the rows may follow a broad normal law instead, and
+    then hardly counts for the manifold.
 
     In one step the likelihood of noisy rows is maximised together with the reconstruction of the
     clean ones from u alone, so that the density and the manifold come from the same fit. Further
@@ -93,8 +96,9 @@ class JointManifoldFlow(BaseManifoldFlow):
     penalty : {"huber", "laplace", "gaussian"}, default="huber"
         rho, the law of a deviation in units of its scale, of which each has its own: a normal law
         with exponential tails beyond 1.345 scales, a Laplace law, or a normal law. It is the law of
-        the residuals of reconstructions too. With heavy tails rows far off the manifold bend it
-        less.
+        the residuals of reconstructions too. With heavy tails a share of the rows, learned, may
+        follow a broad normal law instead: such outliers hardly count for the manifold. They are
+        part of the density but not of `sample`.
     reconstruction : float, default=1.0
         Weight of the log-density of residuals, relative to the log-likelihood. The scale of the
         residuals is estimated from the rows at every step, so that it does not depend on units.
@@ -102,9 +106,9 @@ class JointManifoldFlow(BaseManifoldFlow):
         rarely found.
     noise_start : float, default=0.3
         Standard deviation of the noise added to training rows at first, in standardised units. It
-        falls to `noise_floor` over the first two thirds of the training, from coarse structure to
-        fine; it must not be below `noise_floor`.
-    noise_floor : float, default=0.004
+        falls to `noise_floor` over the first half of the training, from coarse structure to fine;
+        it must not be below `noise_floor`.
+    noise_floor : float, default=0.002
         Standard deviation of the noise that is added to training rows in the end, and the least
         scale of a deviation, in standardised units. It bounds the likelihood on exact manifolds.
     bounded : tuple of two floats or None, default=None
@@ -130,7 +134,7 @@ class JointManifoldFlow(BaseManifoldFlow):
         rows on; with fewer nothing is trained and the model is its linear start.
     validation_fraction : float, default=0.1
         Share of the rows set aside, at least 10 rows.
-    n_iter_no_change : int, default=20
+    n_iter_no_change : int, default=40
         Epochs without an improvement by `tol`, after the noise has reached its floor, that end the
         training.
     tol : float, default=1e-4
@@ -161,11 +165,15 @@ class JointManifoldFlow(BaseManifoldFlow):
         rows where none were, in nats per standardised row.
     reconstruction_error_ : float
         Mean squared error per entry of the same rows reconstructed from their coordinates, in
-        standardised units; 0 with as many coordinates as columns.
+        standardised units, weighted by their probability to be no outliers; 0 with as many
+        coordinates as columns.
     pca_reconstruction_error_ : float
         The same of PCA with as many components, fitted to the training rows.
     deviation_scale_ : ndarray of shape (`n_features_in_` - `n_components_`,)
-        Scale of each deviation, in units of the latent space.
+        Scale of each deviation, in units of the latent space: that of the training, times the
+        factor of maximum likelihood of the rows that were set aside, which all have in common.
+    outlier_share_ : float
+        Share of the rows that follow the broad law of outliers; 0 with the normal penalty.
     intrinsic_dimension_ : int
         Number of eigenvalues of `local_spectrum_` before its widest gap on a log scale, a standard
         deviation of 0.02 in standardised units counting as noise; `n_components` does not enter
@@ -254,7 +262,7 @@ class JointManifoldFlow(BaseManifoldFlow):
         penalty="huber",
         reconstruction=1.0,
         noise_start=0.3,
-        noise_floor=0.004,
+        noise_floor=0.002,
         bounded=None,
         dequantize=False,
         max_iter=200,
@@ -263,7 +271,7 @@ class JointManifoldFlow(BaseManifoldFlow):
         weight_decay=0.0,
         early_stopping="auto",
         validation_fraction=0.1,
-        n_iter_no_change=20,
+        n_iter_no_change=40,
         tol=1e-4,
         n_init=3,
         warm_start=False,
@@ -395,7 +403,8 @@ class JointManifoldFlow(BaseManifoldFlow):
                 refinement = _couplings(config, before, after, generator)
             outer.set_stage(refinement, inner)
             outer = inner
-        return ManifoldFlow(bijection, law)
+        has_outliers = config["penalty"] != "gaussian" and d < config["n_features"]
+        return ManifoldFlow(bijection, law, Outliers() if has_outliers else None)
 
     def _make_objective(self, flow, rows, generator, is_warm):
         rows = rows[:_MAX_START_ROWS]
@@ -425,7 +434,7 @@ class JointManifoldFlow(BaseManifoldFlow):
             scale = law.penalty.fit_scale(deviations, torch.finfo(deviations.dtype).tiny)
             # Their mean was fitted too.
             scale = scale * math.sqrt(len(rows) / (len(rows) - 1))
-            law.start_scales(scale, self.noise_floor / axes.scale()[d:])
+            law.set_scales(scale, self.noise_floor / axes.scale()[d:])
         flow.place(device, torch.float32)
 
     def _train_starts(self, plan):
@@ -449,8 +458,11 @@ class JointManifoldFlow(BaseManifoldFlow):
         is_trained = any(p.requires_grad for p in objective.parameters())
         report = train(objective, draw_rows, validation_rows, settings, generator, self._log)
         judged = draw_rows() if validation_rows is None else validation_rows
+        if is_trained and validation_rows is not None:
+            objective.fit_deviations(validation_rows)
         objective.reconstruction_error = objective.mean_squared_residual(judged)
-        objective.pca_error = _linear_error(*objective.linear_manifold, judged)
+        inlying = objective.inlying(judged)
+        objective.pca_error = _linear_error(*objective.linear_manifold, judged, inlying)
         objective.stage_scores = [objective.mean_log_prob(judged)]
         settings = replace(
             settings, max_iter=-(-settings.max_iter // 2), max_steps=settings.max_steps // 2
@@ -462,6 +474,8 @@ class JointManifoldFlow(BaseManifoldFlow):
             refinement.requires_grad_(is_trained)
             inner.requires_grad_(is_trained)
             train(objective, draw_rows, validation_rows, settings, generator, self._log)
+            if is_trained and validation_rows is not None:
+                objective.fit_deviations(validation_rows)
             objective.stage_scores.append(objective.mean_log_prob(judged))
         return report
 
@@ -480,6 +494,9 @@ class JointManifoldFlow(BaseManifoldFlow):
         self.pca_reconstruction_error_ = objective.pca_error
         order = torch.randperm(len(rows), generator=objective.generator).to(rows.device)
         rows = rows[order]
+        is_inlying = objective.inlying(rows) >= 0.5
+        # Far from all others the map is arbitrary.
+        rows = rows[is_inlying] if is_inlying.sum() >= 2 else rows
         self.local_spectrum_ = self._local_spectrum(rows)
         self._noise_variance = max(self.noise_floor, _NOISE_READ) ** 2
         self.intrinsic_dimension_ = int(
@@ -488,6 +505,8 @@ class JointManifoldFlow(BaseManifoldFlow):
         for stage in range(1, len(law.stages) + 1):
             self._set_coordinates(stage, rows)
         self.deviation_scale_ = law.scales().cpu().numpy()
+        outliers = self._flow.outliers
+        self.outlier_share_ = 0.0 if outliers is None else float(outliers.share)
         if not self._is_settled(objective):
             warnings.warn(
                 f"The manifold was not found: rows set aside are reconstructed with a mean squared "
@@ -674,7 +693,9 @@ def _n_geometry_rows(n_entries):
     return max(2, min(_MAX_GEOMETRY_ROWS, _MAX_GEOMETRY_ENTRIES // n_entries))
 
 
-def _linear_error(mean, axes, rows):
+def _linear_error(mean, axes, rows, weight):
     """Return the mean squared error per entry of rows projected on axes (D, d) through a mean."""
     centred = rows.double().cpu().numpy() - mean
-    return float(np.mean((centred - centred @ axes @ axes.T) ** 2))
+    errors = np.mean((centred - centred @ axes @ axes.T) ** 2, axis=1)
+    weight = weight.double().cpu().numpy()
+    return float(np.average(errors, weights=weight + np.finfo(float).tiny))

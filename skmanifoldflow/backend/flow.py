@@ -1,5 +1,6 @@
 """Models of standardised rows: what an estimator asks of them, and a flow with a latent law."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
@@ -8,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from .bijections import Bijection
+from .device import head_dtype
 from .geometry import jacobian_columns
 from .latents import LatentLaw
 
-__all__ = ["FlowModel", "ManifoldFlow", "chunks"]
+__all__ = ["FlowModel", "ManifoldFlow", "Outliers", "chunks"]
 
 # Rows times columns of one inference call: intermediate tensors stay within tens of megabytes.
 _CHUNK_ELEMENTS = 2**20
@@ -61,6 +63,50 @@ class FlowModel(nn.Module, ABC):
         """Draw standardised rows (n, D); the knobs are those of `LatentLaw.sample`."""
 
 
+class Outliers(nn.Module):
+    """Share c of standardised rows that follow N(0, s^2 I), s >= 1, and not the flow (Huber, 1964).
+
+    Where this law is the denser one a row hardly counts for the fit of the flow. Share and scale
+    follow the rows of the fit by online expectation maximisation (Cappe & Moulines, 2009).
+    """
+
+    #: Weight of a batch against all before it.
+    rate = 0.02
+
+    share: Tensor
+    spread: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("share", torch.tensor(0.01, dtype=torch.float64))
+        # c s^2: twice the standard deviation of all rows at the start.
+        self.register_buffer("spread", torch.tensor(0.04, dtype=torch.float64))
+
+    def scale(self) -> Tensor:
+        """Return s."""
+        return (self.spread / self.share).clamp_min(1.0).sqrt()
+
+    def mix(self, x: Tensor, log_prob: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log-density (n,) of rows, and their probability (n,) to be no outliers.
+
+        `log_prob` is the log-density of the others.
+        """
+        t = x.to(self.share) / self.scale()
+        log_normalizer = x.shape[1] * torch.log(math.sqrt(2 * math.pi) * self.scale())
+        outer = self.share.log() - 0.5 * t.square().sum(1) - log_normalizer
+        inner = torch.log1p(-self.share) + log_prob.to(self.share)
+        total = torch.logaddexp(inner, outer)
+        return total, (inner - total).exp()
+
+    @torch.no_grad()
+    def update(self, x: Tensor, inlying: Tensor) -> None:
+        """Take a step towards the outliers of a batch, given probabilities (n,) to be none."""
+        outlying = (1 - inlying).to(self.share)
+        squares = x.to(self.share).square().mean(1)
+        self.share.lerp_(outlying.mean(), self.rate).clamp_(1e-6, 0.5)
+        self.spread.lerp_((outlying * squares).mean(), self.rate)
+
+
 class ManifoldFlow(FlowModel):
     """Density of z = g(x) under a latent law, pulled back to standardised rows x.
 
@@ -70,12 +116,17 @@ class ManifoldFlow(FlowModel):
         The map g of R^D, data -> latent.
     latent : LatentLaw
         The law of z.
+    outliers : Outliers, optional
+        Law of a share of the rows, which are part of the density but not of draws.
     """
 
-    def __init__(self, bijection: Bijection, latent: LatentLaw) -> None:
+    def __init__(
+        self, bijection: Bijection, latent: LatentLaw, outliers: Outliers | None = None
+    ) -> None:
         super().__init__()
         self.bijection = bijection
         self.latent = latent
+        self.outliers = outliers
 
     @property
     def n_components(self) -> int:
@@ -90,6 +141,8 @@ class ManifoldFlow(FlowModel):
         """Move to a device; the bijection computes in `dtype`, the law in float64 if it can."""
         self.bijection.to(device, dtype)
         self.latent.place(device, dtype)
+        if self.outliers is not None:
+            self.outliers.to(device, head_dtype(device))
         return self
 
     @property
@@ -101,7 +154,8 @@ class ManifoldFlow(FlowModel):
 
     def log_prob(self, x: Tensor, **kwargs: Any) -> Tensor:
         z, log_det = self.bijection.forward_and_log_det(x)
-        return self.latent.log_prob(z, **kwargs) + log_det
+        log_prob = self.latent.log_prob(z, **kwargs) + log_det
+        return log_prob if self.outliers is None else self.outliers.mix(x, log_prob)[0]
 
     def project(self, x: Tensor) -> Tensor:
         return self.latent.project(self.bijection.forward_and_log_det(x)[0])

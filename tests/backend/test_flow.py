@@ -7,7 +7,7 @@ from scipy import integrate, stats
 
 from skmanifoldflow.backend.bijections import AffineCoupling, Chain, Orthogonal
 from skmanifoldflow.backend.device import make_generator
-from skmanifoldflow.backend.flow import ManifoldFlow, chunks
+from skmanifoldflow.backend.flow import ManifoldFlow, Outliers, chunks
 from skmanifoldflow.backend.latents import LearnedCovariance
 
 CPU = torch.device("cpu")
@@ -34,9 +34,19 @@ def draw(n_rows, n_features, dtype=torch.float64):
     return torch.randn(n_rows, n_features, dtype=dtype, generator=make_generator(1))
 
 
+def add_outliers(flow, share=0.2, scale=3.0):
+    flow.outliers = Outliers()
+    flow.outliers.share.fill_(share)
+    flow.outliers.spread.fill_(share * scale**2)
+    return flow
+
+
 @pytest.mark.parametrize("n_features", [1, 2])
-def test_density_integrates_to_one(n_features):
+@pytest.mark.parametrize("has_outliers", [False, True])
+def test_density_integrates_to_one(n_features, has_outliers):
     flow = build(n_features, n_free=1)
+    if has_outliers:
+        add_outliers(flow)
     axis = torch.linspace(-30, 30, 601, dtype=torch.float64)
     grid = torch.cartesian_prod(*[axis] * n_features).view(-1, n_features)
     density = flow.log_prob(grid).exp().numpy()
@@ -54,6 +64,38 @@ def test_log_prob_is_the_change_of_variables():
         torch.func.jacrev(lambda row: flow.bijection.forward_and_log_det(row[None])[0][0])
     )(x)
     np.testing.assert_allclose(flow.log_prob(x), law.logpdf(z) + np.linalg.slogdet(jacobian)[1])
+
+
+def test_outliers_are_one_part_of_a_mixture():
+    """Bayes' rule gives the probability of a row to be none; draws are of the flow alone."""
+    x = 3 * draw(50, 3)
+    alone = build()
+    of_flow = 0.8 * alone.log_prob(x).exp().numpy()
+    of_outliers = 0.2 * stats.multivariate_normal(cov=9.0 * np.eye(3)).pdf(x)
+    flow = add_outliers(build())
+    np.testing.assert_allclose(flow.log_prob(x), np.log(of_flow + of_outliers))
+    _, inlying = flow.outliers.mix(x, alone.log_prob(x))
+    np.testing.assert_allclose(inlying, of_flow / (of_flow + of_outliers))
+    rows = (model.sample(9, make_generator(0)) for model in (flow, alone))
+    torch.testing.assert_close(*rows, rtol=0, atol=0)
+
+
+def test_outliers_are_followed_to_their_share_and_scale():
+    """Batches in which a tenth of the rows have five times the deviation of the flow's."""
+    outliers, generator = Outliers(), make_generator(0)
+    for _ in range(1000):
+        x = torch.randn(200, 3, generator=generator)
+        x[:20] *= 5.0
+        log_prob = torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(1)
+        outliers.update(x, outliers.mix(x, log_prob)[1])
+    assert float(outliers.share) == pytest.approx(0.1, rel=0.1)
+    assert float(outliers.scale()) == pytest.approx(5.0, rel=0.1)
+    # Without any they all but vanish.
+    for _ in range(1000):
+        x = torch.randn(200, 3, generator=generator)
+        log_prob = torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(1)
+        outliers.update(x, outliers.mix(x, log_prob)[1])
+    assert float(outliers.share) < 1e-3
 
 
 def test_decode_and_embed_are_the_inverses():

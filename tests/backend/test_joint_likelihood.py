@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 from sklearn.decomposition import PCA
 
 from skmanifoldflow.backend.architectures import density_flow
 from skmanifoldflow.backend.bijections import Chain, PrincipalAxes
-from skmanifoldflow.backend.flow import ManifoldFlow
+from skmanifoldflow.backend.flow import ManifoldFlow, Outliers
 from skmanifoldflow.backend.latents import PenalizedSplit
 from skmanifoldflow.backend.objectives import JointLikelihood
 
@@ -82,8 +83,8 @@ def test_residuals_are_those_of_the_clean_rows(rows, generator):
 def test_noise_falls_to_its_floor(rows, generator):
     objective = _objective(rows, generator, noise_start=0.4, noise_floor=0.1)
     assert objective.noise(0.0) == pytest.approx(0.4)
-    assert objective.noise(1 / 3) == pytest.approx(0.2)
-    assert objective.noise(2 / 3) == objective.noise(1.0) == pytest.approx(0.1)
+    assert objective.noise(1 / 4) == pytest.approx(0.2)
+    assert objective.noise(1 / 2) == objective.noise(1.0) == pytest.approx(0.1)
 
 
 def test_scores_are_deterministic_and_noisy(rows, generator):
@@ -119,3 +120,69 @@ def test_a_stage_that_narrows_reconstructs_from_fewer_coordinates(rows, generato
     pca = PCA(1).fit(rows)
     expected = np.mean((rows.numpy() - pca.inverse_transform(pca.transform(rows))) ** 2)
     assert objective.mean_squared_residual(rows) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("penalty", ["huber", "laplace", "gaussian"])
+def test_deviations_get_the_scale_of_largest_likelihood(rows, generator, penalty):
+    """Of the rows given, by one factor, whatever the scales were."""
+    objective = _objective(rows, generator)
+    law = PenalizedSplit(4, 2, penalty=penalty)
+    law.set_scales(torch.tensor([3.0, 1.5]), torch.full((2,), 1e-9, dtype=torch.float64))
+    objective.flow.latent = law.requires_grad_(False)
+
+    def loss(log_factor):
+        law.set_scales(np.exp(log_factor) * before, law.scale_floor)
+        return -objective.mean_log_prob(rows)
+
+    before = law.scales().clone()
+    best = np.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x)
+    law.set_scales(before, law.scale_floor)
+    objective.fit_deviations(rows)
+    np.testing.assert_allclose(law.scales(), best * before, rtol=1e-3)
+
+
+def test_deviations_of_a_stage_that_narrows_have_their_own_scale(rows, generator):
+    objective = _objective(rows, generator)
+    refinement = density_flow("affine", 2, 2, (8,), generator=generator).double()
+    inner = PenalizedSplit(2, 1, penalty="gaussian")
+    objective.law.set_stage(refinement, inner)
+    objective.requires_grad_(False)
+    outer_scales = objective.law.scales().clone()
+    objective.fit_deviations(rows)
+    # The axes are whitened, and the refinement is the identity.
+    np.testing.assert_allclose(inner.scales(), 1.0, rtol=0.01)
+    np.testing.assert_array_equal(objective.law.scales(), outer_scales)
+
+
+def test_outliers_have_no_part_in_errors_and_scales(rows, generator):
+    """Gross outliers change neither, nor the weight of the others."""
+    objective = _objective(rows, generator)
+    objective.flow.outliers = Outliers()
+    objective.flow.outliers.rate = 0.0
+    far = 1e3 * torch.ones(20, 4, dtype=torch.float64)
+    both = torch.cat([rows, far])
+    error = objective.mean_squared_residual(rows)
+    assert objective.mean_squared_residual(both) == pytest.approx(error, rel=1e-6)
+    inlying = objective.inlying(both)
+    np.testing.assert_allclose(inlying[400:], 0, atol=1e-12)
+    assert inlying[:400].min() > 0.5
+    scales, before = [], objective.law.scales().clone()
+    for judged in (rows, both):
+        # Weights depend on the scales that are known.
+        objective.law.set_scales(before, objective.law.scale_floor)
+        objective.fit_deviations(judged)
+        scales.append(objective.law.scales().clone())
+    np.testing.assert_allclose(*scales, rtol=1e-6)
+    objective.share_reconstructed = 1.0
+    losses = [objective.loss(judged, 1.0) for judged in (rows, both)]
+    # What outliers cost is their own density alone.
+    _, log_prob, _ = objective._log_prob(both)
+    expected = losses[0] + log_prob[:400].mean() - log_prob.mean()
+    assert float(losses[1]) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_a_stage_of_equal_size_sees_the_least_noise(rows, generator):
+    objective = _objective(rows, generator, noise_start=0.4, noise_floor=0.1)
+    refinement = density_flow("spline", 2, 2, (8,), generator=generator).double()
+    objective.law.set_stage(refinement, PenalizedSplit(2, 2, penalty="gaussian"))
+    assert objective.noise(0.0) == 0.1

@@ -91,7 +91,7 @@ def test_outliers_move_the_scale_of_a_heavy_tail_less():
 def _law(generator, penalty="huber", inner=None):
     """5 columns, 3 coordinates; with `inner` a second stage of so many coordinates."""
     law = PenalizedSplit(5, 3, penalty=penalty)
-    law.start_scales(torch.tensor(0.5), torch.tensor([0.1, 0.2], dtype=torch.float64))
+    law.set_scales(torch.tensor(0.5), torch.tensor([0.1, 0.2], dtype=torch.float64))
     if inner is not None:
         refinement = (
             density_flow("spline", 3, 2, (8,), generator=generator)
@@ -121,7 +121,7 @@ def test_scales_start_where_asked_and_keep_above_their_floor(generator):
         law.log_scales.fill_(-50.0)
     np.testing.assert_allclose(law.scales().detach(), [0.1, 0.2])
     # Where the floor lies above the scale that was asked for, the floor it is.
-    law.start_scales(torch.tensor(0.15), torch.tensor([0.1, 0.2], dtype=torch.float64))
+    law.set_scales(torch.tensor(0.15), torch.tensor([0.1, 0.2], dtype=torch.float64))
     np.testing.assert_allclose(law.scales().detach(), [0.15, 0.2], rtol=1e-4)
 
 

@@ -77,8 +77,8 @@ class PenalizedSplit(LatentLaw):
         return torch.hypot(self.log_scales.exp(), self.scale_floor)
 
     @torch.no_grad()
-    def start_scales(self, scale: Tensor, floor: Tensor) -> None:
-        """Set the scale of all deviations, and the floor (D - d,) of each."""
+    def set_scales(self, scale: Tensor, floor: Tensor) -> None:
+        """Set the scales of the deviations, one or (D - d,), and the floor (D - d,) of each."""
         self.scale_floor.copy_(floor)
         excess = scale**2 - self.scale_floor.square()
         # A scale at its floor can still grow.
@@ -104,6 +104,12 @@ class PenalizedSplit(LatentLaw):
         if stage == 1 or self.inner is None:
             return u
         return self.inner.split_off(self._refine(u)[0], stage - 1)
+
+    def deviations(self, z: Tensor, stage: int = 1) -> Tensor:
+        """Return what latent rows lose in a stage, from 1."""
+        if stage == 1 or self.inner is None:
+            return z[:, self.n_components :]
+        return self.inner.deviations(self._refine(z[:, : self.n_components])[0], stage - 1)
 
     def complete(self, u: Tensor, stage: int = 1) -> Tensor:
         """Return the latent rows (n, D) without deviations that have a manifold part."""

@@ -38,17 +38,24 @@ class Penalty(ABC):
 
     @torch.no_grad()
     def fit_scale(
-        self, deviation: Tensor, floor: float, start: Tensor | None = None, n_steps: int = 30
+        self,
+        deviation: Tensor,
+        floor: float,
+        start: Tensor | None = None,
+        n_steps: int = 30,
+        weight: Tensor | float = 1.0,
     ) -> Tensor:
         """Return the scale of maximum likelihood of all deviations, at least `floor`.
+
+        Their weights, which broadcast, are 1 on average.
 
         Each step from the start, by default their root mean square, at least halves the error of
         the logarithm.
         """
-        scale = deviation.square().mean().sqrt() if start is None else start
+        scale = (weight * deviation.square()).mean().sqrt() if start is None else start
         scale = scale.clamp_min(floor)
         for _ in range(n_steps):
-            scale = (scale * self.pull(deviation / scale).mean().sqrt()).clamp_min(floor)
+            scale = (scale * (weight * self.pull(deviation / scale)).mean().sqrt()).clamp_min(floor)
         return scale
 
     def sample(self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,5 +1,6 @@
 """Likelihood and reconstruction of a manifold that is learned together with its density."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -37,7 +38,7 @@ class JointLikelihood(Objective):
 
     flow: ManifoldFlow
     # Share of the training after which the noise has reached its floor.
-    annealing = 2 / 3
+    annealing = 0.5
     # Averages of the weights are smoother manifolds than the weights.
     averaging = 0.05
     # Smallest scale of residuals, relative to the floor of the noise.
@@ -79,6 +80,12 @@ class JointLikelihood(Objective):
         law = self.law.stages[-1]
         return self.reconstruction > 0 and law.n_components < law.n_features
 
+    def noise(self, progress: float) -> float:
+        # A stage of equal size looks for nothing coarse first.
+        if self.stage > 1 and not self.reconstructs:
+            return self.noise_floor
+        return super().noise(progress)
+
     def undecayed_parameters(self) -> list[nn.Parameter]:
         return [p for name, p in self.named_parameters() if "conditioner" not in name]
 
@@ -87,24 +94,39 @@ class JointLikelihood(Objective):
         u = self.law.split_off(z, self.stage)
         return rows - self.flow.decode(self.law.complete(u, self.stage))
 
-    def _fit_scale(self, residuals: Tensor, **kwargs: Any) -> Tensor:
+    def _log_prob(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return latent rows, the log-density (n,) of rows and their weights (n, 1).
+
+        The weight of a row is its probability to be no outlier.
+        """
+        z, log_det = self.flow.bijection.forward_and_log_det(x)
+        log_prob = self.law.log_prob(z) + log_det
+        if self.flow.outliers is None:
+            return z, log_prob, z.new_ones(len(z), 1)
+        log_prob, weight = self.flow.outliers.mix(x, log_prob)
+        return z, log_prob, weight.detach().to(z)[:, None]
+
+    def _fit_scale(self, residuals: Tensor, weight: Tensor, **kwargs: Any) -> Tensor:
         floor = self.min_scale * self.noise_floor
-        return self.law.penalty.fit_scale(residuals.detach(), floor, **kwargs)
+        return self.law.penalty.fit_scale(residuals.detach(), floor, weight=weight, **kwargs)
 
     def forget_batches(self) -> None:
         self.scale = None
 
     def loss(self, batch: Tensor, progress: float) -> Tensor:
         noisy = batch + self.noise(progress) * randn(tuple(batch.shape), batch, self.generator)
-        z, log_det = self.flow.bijection.forward_and_log_det(noisy)
-        loss = -(self.law.log_prob(z) + log_det).mean()
+        z, log_prob, weight = self._log_prob(noisy)
+        loss = -log_prob.mean()
+        if self.flow.outliers is not None:
+            self.flow.outliers.update(noisy, weight[:, 0])
         if self.reconstructs:
             k = max(1, round(self.share_reconstructed * len(batch)))
             residuals = self.residuals(batch[:k], z[:k])
             # From batch to batch it changes little.
             known = {} if self.scale is None else {"start": self.scale, "n_steps": 2}
-            self.scale = self._fit_scale(residuals, **known)
-            log_prob = self.law.penalty.log_prob(residuals, self.scale).sum(1)
+            weight = _normalized(weight[:k])
+            self.scale = self._fit_scale(residuals, weight, **known)
+            log_prob = (weight * self.law.penalty.log_prob(residuals, self.scale)).sum(1)
             loss = loss - self.reconstruction * log_prob.mean()
         return loss
 
@@ -115,19 +137,32 @@ class JointLikelihood(Objective):
     def log_likelihood(self, rows: Tensor) -> Tensor:
         """Return the score (n,) of rows with noise at its floor, residuals included."""
         generator = make_generator(self.noise_seed)
-        scores, residuals = [], []
+        scores = []
         for chunk in chunks(len(rows), rows.shape[1]):
             x = rows[chunk]
             noisy = x + self.noise_floor * randn(tuple(x.shape), x, generator)
             scores.append(self.flow.log_prob(noisy))
-            if self.reconstructs:
-                residuals.append(self.residuals(x, self.flow.bijection.forward_and_log_det(x)[0]))
         total = torch.cat(scores)
         if self.reconstructs:
-            left = torch.cat(residuals)
-            log_prob = self.law.penalty.log_prob(left, self._fit_scale(left)).sum(1)
+            left, weight = self._weighted(rows, self.residuals)
+            scale = self._fit_scale(left, weight)
+            log_prob = (weight * self.law.penalty.log_prob(left, scale)).sum(1)
             total = total + self.reconstruction * log_prob
         return total
+
+    def _weighted(
+        self, rows: Tensor, function: Callable[[Tensor, Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return a function of rows and their latent rows, and the weights (n, 1) of the rows.
+
+        The mean of the weights is 1.
+        """
+        values, weights = [], []
+        for chunk in chunks(len(rows), rows.shape[1]):
+            z, _, weight = self._log_prob(rows[chunk])
+            values.append(function(rows[chunk], z))
+            weights.append(weight)
+        return torch.cat(values), _normalized(torch.cat(weights))
 
     @torch.no_grad()
     def mean_log_prob(self, rows: Tensor) -> float:
@@ -137,9 +172,31 @@ class JointLikelihood(Objective):
 
     @torch.no_grad()
     def mean_squared_residual(self, rows: Tensor) -> float:
-        """Return the mean squared residual per entry of rows."""
-        total = 0.0
-        for chunk in chunks(len(rows), rows.shape[1]):
-            z, _ = self.flow.bijection.forward_and_log_det(rows[chunk])
-            total += float(self.residuals(rows[chunk], z).square().sum())
-        return total / rows.numel()
+        """Return the mean squared residual per entry of rows, as far as they are no outliers."""
+        residuals, weight = self._weighted(rows, self.residuals)
+        return float((weight * residuals.square()).mean())
+
+    @torch.no_grad()
+    def inlying(self, rows: Tensor) -> Tensor:
+        """Return the probabilities (n,) of rows to be no outliers."""
+        parts = [self._log_prob(rows[chunk])[2] for chunk in chunks(len(rows), rows.shape[1])]
+        return torch.cat(parts)[:, 0]
+
+    @torch.no_grad()
+    def fit_deviations(self, rows: Tensor) -> None:
+        """Multiply the scales of the last stage by the factor of maximum likelihood of rows.
+
+        The training has seen rows with noise only. One factor, since a scale for each deviation
+        would need many rows.
+        """
+        law = self.law.stages[-1]
+        if law.n_components < law.n_features:
+            v, weight = self._weighted(rows, lambda _, z: self.law.deviations(z, self.stage))
+            t = v.to(law.mean) / law.scales()
+            factor = law.penalty.fit_scale(t, torch.finfo(t.dtype).tiny, weight=weight.to(t))
+            law.set_scales(factor * law.scales(), law.scale_floor)
+
+
+def _normalized(weight: Tensor) -> Tensor:
+    """Return weights whose mean is 1."""
+    return weight / weight.mean().clamp_min(torch.finfo(weight.dtype).tiny)
