@@ -35,8 +35,8 @@ from sklearn.preprocessing import StandardScaler
 from skmanifoldflow import ManifoldPriorFlow
 from skmanifoldflow.datasets import FadingSquare, Line, SCurve, SinCurve, SwissRoll
 
-# Of rows from an autoencoder and of Fashion-MNIST. The floor is that of the paper for images, 0.05
-# grey values; networks see all of the 784 columns, so they are wider than those of tables.
+# Of rows from an autoencoder and of Fashion-MNIST. The floor is the first noise of the paper on
+# images, 0.05 of the range of grey values; networks are wider than those of tables.
 IMAGES = {
     "image_shape": (1, 28, 28),
     "n_layers": 11,

@@ -114,7 +114,7 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         `score_samples` describes. It bounds the likelihood on exact manifolds. Inflating by the
         standard deviation of the data's own noise costs 0.1 nats per normal direction. It is also
         the scale at which a dimension is read: finer than the spacing of the rows there is nothing
-        to learn, and with hundreds of columns 0.1 to 0.3 shows the manifold soonest.
+        to learn, and with hundreds of columns 0.25 shows the manifold much sooner.
     bounded : tuple of two floats or None, default=None
         Interval (low, high) that contains every value of X; the density is zero outside. With
         `dequantize` it must reach to the largest value plus its step.
