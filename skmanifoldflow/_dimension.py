@@ -35,6 +35,8 @@ _N_DRAWS = 3
 # its own, by this share of the dimension, about the error of nearest neighbours.
 _TOLERANCE = 0.5
 _TOLERANCE_WITH_GAP = 0.1
+# A gap is near a rough dimension if it is off by no more than this factor.
+_NEAR = 1.5
 # A reference of many more dimensions than the data is replaced by one of the calibrated dimension.
 _LARGE_CORRECTION = 0.8
 # Numbers of parts that are compared, on so many rows.
@@ -167,7 +169,17 @@ def neighbor_dimension(rows):
     return (_N_NEIGHBORS - 2) / (_N_NEIGHBORS - 1) / mean if mean > 0 else np.nan
 
 
-def calibrate(dimension, has_gap, data, draw, n_features):
+def _gap_near(spectrum, noise_variance, dimension):
+    """Return the number of eigenvalues before the widest gap that is near a rough dimension."""
+    spectrum = np.maximum(spectrum, 2 * noise_variance)
+    k = np.arange(1, len(spectrum))
+    is_near = (k >= dimension / _NEAR) & (k <= dimension * _NEAR)
+    if not is_near.any():
+        return max(1, min(round(dimension), len(spectrum)))
+    return int(k[np.argmax(np.where(is_near, spectrum[:-1] / spectrum[1:], 0.0))])
+
+
+def calibrate(reading, noise_variance, data, draw, n_features):
     """Calibrate the dimension of a model by nearest neighbours.
 
     The statistic of the data is compared with that of samples of the model, whose dimension d is
@@ -177,12 +189,15 @@ def calibrate(dimension, has_gap, data, draw, n_features):
     believes, and it is the calibrated value; else `with_noise` is. A reading within 0.5 of the
     calibrated value stands, one from a spectrum with a gap within a tenth.
 
+    Noise is alike in all directions. Where `on_manifold` is above d and the eigenvalues behind the
+    gap are not, they are dimensions, and the widest gap near `on_manifold` is read first.
+
     Parameters
     ----------
-    dimension : int
-        Dimension of the model.
-    has_gap : bool
-        Whether it was read from a spectrum with a gap.
+    reading : Reading
+        Dimension of the model and the spectrum it was read from.
+    noise_variance : float
+        Variance of the noise that was added.
     data : float
         `neighbor_dimension` of the data.
     draw : callable
@@ -202,7 +217,16 @@ def calibrate(dimension, has_gap, data, draw, n_features):
         samples = [neighbor_dimension(draw(n_components)) for _ in range(_N_DRAWS)]
         return d * data / np.mean(samples)
 
-    with_noise, on_manifold = ratio(dimension, None), ratio(dimension, dimension)
+    def ratios(d):
+        return ratio(d, None), ratio(d, d)
+
+    dimension, has_gap = reading.dimension, reading.dimension < n_features
+    with_noise, on_manifold = ratios(dimension)
+    rest = reading.spectrum[dimension:n_features]
+    if on_manifold > dimension + _TOLERANCE and has_gap:
+        if rest[0] > _LEAST_GAP * max(np.quantile(rest, 0.25), noise_variance):
+            dimension = _gap_near(reading.spectrum[:n_features], noise_variance, on_manifold)
+            with_noise, on_manifold = ratios(dimension)
     value = on_manifold if on_manifold <= dimension + _TOLERANCE else with_noise
     tolerance = max(_TOLERANCE, _TOLERANCE_WITH_GAP * dimension if has_gap else 0.0)
     if not np.isfinite(value) or abs(value - dimension) <= tolerance:
@@ -358,7 +382,7 @@ class Candidate(NamedTuple):
     score: float
 
 
-def read_dimension(rows, candidates, prior, n_features):
+def read_dimension(rows, candidates, prior, n_features, noise_variance):
     """Return the report of the dimension of rows.
 
     Parameters
@@ -371,6 +395,8 @@ def read_dimension(rows, candidates, prior, n_features):
         Reading of the prior of the flow.
     n_features : int
         Number of columns that vary.
+    noise_variance : float
+        Variance of the noise that was added.
 
     Returns
     -------
@@ -379,9 +405,8 @@ def read_dimension(rows, candidates, prior, n_features):
     flow, *others = candidates
     best = max([flow, *others], key=lambda candidate: candidate.score) if others else flow
     data = neighbor_dimension(rows)
-    read = best.reading.dimension
     dimension, with_noise, on_manifold = calibrate(
-        read, read < n_features, data, best.draw, n_features
+        best.reading, noise_variance, data, best.draw, n_features
     )
     return DimensionReport(
         dimension=dimension,

@@ -497,7 +497,8 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         if reading.units == "data":
             prior = prior * component_scale.to(prior).square() / self._mean_variance
         prior = read_spectrum(prior.sort(descending=True).values.numpy(), self._noise_variance)
-        return read_dimension(x[:n_rows], candidates, int(prior), int(self._varies.sum()))
+        n_varying = int(self._varies.sum())
+        return read_dimension(x[:n_rows], candidates, int(prior), n_varying, noise**2)
 
     def local_dimension(self, X):
         """Dimension of the model around each row.

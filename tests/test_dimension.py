@@ -10,6 +10,7 @@ from scipy.stats import multivariate_normal
 from skmanifoldflow import ManifoldPriorFlow
 from skmanifoldflow._dimension import (
     LocalMixture,
+    Reading,
     calibrate,
     fit_local_mixture,
     neighbor_dimension,
@@ -95,13 +96,18 @@ def normal_rows(rng, d, n=2000, n_features=12, noise=0.0):
     return X + noise * rng.standard_normal(X.shape)
 
 
+def read(d, n_features=12):
+    """A reading of d equal variances and noise."""
+    return Reading(d, "data", np.where(np.arange(n_features) < d, 1.0, 1e-3))
+
+
 def test_calibration_keeps_a_model_whose_samples_look_like_the_rows():
     """In eight dimensions nearest neighbours alone read one too few."""
     rng = np.random.RandomState(0)
     data = neighbor_dimension(normal_rows(rng, 8))
     assert data < 7
     draw = lambda d: normal_rows(rng, 8 if d is None else d)  # noqa: E731
-    dimension, with_noise, on_manifold = calibrate(8, True, data, draw, 12)
+    dimension, with_noise, on_manifold = calibrate(read(8), 4e-4, data, draw, 12)
     assert dimension == 8
     assert with_noise == pytest.approx(8, abs=0.5)
     assert on_manifold == pytest.approx(8, abs=0.5)
@@ -113,7 +119,7 @@ def test_calibration_corrects_a_hull():
     data = neighbor_dimension(Sphere(4, 12, noise=0.0).sample(2000, random_state=0)[0])
     for hull in (5, 10):
         draw = lambda d, hull=hull: normal_rows(rng, hull if d is None else d)  # noqa: E731
-        assert calibrate(hull, True, data, draw, 12)[0] == 4
+        assert calibrate(read(hull), 4e-4, data, draw, 12)[0] == 4
 
 
 def test_calibration_takes_away_noise_that_the_model_knows():
@@ -122,7 +128,7 @@ def test_calibration_takes_away_noise_that_the_model_knows():
     data = neighbor_dimension(normal_rows(rng, 2, noise=0.03))
     assert data > 4
     draw = lambda d: normal_rows(rng, 2, noise=0.03) if d is None else normal_rows(rng, d)  # noqa: E731
-    dimension, with_noise, on_manifold = calibrate(2, True, data, draw, 12)
+    dimension, with_noise, on_manifold = calibrate(read(2), 4e-4, data, draw, 12)
     assert dimension == 2
     assert with_noise == pytest.approx(2, abs=0.3)
     assert on_manifold > 4
@@ -132,10 +138,24 @@ def test_calibration_ignores_noise_that_the_rows_do_not_show():
     rng = np.random.RandomState(0)
     data = neighbor_dimension(normal_rows(rng, 2))
     draw = lambda d: normal_rows(rng, 2, noise=0.05) if d is None else normal_rows(rng, d)  # noqa: E731
-    dimension, with_noise, on_manifold = calibrate(2, True, data, draw, 12)
+    dimension, with_noise, on_manifold = calibrate(read(2), 4e-4, data, draw, 12)
     assert dimension == 2
     assert with_noise < 1.5
     assert on_manifold == pytest.approx(2, abs=0.2)
+
+
+def test_dimensions_behind_the_widest_gap_are_found():
+    """Two long axes, six short ones of unequal length, and then the noise."""
+    rng = np.random.RandomState(0)
+    spectrum = np.array([50, 40, 4, 3, 2.5, 2, 1.5, 1, 0.02, 0.02, 0.02, 0.02])
+
+    def draw(d):
+        scales = np.sqrt(np.where(np.arange(12) < (8 if d is None else d), spectrum, 0.0))
+        return scales * rng.standard_normal((2000, 12))
+
+    data = neighbor_dimension(draw(8))
+    misread = Reading(2, "data", spectrum)
+    assert calibrate(misread, 0.01, data, draw, 12)[0] == 8
 
 
 # Mixture
