@@ -169,14 +169,19 @@ def neighbor_dimension(rows):
     return (_N_NEIGHBORS - 2) / (_N_NEIGHBORS - 1) / mean if mean > 0 else np.nan
 
 
-def _gap_near(spectrum, noise_variance, dimension):
-    """Return the number of eigenvalues before the widest gap that is near a rough dimension."""
-    spectrum = np.maximum(spectrum, 2 * noise_variance)
-    k = np.arange(1, len(spectrum))
+def _next_gap(reading, noise_variance, dimension):
+    """Return the widest gap behind that of a reading that is near a rough, larger dimension.
+
+    None where what is behind the gap is noise, alike in all directions.
+    """
+    rest = np.maximum(reading.spectrum[reading.dimension :], 2 * noise_variance)
+    if len(rest) < 2 or rest[0] <= _LEAST_GAP * np.quantile(rest, 0.25):
+        return None
+    k = reading.dimension + np.arange(1, len(rest))
     is_near = (k >= dimension / _NEAR) & (k <= dimension * _NEAR)
     if not is_near.any():
-        return max(1, min(round(dimension), len(spectrum)))
-    return int(k[np.argmax(np.where(is_near, spectrum[:-1] / spectrum[1:], 0.0))])
+        return None
+    return int(k[np.argmax(np.where(is_near, rest[:-1] / rest[1:], 0.0))])
 
 
 def calibrate(reading, noise_variance, data, draw, n_features):
@@ -190,7 +195,8 @@ def calibrate(reading, noise_variance, data, draw, n_features):
     calibrated value stands, one from a spectrum with a gap within a tenth.
 
     Noise is alike in all directions. Where `on_manifold` is above d and the eigenvalues behind the
-    gap are not, they are dimensions, and the widest gap near `on_manifold` is read first.
+    gap are not, there are dimensions among them, and the widest gap near `on_manifold` behind the
+    first is read before.
 
     Parameters
     ----------
@@ -220,13 +226,18 @@ def calibrate(reading, noise_variance, data, draw, n_features):
     def ratios(d):
         return ratio(d, None), ratio(d, d)
 
-    dimension, has_gap = reading.dimension, reading.dimension < n_features
-    with_noise, on_manifold = ratios(dimension)
-    rest = reading.spectrum[dimension:n_features]
-    if on_manifold > dimension + _TOLERANCE and has_gap:
-        if rest[0] > _LEAST_GAP * max(np.quantile(rest, 0.25), noise_variance):
-            dimension = _gap_near(reading.spectrum[:n_features], noise_variance, on_manifold)
-            with_noise, on_manifold = ratios(dimension)
+    if not np.isfinite(data):
+        return reading.dimension, np.nan, np.nan
+    reading = reading._replace(spectrum=reading.spectrum[:n_features])
+    has_gap = reading.dimension < n_features
+    with_noise, on_manifold = ratios(reading.dimension)
+    while on_manifold > reading.dimension + _TOLERANCE:
+        found = _next_gap(reading, noise_variance, on_manifold)
+        if found is None:
+            break
+        reading = reading._replace(dimension=found)
+        with_noise, on_manifold = ratios(found)
+    dimension = reading.dimension
     value = on_manifold if on_manifold <= dimension + _TOLERANCE else with_noise
     tolerance = max(_TOLERANCE, _TOLERANCE_WITH_GAP * dimension if has_gap else 0.0)
     if not np.isfinite(value) or abs(value - dimension) <= tolerance:

@@ -5,7 +5,7 @@ How many dimensions?
 The prior of :class:`~skmanifoldflow.ManifoldPriorFlow` is a normal law with a learned covariance.
 Where the data lie near a manifold, it flattens: as many of its variances stay large as the manifold
 has dimensions. This page shows it on a curve and a line in the plane, on images of 1024 pixels that
-differ in a single grey value, and on handwritten digits, which have no dimension that is sharp.
+differ in a single grey value, and on handwritten digits, which have no sharp dimension.
 """
 
 # %%
@@ -75,7 +75,8 @@ plt.show()
 # Digits
 # ------
 # Handwritten digits are no manifold of one dimension: the spectrum falls steadily and no gap stands
-# out, so the number that is read means little. The coordinates tell classes apart all the same.
+# out. The number that is read comes from nearest neighbours, with samples of the flow as their
+# measure, and a warning says so. The coordinates tell classes apart.
 images, labels = load_digits(return_X_y=True)
 flow = ManifoldPriorFlow(
     image_shape=(1, 8, 8),
