@@ -366,16 +366,14 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         x = self._from_flow(rows)
         # A constant column has a scale by convention only, which nothing should depend on.
         varies = (rows != 0).any(dim=0).cpu()
-        has_units = bool(varies.any())
-        varies = varies if has_units else torch.ones_like(varies)
+        varies = varies if bool(varies.any()) else torch.ones_like(varies)
         self._varies = varies.to(x).numpy()
-        self._mean_variance = float(x.var(dim=0, correction=0)[varies].mean()) or 1.0
+        # Rows that are all alike have none.
+        self._mean_variance = float(x.var(dim=0, correction=0)[varies].mean())
         order = torch.randperm(len(rows), generator=objective.generator)
         picked = rows[order[:_MAX_SPECTRUM_ROWS].to(rows.device)]
         with torch.no_grad():
             spectra, component_scale = self._geometry(picked)
-            if not has_units:
-                spectra.pop("data", None)
             reading = read_spectra(spectra, self._noise_variance)
             self.local_spectrum_, self._units = reading.spectrum, reading.units
             if self.n_components is None and reading.units == "data":
@@ -412,7 +410,9 @@ class ManifoldPriorFlow(BaseManifoldFlow):
             # Along the other axes the flow is taken to be an isometry.
             rest = slope.square().mean().sqrt().expand(n_features - len(lengths))
             return spectra, torch.cat([lengths, rest])
-        parts, squares = {"standardised": [], "data": []}, []
+        parts, squares = {"standardised": []}, []
+        if self._mean_variance > 0:
+            parts["data"] = []
         for chunk in chunks(len(rows), n_features**2):
             columns, slope = self._local_columns(self._flow, rows[chunk])
             squares.append((slope[:, :, None] * columns).square().sum(1))
@@ -480,9 +480,11 @@ class ManifoldPriorFlow(BaseManifoldFlow):
             mixture, score = fit_local_mixture(z[n_held_out:], z[:n_held_out], noise)
             if mixture is not None:
                 rng = np.random.RandomState(int(torch.randint(2**31, (1,), generator=generator)))
-                slope = self._standardizer.inverse_slope(torch.tensor(mixture.means)).numpy()
-                slope = slope * self._varies / self._mean_variance**0.5
-                spectra = {"standardised": mixture.variances, "data": mixture.spectra(slope)}
+                spectra = {"standardised": mixture.variances}
+                if self._mean_variance > 0:
+                    slope = self._standardizer.inverse_slope(torch.tensor(mixture.means)).numpy()
+                    slope = slope * self._varies / self._mean_variance**0.5
+                    spectra["data"] = mixture.spectra(slope)
                 read = read_spectra(spectra, self._noise_variance, mixture.weights)
 
                 def draw_mixture(n_components):
