@@ -354,7 +354,7 @@ class BaseManifoldFlow(
                 f"{n_tied} columns hold many ties, as integers do: a density can grow without "
                 "bound there. Set dequantize=True to spread each value over its step.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=6,
             )
         return step
 

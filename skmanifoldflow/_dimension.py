@@ -11,6 +11,8 @@ from ._mixture_start import MAX_COMPLETE_FEATURES, fit_mixture, partition, sprea
 
 __all__ = [
     "Candidate",
+    "Reading",
+    "calibrate",
     "DimensionReport",
     "LocalMixture",
     "fit_local_mixture",
@@ -157,7 +159,8 @@ def neighbor_dimension(rows):
     # Half of the time of `import skmanifoldflow`, if it were there.
     from sklearn.neighbors import NearestNeighbors
 
-    rows = np.unique(rows, axis=0)
+    # Far from zero distances would lose their digits.
+    rows = np.unique(rows - rows.mean(axis=0), axis=0)
     if len(rows) < _MIN_ROWS:
         return np.nan
     distances = NearestNeighbors(n_neighbors=_N_NEIGHBORS).fit(rows).kneighbors()[0]
@@ -242,8 +245,8 @@ def calibrate(reading, noise_variance, data, draw, n_features):
     tolerance = max(_TOLERANCE, _TOLERANCE_WITH_GAP * dimension if has_gap else 0.0)
     if not np.isfinite(value) or abs(value - dimension) <= tolerance:
         return dimension, with_noise, on_manifold
-    reference = dimension
-    while on_manifold <= dimension and value < _LARGE_CORRECTION * reference and value >= 1:
+    is_hull, reference = on_manifold <= dimension, dimension
+    while is_hull and 1 <= round(value) < reference and value < _LARGE_CORRECTION * reference:
         reference = round(value)
         value = ratio(reference, reference)
     return max(1, min(round(value), n_features)), with_noise, on_manifold
@@ -275,15 +278,21 @@ class LocalMixture(NamedTuple):
         factor = slope[:, :, None] * self.axes * np.sqrt(self.variances)[:, None, :]
         return np.square(np.linalg.svd(factor, compute_uv=False))
 
-    def sample(self, n_samples, rng, noise, n_components=None):
-        """Draw rows, less noise of a standard deviation, along the leading axes of the parts."""
+    def sample(self, n_samples, rng, noise, n_components=None, slope=None):
+        """Draw rows, less noise of a standard deviation, along the leading axes of the parts.
+
+        These are the longest after the columns are scaled by `slope` (K, D), if there is one.
+        """
         parts = rng.choice(len(self.weights), size=n_samples, p=self.weights)
-        variances = np.maximum(self.variances - noise**2, 0.0)[:, :n_components]
-        normal = rng.standard_normal((n_samples, variances.shape[1])) * np.sqrt(variances)[parts]
-        axes = self.axes[:, :, :n_components]
+        factor = self.axes * np.sqrt(np.maximum(self.variances - noise**2, 0.0))[:, None, :]
+        if n_components is not None and slope is not None:
+            turned = np.linalg.svd(slope[:, :, None] * factor)[2]
+            factor = factor @ turned.transpose(0, 2, 1)
+        factor = factor[:, :, :n_components]
+        normal = rng.standard_normal((n_samples, factor.shape[2]))
         rows = np.empty((n_samples, self.means.shape[1]))
         for k in range(len(self.weights)):
-            rows[parts == k] = self.means[k] + normal[parts == k] @ axes[k].T
+            rows[parts == k] = self.means[k] + normal[parts == k] @ factor[k].T
         return rows
 
 
@@ -414,7 +423,7 @@ def read_dimension(rows, candidates, prior, n_features, noise_variance):
     report : DimensionReport
     """
     flow, *others = candidates
-    best = max([flow, *others], key=lambda candidate: candidate.score) if others else flow
+    best = max([flow, *others], key=lambda candidate: candidate.score)
     data = neighbor_dimension(rows)
     dimension, with_noise, on_manifold = calibrate(
         best.reading, noise_variance, data, best.draw, n_features

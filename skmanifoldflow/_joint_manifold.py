@@ -173,7 +173,8 @@ class JointManifoldFlow(BaseManifoldFlow):
         Scale of each deviation, in units of the latent space: that of the training, times the
         factor of maximum likelihood of the rows that were set aside, which all have in common.
     outlier_share_ : float
-        Share of the rows that follow the broad law of outliers; 0 with the normal penalty.
+        Share of the rows that follow the broad law of outliers; 0 with the normal penalty, 0.01
+        where nothing is trained.
     intrinsic_dimension_ : int
         Number of eigenvalues of `local_spectrum_` before its widest gap on a log scale, a standard
         deviation of 0.02 in standardised units counting as noise; `n_components` does not enter
@@ -695,7 +696,7 @@ def _n_geometry_rows(n_entries):
 
 def _linear_error(mean, axes, rows, weight):
     """Return the mean squared error per entry of rows projected on axes (D, d) through a mean."""
-    centred = rows.double().cpu().numpy() - mean
+    centred = rows.cpu().double().numpy() - mean
     errors = np.mean((centred - centred @ axes @ axes.T) ** 2, axis=1)
-    weight = weight.double().cpu().numpy()
+    weight = weight.cpu().double().numpy()
     return float(np.average(errors, weights=weight + np.finfo(float).tiny))

@@ -16,6 +16,7 @@ from ._dimension import (
     read_spectra,
     read_spectrum,
 )
+from ._mixture_start import MAX_COMPLETE_FEATURES
 from .backend.architectures import volume_preserving_flow, volume_preserving_image_flow
 from .backend.device import randn
 from .backend.flow import ManifoldFlow, chunks
@@ -38,6 +39,8 @@ _MAX_SPECTRUM_ROWS = 256
 _MAX_NEIGHBOR_ROWS = 5000
 # Rows whose coordinates give the prior its quantiles.
 _MAX_QUANTILE_ROWS = 10_000
+# Rows that give image flows their principal axes.
+_MAX_START_ROWS = 10_000
 # Beyond so many columns Jacobians are not computed in full, but at fewer rows along so many
 # leading axes.
 _MAX_FULL_FEATURES = 256
@@ -76,7 +79,8 @@ class ManifoldPriorFlow(BaseManifoldFlow):
     n_layers : int, default=8
         Number of coupling layers, each after a fixed random rotation of the columns. Four leave an
         S-curve folded, eight unroll it. With `image_shape`, number of fully connected layers; a
-        quarter as many convolutional ones come before them. Eleven start and end at 64 axes.
+        quarter as many convolutional ones come before them. With eleven the first and the last
+        are given 64 principal axes.
     hidden_layer_sizes : tuple of int, default=(64, 64)
         Hidden layers of the network of each coupling. With `image_shape` the first entry is the
         number of hidden channels of the convolutional layers, the others are the hidden layers of
@@ -100,7 +104,8 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         isometric map cannot move mass along the manifold, so with "spline" the prior does: after
         the training a coordinate gets the monotone spline that maps its quantiles, in twelfths, to
         normal ones, if the Bayesian information criterion is in favour. Coordinates, eigenvalues
-        and dimension are those of N(m, C).
+        and dimension are those of N(m, C); the `temperature` of `sample` is then that of the normal
+        variables behind the splines.
     isometry : float, default=0.1
         Weight of the departure from isometry, of g itself and against distances along the
         nearest-neighbour graph of the rows. 0 gives the likelihood alone, which leaves the
@@ -339,9 +344,13 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         return ManifoldFlow(bijection, LearnedCovariance(config["n_features"], config["n_free"]))
 
     def _make_objective(self, flow, rows, generator, is_warm):
-        rows = rows.to(flow.latent.mean.device, torch.float32)
+        device = flow.latent.mean.device
         if self.image_shape is not None and not is_warm:
-            flow.bijection.start(rows)
+            # On the CPU, where there is float64 in any case.
+            flow.place(torch.device("cpu"), torch.float64)
+            flow.bijection.start(rows[:_MAX_START_ROWS])
+            flow.place(device, torch.float32)
+        rows = rows.to(device, torch.float32)
         geodesics = None
         if self.isometry and len(rows) >= _MIN_GRAPH_ROWS and rows.shape[1] > 1:
             geodesics = _geodesics(rows, generator)
@@ -361,6 +370,10 @@ class ManifoldPriorFlow(BaseManifoldFlow):
 
     def _finish(self, start, rows):
         objective, law = start.job.objective, self._flow.latent
+        # The prior still has the moments of the training rows alone.
+        held_out, score = start.job.validation_rows, np.nan
+        if held_out is not None:
+            score = float(objective.log_likelihood(held_out.to(rows)).mean())
         objective.refresh(rows)
         self._noise_variance = self.noise_floor**2
         x = self._from_flow(rows)
@@ -380,7 +393,7 @@ class ManifoldPriorFlow(BaseManifoldFlow):
                 law.order_by_variance(component_scale)
                 component_scale = law.component_scale
             self.dimension_report_ = self._read_dimension(
-                start, rows, x[order].numpy(), reading, component_scale
+                start, score, rows, x[order].numpy(), reading, component_scale
             )
             self.intrinsic_dimension_ = self.dimension_report_.dimension
             self.n_components_ = self.n_components or self.intrinsic_dimension_
@@ -449,38 +462,42 @@ class ManifoldPriorFlow(BaseManifoldFlow):
             factor = slope[:, :, None] * factor / self._mean_variance**0.5
         return torch.linalg.svdvals(factor).square()
 
-    def _read_dimension(self, start, rows, x, reading, component_scale):
+    def _read_dimension(self, start, score, rows, x, reading, component_scale):
         """Return the report of the dimension.
 
-        It takes the standardised rows, the same in data units in random order, the reading of the
-        local covariance, and the lengths of the axes of the prior in units of the data.
+        It takes the log-likelihood of rows set aside, the standardised rows, the same in data units
+        in random order, the reading of the local covariance, and the lengths of the axes of the
+        prior in units of the data.
         """
         law, flow, noise = self._flow.latent, self._flow, self.noise_floor
         generator = start.job.objective.generator
         n_rows = min(len(x), _MAX_NEIGHBOR_ROWS)
+        lengths = law.spectrum.cpu()
+        if reading.units == "data":
+            lengths = lengths * component_scale.to(lengths).square() / self._mean_variance
+        lengths, leading = lengths.sort(descending=True, stable=True)
+        prior = int(read_spectrum(lengths.numpy(), self._noise_variance))
+        leading = leading.to(law.spectrum.device)
 
         def draw(n_components):
             variances = (law.spectrum - noise**2).clamp_min(0.0)
             if n_components is not None:
-                variances[n_components:] = 0.0
+                variances[leading[n_components:]] = 0.0
             normal = randn((n_rows, len(variances)), variances, generator)
             z = law.mean + normal * variances.sqrt() @ law.eigenvectors.T
             parts = [self._from_flow(flow.decode(z[c])) for c in chunks(n_rows, z.shape[1])]
             return torch.cat(parts).numpy()
 
-        candidates = [Candidate("flow", reading, draw, np.nan)]
+        candidates = [Candidate("flow", reading, draw, score)]
         n_held_out = self._n_validation(len(rows))
         self._mixture = None
-        if n_held_out:
+        if n_held_out and rows.shape[1] <= MAX_COMPLETE_FEATURES:
             noisy = rows + noise * randn(rows.shape, rows, generator)
-            noisy = noisy[start.order.to(rows.device)]
-            score = float(flow.log_prob(noisy[:n_held_out]).mean())
-            candidates[0] = candidates[0]._replace(score=score)
-            z = noisy.to("cpu", torch.float64).numpy()
+            z = noisy[start.order.to(rows.device)].to("cpu", torch.float64).numpy()
             mixture, score = fit_local_mixture(z[n_held_out:], z[:n_held_out], noise)
             if mixture is not None:
                 rng = np.random.RandomState(int(torch.randint(2**31, (1,), generator=generator)))
-                spectra = {"standardised": mixture.variances}
+                spectra, slope = {"standardised": mixture.variances}, None
                 if self._mean_variance > 0:
                     slope = self._standardizer.inverse_slope(torch.tensor(mixture.means)).numpy()
                     slope = slope * self._varies / self._mean_variance**0.5
@@ -488,25 +505,22 @@ class ManifoldPriorFlow(BaseManifoldFlow):
                 read = read_spectra(spectra, self._noise_variance, mixture.weights)
 
                 def draw_mixture(n_components):
-                    drawn = mixture.sample(n_rows, rng, noise, n_components)
+                    scaled = slope if read.units == "data" else None
+                    drawn = mixture.sample(n_rows, rng, noise, n_components, scaled)
                     return self._from_flow(torch.tensor(drawn)).numpy()
 
                 candidates.append(Candidate("mixture", read, draw_mixture, score))
                 if score > candidates[0].score:
                     self._mixture = mixture
                     self._mixture_dimensions = read_spectrum(spectra[read.units], noise**2)
-        prior = law.spectrum.cpu()
-        if reading.units == "data":
-            prior = prior * component_scale.to(prior).square() / self._mean_variance
-        prior = read_spectrum(prior.sort(descending=True).values.numpy(), self._noise_variance)
         n_varying = int(self._varies.sum())
-        return read_dimension(x[:n_rows], candidates, int(prior), n_varying, noise**2)
+        return read_dimension(x[:n_rows], candidates, prior, n_varying, noise**2)
 
     def local_dimension(self, X):
         """Dimension of the model around each row.
 
         The number of eigenvalues before the widest gap, on a log scale, of a local covariance, in
-        the units in which `local_spectrum_` is. Where the flow is the better model,
+        ``dimension_report_.units``. Where the flow is the better model,
         ``dimension_report_.model == "flow"``, that is J C J', with J the Jacobian of the latent ->
         data map at the row and C the covariance of the prior; where the mixture of probabilistic
         PCAs is, the covariance of its part most probable at the row.

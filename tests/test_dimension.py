@@ -158,6 +158,19 @@ def test_dimensions_behind_the_widest_gap_are_found():
     assert calibrate(misread, 0.01, data, draw, 12)[0] == 8
 
 
+def test_calibration_ends_between_two_dimensions():
+    """Rows that look 1.55-dimensional, and a model of five dimensions."""
+    rng = np.random.RandomState(0)
+    sheet = neighbor_dimension(normal_rows(rng, 2))
+    draw = lambda d: normal_rows(rng, 5 if d is None else d)  # noqa: E731
+    assert calibrate(read(5), 4e-4, 1.55 / 2 * sheet, draw, 12)[0] in (1, 2)
+
+
+def test_dimension_of_rows_far_from_zero():
+    X = np.random.RandomState(0).standard_normal((500, 3))
+    assert neighbor_dimension(X + 1e8) == pytest.approx(neighbor_dimension(X), rel=1e-5)
+
+
 # Mixture
 
 
@@ -189,6 +202,17 @@ def test_samples_of_a_mixture():
     np.testing.assert_allclose(rows.var(axis=0), [1.91, 0.91, 0.0], atol=0.05)
     flat = mixture.sample(100, rng, 0.3, 2) @ axes[0]
     np.testing.assert_allclose(flat[:, 2], 0, atol=1e-12)
+
+
+def test_samples_of_a_mixture_along_the_longest_axes_in_other_units():
+    """Two standardised columns, of which the first is next to nothing in units of the data."""
+    rng = np.random.RandomState(0)
+    mixture = LocalMixture(np.ones(1), np.zeros((1, 2)), np.eye(2)[None], np.array([[1.1, 1.0]]))
+    rows = mixture.sample(1000, rng, 0.0, 1)
+    np.testing.assert_allclose(rows[:, 1], 0, atol=1e-12)
+    rows = mixture.sample(1000, rng, 0.0, 1, slope=np.array([[1e-3, 1.0]]))
+    assert rows[:, 0].std() < 0.01
+    assert rows[:, 1].std() == pytest.approx(1, abs=0.1)
 
 
 def test_held_out_rows_choose_the_number_of_parts():
@@ -254,6 +278,15 @@ def test_a_contradiction_is_told():
     with pytest.warns(UserWarning, match="nearest neighbours of its samples"):
         model = ManifoldPriorFlow(**settings).fit(X)
     assert model.intrinsic_dimension_ < model.dimension_report_.jacobian
+
+
+def test_scores_are_of_rows_that_were_set_aside():
+    """Of normal rows in many columns the flow, a normal law, has nearly the mixture's score."""
+    X = np.random.RandomState(0).standard_normal((300, 30))
+    report = ManifoldPriorFlow(**SMALL | {"max_iter": 1, "tol": 1e3}).fit(X).dimension_report_
+    entropy = 15 * np.log(2 * np.pi * np.e)
+    # What 270 rows do not tell of 30 variances and 435 covariances.
+    assert report.flow_score < -entropy - 0.5
 
 
 def test_few_rows_are_read_from_the_flow_alone():

@@ -2,7 +2,7 @@
 How many dimensions?
 ====================
 
-The prior of :class:`~skmanifoldflow.ManifoldPriorFlow` is a normal law with a learned covariance.
+The prior of :class:`~skmanifoldflow.ManifoldPriorFlow` has a learned covariance.
 Where the data lie near a manifold, it flattens: as many of its variances stay large as the manifold
 has dimensions. This page shows it on a curve and a line in the plane, on images of 1024 pixels that
 differ in a single grey value, and on handwritten digits, which have no sharp dimension.
@@ -61,8 +61,7 @@ right.set(xlabel="component 1", ylabel="grey value")
 plt.show()
 
 # %%
-# Samples are squares on black. The prior is normal and the grey values are uniform, so a few are
-# brighter than any row, or darker than black. Moving along the one coordinate fades the square.
+# Samples are squares on black. Moving along the one coordinate fades the square.
 darkest, brightest = grey[:, 0].argmin(), grey[:, 0].argmax()
 path = flow.inverse_transform(np.linspace(*flow.transform(X[[darkest, brightest]]), 10))
 panels = np.stack([X[:10], flow.sample(10, random_state=0), path])

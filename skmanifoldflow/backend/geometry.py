@@ -71,12 +71,12 @@ def leading_singular_values(
         columns = [
             torch.autograd.grad((pullback * v).sum(), u, retain_graph=True)[0] for v in factor.T[:k]
         ]
-        basis = torch.linalg.qr(torch.stack(columns, dim=-1)).Q
+        basis = torch.linalg.qr(torch.stack(columns, dim=-1).cpu()).Q.to(points)
         rows = [
             torch.autograd.grad((values * v).sum(), points, retain_graph=True)[0]
             for v in basis.unbind(dim=-1)
         ]
-    return torch.linalg.svdvals(torch.stack(rows, dim=1) @ factor)
+    return torch.linalg.svdvals((torch.stack(rows, dim=1) @ factor).cpu())
 
 
 def log_volume_element(jacobian: Tensor) -> Tensor:

@@ -310,7 +310,7 @@ class QuantileSpline(KnotSpline):
 
     def fit(self, x: Tensor) -> None:
         """Take the quantiles of rows (n, D), n > K, of which no column is constant."""
-        values = x.to(self.knots).sort(dim=0).values
+        values = x.to(self.knots)
         n, n_bins = len(values), self.n_bins
         share = torch.linspace(0, 1, n_bins + 1, dtype=torch.float64)
         knots = torch.quantile(values, share.to(values), dim=0).T.cpu()
