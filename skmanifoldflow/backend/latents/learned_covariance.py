@@ -77,7 +77,8 @@ class LearnedCovariance(LatentLaw):
         largest = eigenvectors.gather(0, eigenvectors.abs().argmax(0, keepdim=True))
         self.mean = mean.detach().to(self.mean)
         self.spectrum = spectrum.flip(0).clamp_min(torch.finfo(self.mean.dtype).tiny)
-        self.eigenvectors = eigenvectors * torch.sign(largest)
+        # In the layout that a loaded model has, so that both round alike.
+        self.eigenvectors = (eigenvectors * torch.sign(largest)).contiguous()
         self.marginals.reset()
 
     def fit_marginals(self, z: Tensor) -> None:
@@ -124,7 +125,7 @@ class LearnedCovariance(LatentLaw):
 
     def _reorder(self, order: Tensor, component_scale: Tensor) -> None:
         self.spectrum = self.spectrum[order]
-        self.eigenvectors = self.eigenvectors[:, order]
+        self.eigenvectors = self.eigenvectors[:, order].contiguous()
         self.component_scale = component_scale[order]
 
     @property
