@@ -11,10 +11,10 @@ from ._mixture_start import MAX_COMPLETE_FEATURES, fit_mixture, partition, sprea
 
 __all__ = [
     "Candidate",
-    "Reading",
-    "calibrate",
     "DimensionReport",
     "LocalMixture",
+    "Reading",
+    "calibrate",
     "fit_local_mixture",
     "neighbor_dimension",
     "read_dimension",
@@ -364,6 +364,15 @@ class DimensionReport:
         Mean log-likelihood of rows set aside, in nats per standardised row; NaN where none were.
     units : {"standardised", "data"}
         Units in which the spectrum of the better model shows the wider gap.
+
+    Examples
+    --------
+    >>> from skmanifoldflow import ManifoldPriorFlow
+    >>> from skmanifoldflow.datasets import SinCurve
+    >>> X, _ = SinCurve(noise=0.05).sample(500, random_state=0)
+    >>> model = ManifoldPriorFlow(max_iter=5, tol=1.0, random_state=0).fit(X)
+    >>> model.dimension_report_.dimension
+    1
     """
 
     dimension: int

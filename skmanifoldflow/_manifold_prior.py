@@ -409,7 +409,8 @@ class ManifoldPriorFlow(BaseManifoldFlow):
     def _geometry(self, rows):
         """Return spectra of the local covariance at rows, by their units, and lengths (D,).
 
-        These are what the axes of the prior become in units of the data, root mean square.
+        These are, for each axis of the prior, the root mean square length of J times it, in units
+        of the data.
         """
         law, n_features = self._flow.latent, rows.shape[1]
         if n_features > _MAX_FULL_FEATURES:

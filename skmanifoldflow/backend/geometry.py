@@ -53,7 +53,8 @@ def leading_singular_values(
 
     By one step of subspace iteration from the first k columns of F (Halko, Martinsson & Tropp, SIAM
     Review 53, 2011): 2k products with J in the place of as many as there are columns. The values
-    are exact where the span of J F' J F is that of the start, and never too large.
+    are never too large, and exact where J maps the first k columns of F onto the span of the k
+    leading left singular vectors of J F.
 
     Parameters
     ----------

@@ -4,6 +4,8 @@ They map images (n, C, H, W) and, like every bijection, return the log-determina
 Channels lie last in memory, where convolutions on a CPU are up to three times as fast.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,7 +15,21 @@ from .actnorm import ActNorm
 from .base import Bijection
 from .linear import Orthogonal
 
-__all__ = ["ChannelRotation", "ConvCoupling", "GlowStep", "InvertibleConv", "Squeeze"]
+__all__ = ["ChannelRotation", "ConvCoupling", "GlowStep", "InvertibleConv", "Squeeze", "even_part"]
+
+
+def even_part(image_shape: tuple[int, int, int]) -> tuple[tuple[int, int, int], Tensor]:
+    """Return the shape of an image without a last row or column of an odd size, and an order.
+
+    The order of the flattened pixels puts those of the part first and the others last.
+    """
+    n_channels, height, width = image_shape
+    height, width = (size - size % 2 if size > 1 else 1 for size in (height, width))
+    index = torch.arange(math.prod(image_shape)).view(image_shape)
+    is_inner = torch.zeros(image_shape, dtype=torch.bool)
+    is_inner[:, :height, :width] = True
+    order = torch.cat([index[is_inner], index[~is_inner]])
+    return (n_channels, height, width), order
 
 
 class Squeeze(Bijection):

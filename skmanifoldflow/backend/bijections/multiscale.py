@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .actnorm import ActNorm
 from .base import Bijection
 from .coupling import AffineCoupling
-from .image import ConvCoupling, GlowStep, Squeeze
+from .image import ConvCoupling, GlowStep, Squeeze, even_part
 from .knot_spline import SharedSpline
 
 __all__ = ["MultiScale", "PixelOrder"]
@@ -130,14 +130,8 @@ class MultiScale(Bijection):
         super().__init__()
         self.n_context = n_context
         self.max_scales = max_scales
-        n_channels, height, width = image_shape
-        height, width = (size - size % 2 if size > 1 else 1 for size in (height, width))
-        self.shape = (n_channels, height, width)
+        self.shape, order = even_part(image_shape)
         self.n_inner = math.prod(self.shape)
-        index = torch.arange(math.prod(image_shape)).view(image_shape)
-        is_inner = torch.zeros(image_shape, dtype=torch.bool)
-        is_inner[:, :height, :width] = True
-        order = torch.cat([index[is_inner], index[~is_inner]])
         self.register_buffer("order", order)
         self.register_buffer("inverse_order", torch.argsort(order))
         n_outer = len(order) - self.n_inner

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .base import Bijection
 from .channel_split import squeezed_shapes
-from .image import ChannelRotation, ConvCoupling, Squeeze
+from .image import ChannelRotation, ConvCoupling, Squeeze, even_part
 
 __all__ = ["SqueezedCouplings"]
 
@@ -50,13 +50,7 @@ class SqueezedCouplings(Bijection):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        n_channels, height, width = image_shape
-        height, width = (size - size % 2 if size > 1 else 1 for size in (height, width))
-        self.shape = (n_channels, height, width)
-        index = torch.arange(math.prod(image_shape)).view(image_shape)
-        is_inner = torch.zeros(image_shape, dtype=torch.bool)
-        is_inner[:, :height, :width] = True
-        order = torch.cat([index[is_inner], index[~is_inner]])
+        self.shape, order = even_part(image_shape)
         self.register_buffer("order", order)
         self.register_buffer("inverse_order", torch.argsort(order))
         self.n_inner = math.prod(self.shape)
