@@ -13,7 +13,7 @@ from .tape import Pass
 
 __all__ = ["MLP", "ConvDecoder", "ConvEncoder", "ConvNet", "Linear", "MLPTape", "MaskedMLP"]
 
-_silu = torch.ops.aten.silu.out
+_silu = torch._C._nn.silu
 _silu_backward = torch.ops.aten.silu_backward.grad_input
 
 
@@ -84,61 +84,52 @@ class MLPTape:
         The pass.
     weights, grad_weights : sequence of Tensor
         Weight and bias of one layer after the other, and memory for their gradients.
-    outputs : Tensor of shape (n_outputs, n)
-        Memory for the outputs.
     """
 
     def __init__(
-        self, run: Pass, weights: Sequence[Tensor], grad_weights: Sequence[Tensor], outputs: Tensor
+        self, run: Pass, weights: Sequence[Tensor], grad_weights: Sequence[Tensor]
     ) -> None:
-        self.outputs = outputs
+        self.run = run
         self.weights, self.biases = weights[::2], weights[1::2]
         self.grad_weights, self.grad_biases = grad_weights[::2], grad_weights[1::2]
-        self.transposed = [weight.t() for weight in self.weights]
-        self.last_bias = self.biases[-1][:, None]
-        sizes = [len(bias) for bias in self.biases[:-1]]
-        self.keeps = run.keeps
-        if run.keeps:
-            self.raw, self.hidden = ([run.rows(size) for size in sizes] for _ in range(2))
-            # Gradients of two layers are alive at a time.
-            self.grads = [
-                run.shared_rows(f"gradient {i % 2}", size) for i, size in enumerate(sizes)
-            ]
-            self.grads_transposed = [grad.t() for grad in self.grads]
-        self.x = self.grad = torch.empty(0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the outputs for columns (n_inputs, n)."""
-        if not self.keeps:
+    def forward(self, x: Tensor, outputs: Tensor) -> None:
+        """Put the outputs for columns (n_inputs, n) into memory (n_outputs, n)."""
+        run, last = self.run, len(self.weights) - 1
+        if not run.keeps:
             for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
                 x = F.silu(torch.addmm(bias[:, None], weight, x), inplace=True)
-            return torch.addmm(self.last_bias, self.weights[-1], x, out=self.outputs)
-        if x is not self.x:
-            self.x = x
-            self.inputs = [x.t(), *self.hidden]
-            self.last_input = self.inputs[-1].t()
-        for i, hidden in enumerate(self.hidden):
-            torch.addmm(self.biases[i], self.inputs[i], self.transposed[i], out=self.raw[i])
-            _silu(self.raw[i], out=hidden)
-        return torch.addmm(self.last_bias, self.weights[-1], self.last_input, out=self.outputs)
+            torch.addmm(self.biases[last][:, None], self.weights[last], x, out=outputs)
+            return
+        # What each layer gets, in rows, and what each of the hidden ones makes of it.
+        self.inputs, self.raw = [x.t()], []
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            raw, hidden = (run.memory(run.n_rows, len(bias)) for _ in range(2))
+            run.call(torch.addmm, bias, self.inputs[-1], weight.t(), out=raw)
+            run.call(_silu, raw, out=hidden)
+            self.raw.append(raw)
+            self.inputs.append(hidden)
+        bias, columns = self.biases[last][:, None], self.inputs[-1].t()
+        run.call(torch.addmm, bias, self.weights[last], columns, out=outputs)
 
     def backward(self, grad: Tensor) -> tuple[Tensor, Tensor]:
         """Return two factors whose product is the gradient (n_inputs, n) of the inputs.
 
         Given is the gradient of the outputs.
         """
-        if grad is not self.grad:
-            self.grad, self.grad_transposed = grad, grad.t()
-        torch.mm(grad, self.inputs[-1], out=self.grad_weights[-1])
-        torch.sum(grad, 1, out=self.grad_biases[-1])
-        rows, columns = self.grad_transposed, grad
-        for i in reversed(range(len(self.hidden))):
-            rows = torch.mm(rows, self.weights[i + 1], out=self.grads[i])
-            columns = self.grads_transposed[i]
-            _silu_backward(rows, self.raw[i], grad_input=rows)
-            torch.mm(columns, self.inputs[i], out=self.grad_weights[i])
-            torch.sum(rows, 0, out=self.grad_biases[i])
-        return self.transposed[0], columns
+        run = self.run
+        run.call(torch.mm, grad, self.inputs[-1], out=self.grad_weights[-1])
+        run.call(torch.sum, grad, 1, out=self.grad_biases[-1])
+        rows, columns = grad.t(), grad
+        for i in reversed(range(len(self.raw))):
+            # Gradients of two layers are alive at a time.
+            into = run.shared_rows(f"gradient {i % 2}", self.raw[i].shape[1])
+            run.call(torch.mm, rows, self.weights[i + 1], out=into)
+            run.call(_silu_backward, into, self.raw[i], grad_input=into)
+            rows, columns = into, into.t()
+            run.call(torch.mm, columns, self.inputs[i], out=self.grad_weights[i])
+            run.call(torch.sum, rows, 0, out=self.grad_biases[i])
+        return self.weights[0].t(), columns
 
 
 class MaskedMLP(nn.Module):

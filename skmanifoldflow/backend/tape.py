@@ -1,74 +1,150 @@
-"""Memory of one pass through layers that know their gradient in closed form.
+"""Layers that know their gradient in closed form, on the way of rows through them.
 
-Rows (n, D) are columns (D, n) here, so that parts of them are contiguous. A tape that is used again
-finds the same tensors in the same places: it makes views of a tensor where that comes first.
+Rows (n, D) are columns (D, n) here, so that parts of them are contiguous. What a pass computes lies
+in memory that is the same from step to step, so a step is a list of calls with fixed arguments:
+they are made once while the list is written, and again for other rows.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor
 
-__all__ = ["Pass", "Tape"]
+__all__ = ["Calls", "Pass", "Tape"]
 
 
-class Pass:
-    """What the tapes of one pass have in common.
+class Calls:
+    """Calls that write into memory, made at once and, if they are kept, remembered.
 
     Parameters
     ----------
-    rows : Tensor of shape (n, D)
-        Rows like those that are passed.
-    context : Tensor of shape (n, n_context) or None
-        Context like that of the rows.
+    like : Tensor
+        Whose dtype and device the memory has.
     inverse : bool
-        Whether the pass goes from latent to data.
+        Whether what is computed goes from latent to data.
     keeps : bool
-        Whether gradients will be asked for.
+        Whether calls are remembered.
+
+    Attributes
+    ----------
+    made : list of callable
+        The calls that are remembered.
     """
 
-    def __init__(self, rows: Tensor, context: Tensor | None, inverse: bool, keeps: bool) -> None:
-        self.n_rows = len(rows)
+    def __init__(self, like: Tensor, *, inverse: bool, keeps: bool) -> None:
+        self._like = like.detach().new_empty(0)
         self.inverse = inverse
         self.keeps = keeps
-        self._like = rows.new_empty(0)
-        self._shared: dict[tuple[str, int], Tensor] = {}
-        self.context = None if context is None else self.columns(context.shape[1])
+        self.made: list[Callable[[], Any]] = []
 
-    def columns(self, n_columns: int) -> Tensor:
-        """Return memory of shape (n_columns, n)."""
-        return self._like.new_empty(n_columns, self.n_rows)
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Call a function that writes into its arguments."""
+        function(*args, **kwargs)
+        if self.keeps:
+            self.made.append(partial(function, *args, **kwargs))
 
-    def rows(self, n_columns: int) -> Tensor:
-        """Return memory of shape (n, n_columns)."""
-        return self._like.new_empty(self.n_rows, n_columns)
+    def memory(self, *shape: int) -> Tensor:
+        """Return memory of a shape."""
+        return self._like.new_empty(shape)
 
     def constant(self, value: float) -> Tensor:
         """Return a number as a tensor, which costs half of the call that a number costs."""
         return self._like.new_tensor(value)
 
+
+class Pass(Calls):
+    """What the tapes of one pass have in common.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n, D)
+        The rows that are passed first.
+    context : Tensor of shape (n, n_context) or None
+        Their context.
+    n_log_slopes : int
+        Columns of log-derivatives that all layers write together.
+    inverse : bool
+        Whether the pass goes from latent to data.
+    keeps : bool
+        Whether gradients will be asked for.
+
+    Attributes
+    ----------
+    columns : Tensor of shape (D, n)
+        Memory for the rows.
+    context : Tensor of shape (n_context, n) or None
+        Memory for the context.
+    log_slopes : Tensor of shape (n_log_slopes, n)
+        Memory for log-derivatives of the direction taken, whose sum is the log-determinant.
+    grad_log_det : Tensor of shape (n,)
+        Memory for the gradient of the log-determinants.
+    grad_context : Tensor of shape (n_context, n) or None
+        Memory for the gradient of the context, which the layers add to.
+    """
+
+    def __init__(
+        self,
+        rows: Tensor,
+        context: Tensor | None,
+        n_log_slopes: int,
+        *,
+        inverse: bool,
+        keeps: bool,
+    ) -> None:
+        super().__init__(rows, inverse=inverse, keeps=keeps)
+        self.n_rows = len(rows)
+        self.columns = self.memory(rows.shape[1], len(rows)).copy_(rows.t())
+        self.context = self.grad_context = None
+        if context is not None:
+            self.context = self.memory(context.shape[1], len(rows)).copy_(context.t())
+        if keeps:
+            self.grad_log_det = self.memory(len(rows))
+            if context is not None:
+                self.grad_context = self.memory(context.shape[1], len(rows))
+        self.log_slopes = self.memory(n_log_slopes, len(rows))
+        self._n_taken = 0
+        self._shared: dict[tuple[str, int], Tensor] = {}
+        self._multiples: dict[float, Tensor] = {}
+
     def shared_rows(self, name: str, n_columns: int) -> Tensor:
         """Return memory of shape (n, n_columns), the same for every layer."""
         key = (name, n_columns)
         if key not in self._shared:
-            self._shared[key] = self.rows(n_columns)
+            self._shared[key] = self.memory(self.n_rows, n_columns)
         return self._shared[key]
+
+    def take_log_slopes(self, n_columns: int) -> Tensor:
+        """Return the part (n_columns, n) of the log-derivatives that belongs to a layer."""
+        start = self._n_taken
+        self._n_taken += n_columns
+        return self.log_slopes[start : self._n_taken]
+
+    def times_grad_log_det(self, factor: float) -> Tensor:
+        """Return a multiple (n,) of the gradient of the log-determinants."""
+        if factor not in self._multiples:
+            self._multiples[factor] = torch.empty_like(self.grad_log_det)
+            self.call(torch.mul, self.grad_log_det, factor, out=self._multiples[factor])
+        return self._multiples[factor]
 
 
 class Tape(ABC):
     """One layer in one pass."""
 
-    # Log-determinants (n,), None where they are zero.
-    log_det: Tensor | None = None
-    # Gradient (n_context, n) of the context.
-    grad_context: Tensor | None = None
+    #: Whether columns are mapped in their own memory.
+    in_place = False
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Map columns (D, n), which stay as they are."""
+        """Map columns (D, n)."""
 
     @abstractmethod
-    def backward(self, grad: Tensor, grad_log_det: Tensor, needs_grad: bool) -> Tensor:
-        """Return the gradient of the columns, given those of the results.
+    def backward(self, grad: Tensor, needs_grad: bool) -> Tensor:
+        """Return the gradient of the columns, given that of the results.
+
+        The memory of the latter may be used.
 
         Gradients of weights go into the memory that the tape was given for them. Unless
         `needs_grad` what is returned may be anything.

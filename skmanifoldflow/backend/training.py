@@ -107,6 +107,8 @@ class VectorAdam:
     def step(self, learning_rate: float, scale: float = 1.0) -> None:
         """Move the parameters along their gradient, which is divided by a scale."""
         self.n_steps += 1
+        if scale != 1.0:
+            self.gradient.div_(scale)
         torch._fused_adamw_(
             [self.values],
             [self.gradient],
@@ -121,7 +123,6 @@ class VectorAdam:
             eps=1e-8,
             amsgrad=False,
             maximize=False,
-            grad_scale=None if scale == 1.0 else self._count.new_tensor(scale),
         )
 
 
@@ -151,19 +152,6 @@ class Adam(VectorAdam):
             self.starts[id(p)] = start
             start = stop
 
-    def bind(self, chain: Chain) -> None:
-        """Let the weights of a chain be one part of the vector, if they lie there in its order."""
-        weights = [w for layer in chain.fused_layers for w in layer.weights()]
-        start = stop = self.starts.get(id(weights[0]), -1) if weights else -1
-        for w in weights:
-            if stop == -1 or self.starts.get(id(w)) != stop:
-                return
-            stop += w.numel()
-        if stop > start:
-            vector = self.values[start:stop].requires_grad_()
-            vector.grad = self.gradient[start:stop]
-            chain.bound_weights = BoundWeights(vector, chain.fused_layers)
-
 
 def one_cycle(progress: float) -> float:
     """Return the factor of the learning rate."""
@@ -188,10 +176,28 @@ class Optimizer:
         ]
         for module in objective.modules():
             if isinstance(module, Chain):
-                for group in self.groups:
-                    group.bind(module)
+                self._bind(module)
         self.learning_rate = settings.learning_rate
         self.averages = [group.values.clone() for group in self.groups]
+
+    def _bind(self, chain: Chain) -> None:
+        """Let the weights of a chain be parts of the vectors, if all of them lie there."""
+        runs: list[tuple[Adam, int, int]] = []
+        for w in (w for layer in chain.fused_layers for w in layer.weights()):
+            group = next((group for group in self.groups if id(w) in group.starts), None)
+            if group is None:
+                return
+            start = group.starts[id(w)]
+            if runs and runs[-1][0] is group and runs[-1][2] == start:
+                start = runs.pop()[1]
+            runs.append((group, start, group.starts[id(w)] + w.numel()))
+        vectors = []
+        for group, start, stop in runs:
+            vector = group.values[start:stop].requires_grad_()
+            vector.grad = group.gradient[start:stop]
+            vectors.append(vector)
+        if vectors:
+            chain.bound_weights = BoundWeights(vectors, chain.fused_layers)
 
     @torch.no_grad()
     def average(self, share: float) -> None:
@@ -225,10 +231,8 @@ class Optimizer:
         """Steps taken so far."""
         return self.groups[0].n_steps
 
-    def step(self, loss: Tensor, progress: float) -> None:
-        for group in self.groups:
-            group.gradient.zero_()
-        loss.backward()
+    def step(self, progress: float) -> None:
+        """Take a step along the gradient, and set it to zero."""
         norm = math.hypot(*(float(group.gradient.norm()) for group in self.groups))
         if not math.isfinite(norm):
             # A gradient that overflows says nothing: such a step follows the momentum alone.
@@ -237,6 +241,7 @@ class Optimizer:
         scale = max(1.0, norm / CLIP_NORM) if math.isfinite(norm) else 1.0
         for group in self.groups:
             group.step(self.learning_rate * one_cycle(progress), scale)
+            group.gradient.zero_()
 
 
 def _snapshot(objective: Objective) -> dict[str, Tensor]:
@@ -282,11 +287,10 @@ class _Run:
             if 2 * len(batch) < batch_size:
                 batch = shuffled[-batch_size:]
             progress = self.step / self.n_steps
-            loss = self.objective.loss(batch, progress)
-            self.optimizer.step(loss, progress)
+            total += self.objective.add_gradient(batch, progress)
+            self.optimizer.step(progress)
             if self.settings.averaging:
                 self.optimizer.average(1 / min(self.optimizer.n_steps, self.horizon))
-            total += loss.detach()
             self.step += 1
             n_taken += 1
         return float(total) / n_taken

@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from skmanifoldflow.backend.architectures import density_flow, volume_preserving_flow
-from skmanifoldflow.backend.bijections import AffineCoupling, Chain, MaskedAutoregressive
+from skmanifoldflow.backend.bijections import (
+    AffineCoupling,
+    Chain,
+    MarginalSpline,
+    MaskedAutoregressive,
+)
 from skmanifoldflow.backend.bijections.fused import BoundWeights
 from skmanifoldflow.backend.device import make_generator
 from skmanifoldflow.backend.geometry import jacobian_columns
@@ -14,6 +19,13 @@ CHAINS = {
     "additive": lambda d, g, **k: density_flow("additive", d, 3, (6,), generator=g, **k),
     "spline": lambda d, g, **k: density_flow("spline", d, 3, (6, 5), generator=g, **k),
     "linear conditioner": lambda d, g, **k: density_flow("affine", d, 2, (), generator=g, **k),
+    "marginals": lambda d, g, **k: Chain(
+        [MarginalSpline(d, 4), density_flow("affine", d, 2, (6,), generator=g, **k)]
+    ),
+    "no mixing": lambda d, g, **k: Chain(
+        AffineCoupling(d, max(1, d // i), (6,), generator=g, n_context=k.get("n_context", 0))
+        for i in (1, 2, 2)
+    ),
     "unit volume": lambda d, g: volume_preserving_flow("affine", d, 3, (6, 5), generator=g),
 }
 WITH_CONTEXT = [name for name in CHAINS if name != "unit volume"]
@@ -29,8 +41,10 @@ def build(name, n_features=5, n_context=0, dtype=torch.float64):
     kwargs = {"n_context": n_context} if n_context else {}
     chain = CHAINS[name](n_features, generator, **kwargs)
     with torch.no_grad():
-        for p in chain.parameters():
-            p.copy_(0.5 * torch.randn(p.shape, generator=generator))
+        for key, p in chain.named_parameters():
+            # Steep curves have few digits left in float32.
+            scale = 0.1 if "log_" in key else 0.5
+            p.copy_(scale * torch.randn(p.shape, generator=generator))
     return chain.to(dtype)
 
 
@@ -123,7 +137,7 @@ def test_weights_may_be_parts_of_one_vector(name, n_context, inverse):
     expected = torch.autograd.grad(loss_of(fused(chain, x, context, inverse)), inputs)
     parameters = list(chain.parameters())
     vector = torch.cat([p.detach().flatten() for p in parameters]).requires_grad_()
-    chain.bound_weights = BoundWeights(vector, chain.fused_layers)
+    chain.bound_weights = BoundWeights([vector], chain.fused_layers)
     rows = inputs[: -len(parameters)]
     for create_graph in (False, True):
         loss = loss_of(fused(chain, x, context, inverse))

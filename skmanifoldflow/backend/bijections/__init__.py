@@ -6,8 +6,9 @@ from .chain import Chain
 from .channel_split import ChannelSplit, squeezed_shapes
 from .coupling import AdditiveCoupling, AffineCoupling, Coupling
 from .elementwise import AffineMap, ElementwiseMap, ShiftMap
-from .knot_spline import MarginalSpline, SharedSpline
+from .knot_spline import SharedSpline
 from .linear import Orthogonal, Permutation, PrincipalAxes
+from .marginal_spline import MarginalSpline
 from .spline import SplineCoupling, SplineMap
 
 __all__ = [

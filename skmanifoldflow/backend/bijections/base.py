@@ -1,6 +1,7 @@
 """What every bijection implements."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,24 @@ class Bijection(nn.Module, ABC):
         self, z: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Map latent to data."""
+
+    def forward_with_pullback(
+        self, x: Tensor
+    ) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], None]]:
+        """Map data to latent without a graph, for a loss whose gradient is known.
+
+        The last result takes the gradients of latent rows and log-determinants, and adds those of
+        the parameters to their `grad`. It may be called once.
+        """
+        with torch.enable_grad():
+            results = self.forward_and_log_det(x)
+
+        def pull_back(*grads: Tensor) -> None:
+            # A log-determinant of zero is a constant.
+            pairs = [(r, g) for r, g in zip(results, grads, strict=True) if r.requires_grad]
+            torch.autograd.backward([r for r, _ in pairs], [g for _, g in pairs])
+
+        return results[0].detach(), results[1].detach(), pull_back
 
     @torch.no_grad()
     def start(self, x: Tensor) -> Tensor:

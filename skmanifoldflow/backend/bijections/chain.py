@@ -1,6 +1,6 @@
 """Composition of bijections."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 import torch
@@ -10,6 +10,22 @@ from .base import Bijection
 from .fused import BoundWeights, FusedLayer, can_fuse, run_fused
 
 __all__ = ["Chain"]
+
+
+def _fused_layers(bijections: Iterable[Bijection]) -> list[FusedLayer] | None:
+    """Return the layers, those of chains among them too, or None if not all are fused ones."""
+    layers: list[FusedLayer] = []
+    for bijection in bijections:
+        if isinstance(bijection, FusedLayer) and bijection.is_fused:
+            layers.append(bijection)
+        elif isinstance(bijection, Chain):
+            of_chain = _fused_layers(bijection.bijections)
+            if of_chain is None:
+                return None
+            layers += of_chain
+        else:
+            return None
+    return layers
 
 
 class Chain(Bijection):
@@ -28,8 +44,7 @@ class Chain(Bijection):
     def __init__(self, bijections: Iterable[Bijection]) -> None:
         super().__init__()
         self.bijections = cast(Sequence[Bijection], nn.ModuleList(bijections))
-        layers = [b for b in self.bijections if isinstance(b, FusedLayer) and b.is_fused]
-        self.fused_layers = tuple(layers) if len(layers) == len(self.bijections) else ()
+        self.fused_layers = tuple(_fused_layers(self.bijections) or ())
         # Columns of its widest tensor.
         self.fused_width = max(
             (size for layer in self.fused_layers for w in layer.weights() for size in w.shape),
@@ -51,6 +66,13 @@ class Chain(Bijection):
         if self.fused_layers and can_fuse(z, context):
             return run_fused(self, z, context, inverse=True)
         return self.inverse_by_layer(z, context)
+
+    def forward_with_pullback(
+        self, x: Tensor
+    ) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], None]]:
+        if self.bound_weights is not None:
+            return self.bound_weights.forward_with_pullback(x)
+        return super().forward_with_pullback(x)
 
     def forward_by_layer(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map data to latent by the maps of the layers."""

@@ -85,6 +85,10 @@ class Coupling(FusedLayer):
     def weights(self) -> list[Tensor]:
         return self.conditioner.weights()
 
+    @property
+    def n_log_slopes(self) -> int:
+        return self.elementwise.has_log_slopes * self.n_transformed
+
     def tape(
         self, run: Pass, weights: Sequence[Tensor], grad_weights: Sequence[Tensor]
     ) -> "_CouplingTape":
@@ -92,6 +96,8 @@ class Coupling(FusedLayer):
 
 
 class _CouplingTape(Tape):
+    in_place = True
+
     def __init__(
         self,
         layer: Coupling,
@@ -99,45 +105,35 @@ class _CouplingTape(Tape):
         weights: Sequence[Tensor],
         grad_weights: Sequence[Tensor],
     ) -> None:
-        self.n_passed = k = layer.n_passed
-        n_features = k + layer.n_transformed
+        self.run = run
+        self.n_passed = layer.n_passed
         self.map = layer.elementwise.tape(run, layer.n_transformed)
-        self.log_det = self.map.log_det
-        self.network = MLPTape(run, weights, grad_weights, self.map.params)
-        self.context = run.context
-        self.columns = run.columns(n_features)
-        self.columns_passed, self.columns_moved = self.columns.tensor_split([k])
-        if run.keeps:
-            self.grad_columns = run.columns(n_features)
-            self.grad_columns_passed, self.grad_columns_moved = self.grad_columns.tensor_split([k])
-        if run.context is not None:
-            self.inputs = run.columns(k + len(run.context))
-        self.x = self.grad = torch.empty(0)
+        self.network = MLPTape(run, weights, grad_weights)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x is not self.x:
-            self.x, (self.passed, self.moved) = x, x.tensor_split([self.n_passed])
-        if self.context is None:
-            self.network.forward(self.passed)
-        else:
-            self.network.forward(torch.cat([self.passed, self.context], out=self.inputs))
-        self.map.forward(self.moved, self.columns_moved)
-        self.columns_passed.copy_(self.passed)
-        return self.columns
+        run = self.run
+        inputs, moved = x.tensor_split([self.n_passed])
+        if run.context is not None:
+            parts = [inputs, run.context]
+            inputs = run.memory(self.n_passed + len(run.context), run.n_rows)
+            run.call(torch.cat, parts, out=inputs)
+        self.network.forward(inputs, self.map.params)
+        self.map.forward(moved)
+        return x
 
-    def backward(self, grad: Tensor, grad_log_det: Tensor, needs_grad: bool) -> Tensor:
-        if grad is not self.grad:
-            self.grad, parts = grad, grad.tensor_split([self.n_passed])
-            self.grad_passed, self.grad_moved = parts
-        self.map.backward(self.grad_moved, grad_log_det, self.grad_columns_moved)
-        left, right = self.network.backward(self.map.grad_params)
-        if self.context is not None:
-            of_inputs = left.mm(right)
-            of_passed, self.grad_context = of_inputs.tensor_split([self.n_passed])
-            torch.add(self.grad_passed, of_passed, out=self.grad_columns_passed)
+    def backward(self, grad: Tensor, needs_grad: bool) -> Tensor:
+        run = self.run
+        of_passed, of_moved = grad.tensor_split([self.n_passed])
+        left, right = self.network.backward(self.map.backward(of_moved))
+        if run.grad_context is not None:
+            of_inputs = run.memory(self.n_passed + len(run.grad_context), run.n_rows)
+            run.call(torch.mm, left, right, out=of_inputs)
+            of_network, of_context = of_inputs.tensor_split([self.n_passed])
+            run.call(of_passed.add_, of_network)
+            run.call(run.grad_context.add_, of_context)
         elif needs_grad:
-            torch.addmm(self.grad_passed, left, right, out=self.grad_columns_passed)
-        return self.grad_columns
+            run.call(of_passed.addmm_, left, right)
+        return grad
 
 
 class AdditiveCoupling(Coupling):

@@ -6,7 +6,7 @@ one tensor for automatic differentiation, and memory is kept from step to step.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +31,8 @@ class FusedLayer(Bijection):
     """Bijection that knows the gradient of its map, unless it says that it is not `is_fused`."""
 
     is_fused = True
+    #: Columns of log-derivatives that a tape writes.
+    n_log_slopes = 0
 
     def weights(self) -> list[Tensor]:
         """Return the parameters."""
@@ -42,33 +44,66 @@ class FusedLayer(Bijection):
 
 
 class BoundWeights:
-    """Weights of the layers of a chain as parts of one vector, while they are trained.
+    """Weights of the layers of a chain as parts of vectors, while they are trained.
 
     Parameters
     ----------
-    vector : Tensor of shape (n_weights,)
-        A leaf of the graph.
+    vectors : sequence of Tensor
+        Leaves of the graph, in which the weights lie one after the other.
     layers : sequence of FusedLayer
-        Whose weights lie in the vector one after the other.
+        Whose weights they are.
     """
 
-    def __init__(self, vector: Tensor, layers: Sequence[FusedLayer]) -> None:
-        self.vector = vector
-        self.parts = _parts(vector.detach(), [layer.weights() for layer in layers])
-        # Records that no graph uses, by the shapes of rows and context and the direction.
+    def __init__(self, vectors: Sequence[Tensor], layers: Sequence[FusedLayer]) -> None:
+        self.vectors = vectors
+        self.layers = layers
+        detached = [vector.detach() for vector in vectors]
+        self.parts = _parts(detached, [layer.weights() for layer in layers])
+        # Records that no graph uses, by what their calls depend on.
         self.free: dict[Any, list[_Record]] = {}
 
+    def take(
+        self, x: Tensor, context: Tensor | None, inverse: bool, needs_grad: bool
+    ) -> tuple[Any, "_Record"]:
+        """Return a record that no graph uses, and a key to give it back with."""
+        key = (x.shape, None if context is None else context.shape, inverse, needs_grad)
+        free = self.free.setdefault(key, [])
+        if free:
+            return key, free.pop()
+        return key, _Record(self.layers, self.parts, self.vectors, x, context, inverse)
 
-def _parts(vector: Tensor, weights: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
-    """Return the parts of a vector that belong to the weights of each layer."""
+    @torch.no_grad()
+    def forward_with_pullback(
+        self, x: Tensor
+    ) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], None]]:
+        """See `Bijection.forward_with_pullback`; automatic differentiation has no part in it."""
+        key, record = self.take(x, None, inverse=False, needs_grad=False)
+
+        @torch.no_grad()
+        def pull_back(grad: Tensor, grad_log_det: Tensor) -> None:
+            record.backward(grad, grad_log_det, needs_grad=False)
+            for vector, gradient in zip(self.vectors, record.gradients, strict=True):
+                assert vector.grad is not None
+                vector.grad.add_(gradient)
+            self.free[key].append(record)
+
+        return *record.forward(x, None), pull_back
+
+
+def _parts(
+    vectors: Sequence[Tensor], weights: Sequence[Sequence[Tensor]]
+) -> list[list[Tensor]]:
+    """Return the parts of vectors that belong to the weights of each layer."""
+    coming = iter(vectors)
+    rest = next(coming, torch.empty(0))
     parts: list[list[Tensor]] = []
-    start = 0
     for of_layer in weights:
         parts.append([])
         for weight in of_layer:
-            stop = start + weight.numel()
-            parts[-1].append(vector[start:stop].view(weight.shape))
-            start = stop
+            if not len(rest):
+                rest = next(coming)
+            part, rest = rest.tensor_split([weight.numel()])
+            parts[-1].append(part.view(weight.shape))
     return parts
 
 
@@ -79,48 +114,77 @@ class _Record:
         self,
         layers: Sequence[FusedLayer],
         weights: Sequence[Sequence[Tensor]],
+        vectors: Sequence[Tensor],
         x: Tensor,
         context: Tensor | None,
         inverse: bool,
     ) -> None:
-        self.run = Pass(x, context, inverse, keeps=True)
-        self.columns, self.grad_columns = (self.run.columns(x.shape[1]) for _ in range(2))
-        # One vector, in the order of the chain whatever the direction.
-        self.gradient = x.new_empty(sum(w.numel() for part in weights for w in part))
-        self.grad_weights = _parts(self.gradient, weights)
+        n_log_slopes = sum(layer.n_log_slopes for layer in layers)
+        self.run = Pass(x, context, n_log_slopes, inverse=inverse, keeps=True)
+        self.gradients = [x.new_empty(vector.numel()) for vector in vectors]
         self.tapes = [
             layer.tape(self.run, *of_layer)
-            for layer, *of_layer in zip(layers, weights, self.grad_weights, strict=True)
+            for layer, *of_layer in zip(
+                layers, weights, _parts(self.gradients, weights), strict=True
+            )
         ]
         self.has_weights = [bool(part) for part in weights]
         if inverse:
             self.tapes.reverse()
             self.has_weights.reverse()
-        self.log_dets = [tape.log_det for tape in self.tapes if tape.log_det is not None]
+        self.forward_calls: list[Callable[[], Any]] = []
+        self.backward_calls: list[Callable[[], Any]] = []
 
     def forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return rows mapped and their log-determinants."""
-        columns = self.columns.copy_(x.t())
-        if context is not None and self.run.context is not None:
-            self.run.context.copy_(context.t())
-        for tape in self.tapes:
-            columns = tape.forward(columns)
-        log_det = torch.stack(self.log_dets).sum(0) if self.log_dets else x.new_zeros(len(x))
-        return columns.t().clone(memory_format=torch.contiguous_format), log_det
+        run = self.run
+        if self.forward_calls:
+            with torch.inference_mode():
+                run.columns.copy_(x.t())
+                if context is not None and run.context is not None:
+                    run.context.copy_(context.t())
+                for call in self.forward_calls:
+                    call()
+        else:
+            self.result, in_place = run.columns, False
+            for tape in self.tapes:
+                if in_place and tape.in_place:
+                    # What the layer before has made is needed for its gradient.
+                    copy = torch.empty_like(self.result)
+                    run.call(copy.copy_, self.result)
+                    self.result = copy
+                self.result, in_place = tape.forward(self.result), tape.in_place
+            self.forward_calls, run.made = run.made, []
+        rows = self.result.t().clone(memory_format=torch.contiguous_format)
+        return rows, run.log_slopes.sum(0)
 
     def backward(
         self, grad: Tensor, grad_log_det: Tensor, needs_grad: bool
     ) -> tuple[Tensor | None, Tensor | None]:
         """Return the gradients of rows and context; those of the weights are written."""
-        grad = self.grad_columns.copy_(grad.t())
-        # Before the first layer with weights no gradient may be needed.
-        first = -1 if needs_grad else self.has_weights.index(True)
-        for i in range(len(self.tapes) - 1, max(first, 0) - 1, -1):
-            grad = self.tapes[i].backward(grad, grad_log_det, i > first)
-        of_context = [tape.grad_context for tape in self.tapes if tape.grad_context is not None]
+        run = self.run
+        if self.backward_calls:
+            with torch.inference_mode():
+                self.grad_result.copy_(grad.t())
+                run.grad_log_det.copy_(grad_log_det)
+                for call in self.backward_calls:
+                    call()
+        else:
+            self.grad_result = torch.empty_like(self.result).copy_(grad.t())
+            run.grad_log_det.copy_(grad_log_det)
+            if run.grad_context is not None:
+                run.call(run.grad_context.zero_)
+            self.grad_columns = self.grad_result
+            # Before the first layer with weights no gradient may be needed.
+            first = -1 if needs_grad else self.has_weights.index(True)
+            for i in range(len(self.tapes) - 1, max(first, 0) - 1, -1):
+                self.grad_columns = self.tapes[i].backward(self.grad_columns, i > first)
+            self.backward_calls, run.made = run.made, []
         return (
-            grad.t().clone(memory_format=torch.contiguous_format) if needs_grad else None,
-            torch.stack(of_context).sum(0).t() if of_context else None,
+            self.grad_columns.t().clone(memory_format=torch.contiguous_format)
+            if needs_grad
+            else None,
+            None if run.grad_context is None else run.grad_context.t().clone(),
         )
 
 
@@ -137,7 +201,6 @@ class _Fused(torch.autograd.Function):
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
         ctx.chain, ctx.inverse = chain, inverse
-        ctx.key = (x.shape, None if context is None else context.shape, inverse)
         ctx.save_for_backward(x, context, *weights)
         ctx.record = _record(ctx, x, context)
         return ctx.record.forward(x, context)
@@ -155,22 +218,21 @@ class _Fused(torch.autograd.Function):
         of_rows, of_context = record.backward(grads[0], grads[1], ctx.needs_input_grad[2])
         # Its memory holds the gradients of the weights from now on.
         ctx.record = None
-        if ctx.chain.bound_weights is None:
-            flat = [g for part in record.grad_weights for g in part]
-        else:
-            ctx.chain.bound_weights.free.setdefault(ctx.key, []).append(record)
-            flat = [record.gradient]
-        return None, None, of_rows, of_context, *flat
+        if ctx.chain.bound_weights is not None:
+            ctx.chain.bound_weights.free[ctx.key].append(record)
+        gradients = [g.view(w.shape) for g, w in zip(record.gradients, weights, strict=True)]
+        return None, None, of_rows, of_context, *gradients
 
 
 def _record(ctx: Any, x: Tensor, context: Tensor | None) -> _Record:
-    """Return a record that is free, or a new one."""
+    """Return a record for the pass of a node."""
     layers, bound = ctx.chain.fused_layers, ctx.chain.bound_weights
     if bound is None:
-        return _Record(layers, [layer.weights() for layer in layers], x, context, ctx.inverse)
-    if bound.free.get(ctx.key):
-        return bound.free[ctx.key].pop()
-    return _Record(layers, bound.parts, x, context, ctx.inverse)
+        weights = [layer.weights() for layer in layers]
+        vectors = [w for of_layer in weights for w in of_layer]
+        return _Record(layers, weights, vectors, x, context, ctx.inverse)
+    ctx.key, record = bound.take(x, context, ctx.inverse, ctx.needs_input_grad[2])
+    return record
 
 
 def _differentiable_gradient(
@@ -201,7 +263,8 @@ def _differentiable_gradient(
     gradient = [next(found) if t is not None and t.requires_grad else None for t in inputs]
     if chain.bound_weights is None:
         return gradient
-    return [*gradient[:2], torch.cat([g.flatten() for g in gradient[2:] if g is not None])]
+    flat = torch.cat([g.flatten() for g in gradient[2:] if g is not None])
+    return [*gradient[:2], *flat.split([len(v) for v in chain.bound_weights.vectors])]
 
 
 def can_fuse(x: Tensor, context: Tensor | None) -> bool:
@@ -215,18 +278,15 @@ def can_fuse(x: Tensor, context: Tensor | None) -> bool:
 def _without_gradient(
     chain: "Chain", x: Tensor, context: Tensor | None, inverse: bool
 ) -> tuple[Tensor, Tensor]:
-    """Map rows where no gradient will be asked for; each layer takes the memory of the last."""
-    run = Pass(x, context, inverse, keeps=False)
-    if context is not None and run.context is not None:
-        run.context.copy_(context.t())
-    columns, total = x.t().contiguous(), x.new_zeros(len(x))
-    for layer in chain.fused_layers[:: -1 if inverse else 1]:
+    """Map rows where no gradient will be asked for."""
+    layers = chain.fused_layers[:: -1 if inverse else 1]
+    n_log_slopes = sum(layer.n_log_slopes for layer in layers)
+    run = Pass(x, context, n_log_slopes, inverse=inverse, keeps=False)
+    columns = run.columns
+    for layer in layers:
         weights = layer.weights()
-        tape = layer.tape(run, weights, weights)
-        columns = tape.forward(columns)
-        if tape.log_det is not None:
-            total += tape.log_det
-    return columns.t().contiguous(), total
+        columns = layer.tape(run, weights, weights).forward(columns)
+    return columns.t().contiguous(), run.log_slopes.sum(0)
 
 
 def run_fused(
@@ -235,7 +295,7 @@ def run_fused(
     """Map rows through a chain all of whose layers are fused ones."""
     bound = chain.bound_weights
     if torch.is_grad_enabled() and bound is not None:
-        return _Fused.apply(chain, inverse, x, context, bound.vector)
+        return _Fused.apply(chain, inverse, x, context, *bound.vectors)
     if torch.is_grad_enabled():
         weights = [w for layer in chain.fused_layers for w in layer.weights()]
         if any(t is not None and t.requires_grad for t in (x, context, *weights)):

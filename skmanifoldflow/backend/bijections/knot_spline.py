@@ -7,16 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..tape import Calls
 from .base import Bijection
-from .spline import CurveParts, curve_gradient, curve_parts, curve_value
+from .curve import CurveTape, curve
 
-__all__ = ["KnotSpline", "MarginalSpline", "QuantileSpline", "SharedSpline"]
+__all__ = ["KnotSpline", "QuantileSpline", "SharedSpline", "merged_knots"]
 
 
 def _locate(
     v: Tensor, table: Tensor, sizes: Tensor, inverse: bool
-) -> tuple[Tensor, Tensor, CurveParts]:
-    """Clamp values (m, n) to their curve, find their bins there and evaluate it."""
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Clamp values (m, n) to their curve and find their bins: corners, sizes and slopes."""
     edges = table[int(inverse)]
     inside = v.maximum(edges[:, :1]).minimum(edges[:, -1:])
     inner = edges[:, 1:-1].detach().contiguous()
@@ -24,61 +25,68 @@ def _locate(
     lower = table.gather(2, k.expand(3, -1, -1))
     size = sizes.gather(2, k.expand(2, -1, -1))
     slopes = torch.stack([lower[2], table[2].gather(1, k + 1)])
-    return inside, k, curve_parts(inside, lower[:2], size, slopes, inverse)
+    return inside, k, (lower[:2], size, slopes)
 
 
-def _join(
-    v: Tensor, inside: Tensor, k: Tensor, parts: CurveParts, inverse: bool
+def _by_operations(
+    v: Tensor, table: Tensor, sizes: Tensor, inverse: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return values mapped and log-slopes; beyond the ends the log-slope is that of the end."""
-    log_slope = parts.log_slope
-    tail = (v - inside) * torch.exp(-log_slope if inverse else log_slope)
-    return curve_value(parts, inverse) + tail, log_slope
+    """Return values mapped and log-derivatives; beyond the ends these are those of the end."""
+    inside, _, bins = _locate(v, table, sizes, inverse)
+    mapped, log_slope = curve(inside, *bins, inverse)
+    return mapped + (v - inside) * log_slope.exp(), log_slope
 
 
 class _ClosedForm(torch.autograd.Function):
-    """Values and log-slopes of curves, with their gradient in closed form."""
+    """`_by_operations` with its gradient in closed form."""
 
     @staticmethod
     def forward(
         ctx: Any, v: Tensor, table: Tensor, sizes: Tensor, inverse: bool
     ) -> tuple[Tensor, Tensor]:
-        located = _locate(v, table, sizes, inverse)
-        ctx.inverse, ctx.located = inverse, located
+        inside, k, bins = _locate(v, table, sizes, inverse)
+        calls = Calls(v, inverse=inverse, keeps=False)
+        log_slope = torch.empty_like(inside)
+        tape = CurveTape(calls, *bins, log_slope)
+        mapped, beyond = tape.forward(inside), v - inside
+        ctx.located = k, tape, beyond
         ctx.save_for_backward(v, table, sizes)
-        return _join(v, *located, inverse)
+        return torch.addcmul(mapped, beyond, log_slope.exp()), log_slope.clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         v, table, sizes = ctx.saved_tensors
+        k, tape, beyond = ctx.located
+        inverse = tape.calls.inverse
         if torch.is_grad_enabled():
             # The gradient will itself be differentiated.
             inputs = [t for t in (v, table, sizes) if t.requires_grad]
-            results = _join(v, *_locate(v, table, sizes, ctx.inverse), ctx.inverse)
             found = iter(
                 torch.autograd.grad(
-                    results, inputs, grads, create_graph=True, materialize_grads=True
+                    _by_operations(v, table, sizes, inverse),
+                    inputs,
+                    grads,
+                    create_graph=True,
+                    materialize_grads=True,
                 )
             )
             return *(next(found) if t.requires_grad else None for t in (v, table, sizes)), None
-        inside, k, parts = ctx.located
         grad, grad_log_slope = grads
-        tail = torch.exp(-parts.log_slope if ctx.inverse else parts.log_slope).mul_(grad)
-        beyond = v - inside
+        tail = tape.log_slope.exp().mul_(grad)
         # Beyond the ends a value moves with the slope of the end.
-        sign = -1 if ctx.inverse else 1
-        grad_log_slope = torch.addcmul(grad_log_slope, beyond, tail, value=sign)
-        of_inside, corners, of_sizes, slopes = curve_gradient(
-            parts, grad, grad_log_slope, ctx.inverse
-        )
+        grad_log_slope = torch.addcmul(grad_log_slope, beyond, tail)
+        if inverse:
+            grad_log_slope.neg_()
+        of_size, of_slopes = torch.empty_like(tape.size), torch.empty_like(tape.slopes)
+        of_inside, _, of_corner = tape.backward(grad, grad_log_slope, of_size, of_slopes)
         grad_v = torch.where(beyond == 0, of_inside, tail)
         # The abscissae of the knots, and with them the widths of the bins, are constants.
         grad_table, grad_sizes = torch.zeros_like(table), torch.zeros_like(sizes)
         into = k.expand(2, -1, -1)
-        grad_table[1:].scatter_add_(2, into, torch.stack([corners[1], slopes[0]]))
-        grad_table[2].scatter_add_(1, k + 1, slopes[1])
-        grad_sizes[1].scatter_add_(1, k, of_sizes[1])
-        if ctx.inverse:
+        grad_table[1:].scatter_add_(2, into, torch.stack([of_corner, of_slopes[0]]))
+        grad_table[2].scatter_add_(1, k + 1, of_slopes[1])
+        grad_sizes[1].scatter_add_(1, k, of_size[1])
+        if inverse:
             # A value beyond an end is mapped from the end.
             of_end = of_inside - tail
             grad_table[1, :, 0] += of_end.where(beyond < 0, 0.0).sum(1)
@@ -103,12 +111,12 @@ class KnotSpline(Bijection):
         """
 
     def _map(self, v: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        """Return v mapped and the log-slopes dz/dx there."""
+        """Return v mapped and the log-derivatives of the direction taken there."""
         table, sizes = self._table()
         shape = v.T.shape
         v = v.T.reshape(table.shape[1], -1)
         if torch._C._are_functorch_transforms_active():
-            mapped, log_slope = _join(v, *_locate(v, table, sizes, inverse), inverse)
+            mapped, log_slope = _by_operations(v, table, sizes, inverse)
         else:
             mapped, log_slope = _ClosedForm.apply(v, table, sizes, inverse)
         return mapped.view(shape).T, log_slope.view(shape).T
@@ -123,148 +131,7 @@ class KnotSpline(Bijection):
         self, z: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         x, log_slope = self._map(z, inverse=True)
-        return x, -log_slope.sum(dim=1)
-
-
-class MarginalSpline(KnotSpline):
-    """Monotone rational-quadratic spline of every column, with knots at quantiles of the data.
-
-    Each bin holds about the same number of rows, so every parameter has a gradient of about the
-    same size, also where most of a column lies in a thousandth of its range. What is learned is
-    relative to the data: the logarithms of height over width of every bin, and of the slope at a
-    knot over the geometric mean of the two ratios beside it. With all of them zero the map is the
-    identity; they are bounded softly, c tanh(r / c) with c = 9 and c = 2.
-
-    Beyond the outermost knots the map is linear with the slope at its end. A tail of slope 1 would
-    give a row slightly outside the range of a heavy-tailed column a distance from the others that
-    the rows inside never have.
-
-    Parameters
-    ----------
-    n_features : int
-        Number of columns D.
-    n_bins : int, default=32
-        Number of bins K >= 2 per column.
-    """
-
-    max_log_ratio = 9.0
-    max_log_slope = 2.0
-    # A step of the optimiser moves a log-ratio this many times as far as the weight of a network:
-    # heavy tails want log-ratios of 7.
-    gain = 10.0
-    # Mean absolute log-ratio under the prior.
-    prior_scale = 0.1
-    # Share of the range of a column; knots closer than that are merged.
-    min_gap = 1e-6
-
-    knots: Tensor
-    is_free: Tensor
-
-    def __init__(self, n_features: int, n_bins: int = 32) -> None:
-        super().__init__()
-        if n_bins < 2:
-            raise ValueError(f"n_bins must be at least 2, got {n_bins}.")
-        knots = torch.linspace(-3.0, 3.0, n_bins + 1).repeat(n_features, 1)
-        self.register_buffer("knots", knots)
-        self.register_buffer("is_free", torch.ones(n_features, 1))
-        self.log_ratios = nn.Parameter(torch.zeros(n_features, n_bins))
-        self.log_slopes = nn.Parameter(torch.zeros(n_features, n_bins + 1))
-
-    @torch.no_grad()
-    def start(self, x: Tensor) -> Tensor:
-        """Put the knots at quantiles of the rows and learn anew from the identity; return `x`.
-
-        A constant column stays as it is for good.
-        """
-        values = x.double().sort(dim=0).values
-        n_knots = self.knots.shape[1]
-        position = torch.linspace(0, len(values) - 1, n_knots, dtype=torch.float64, device=x.device)
-        before = position.long().clamp(max=max(0, len(values) - 2))
-        after = (before + 1).clamp(max=len(values) - 1)
-        weight = (position - before)[:, None]
-        quantiles = torch.lerp(values[before], values[after], weight).T.cpu()
-        span = quantiles[:, -1] - quantiles[:, 0]
-        is_free = span > 4 * torch.finfo(x.dtype).eps * quantiles.abs().amax(dim=1)
-        unit = torch.linspace(-1.0, 1.0, n_knots, dtype=torch.float64)
-        columns = [
-            _merged(column, self.min_gap * float(width)) if free else unit + column.mean()
-            for column, width, free in zip(quantiles, span, is_free, strict=True)
-        ]
-        self.knots.copy_(torch.stack(columns))
-        self.is_free.copy_(is_free[:, None])
-        self.log_ratios.zero_()
-        self.log_slopes.zero_()
-        return x
-
-    def _bounded(self, raw: Tensor, bound: float) -> Tensor:
-        return self.is_free * bound * torch.tanh(self.gain * raw / bound)
-
-    def _log_ratios(self) -> Tensor:
-        return self._bounded(self.log_ratios, self.max_log_ratio)
-
-    def _log_slopes(self) -> Tensor:
-        return self._bounded(self.log_slopes, self.max_log_slope)
-
-    def parameter_log_prior(self) -> Tensor:
-        # Laplace: with a hundred rows in a bin their number varies by a tenth by chance, and that
-        # is not to be learned, while a heavy tail may have what it needs.
-        size = self._log_ratios().abs().sum() + self._log_slopes().abs().sum()
-        return -size / self.prior_scale
-
-    def _table(self) -> tuple[Tensor, Tensor]:
-        log_ratios, log_slopes = self._log_ratios(), self._log_slopes()
-        if torch._C._are_functorch_transforms_active():
-            return _marginal_table(log_ratios, log_slopes, self.knots)
-        return _MarginalTable.apply(log_ratios, log_slopes, self.knots)
-
-
-def _marginal_table(log_ratios: Tensor, log_slopes: Tensor, knots: Tensor) -> tuple[Tensor, Tensor]:
-    """Return knots and bins of a `MarginalSpline`."""
-    ends = torch.cat([log_ratios[:, :1], log_ratios, log_ratios[:, -1:]], dim=1)
-    log_slopes = (ends[:, 1:] + ends[:, :-1]) / 2 + log_slopes
-    widths = knots.diff(dim=1)
-    growth = (widths * torch.expm1(log_ratios)).cumsum(dim=1)
-    # The knot in the middle stays, so that a tail that is drawn in does not shift the rest.
-    middle = growth.shape[1] // 2
-    growth = torch.constant_pad_nd(growth, (1, 0))
-    ordinates = knots + (growth - growth[:, middle : middle + 1])
-    table = torch.stack([knots, ordinates, log_slopes.exp()])
-    return table, torch.stack([widths, widths * log_ratios.exp()])
-
-
-class _MarginalTable(torch.autograd.Function):
-    """`_marginal_table` with its gradient in closed form."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, log_ratios: Tensor, log_slopes: Tensor, knots: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        table, sizes = _marginal_table(log_ratios, log_slopes, knots)
-        ctx.parts = table[2], sizes[1]
-        ctx.save_for_backward(log_ratios, log_slopes, knots)
-        return table, sizes
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            # The gradient will itself be differentiated.
-            log_ratios, log_slopes, knots = ctx.saved_tensors
-            results = _marginal_table(log_ratios, log_slopes, knots)
-            return *torch.autograd.grad(
-                results, [log_ratios, log_slopes], grads, create_graph=True
-            ), None
-        slopes, heights = ctx.parts
-        of_ordinates, of_slopes = grads[0][1], grads[0][2] * slopes
-        # A bin moves the ordinates after it, or, left of the middle, those before it.
-        moved = -of_ordinates.cumsum(dim=1)
-        right = moved[:, heights.shape[1] // 2 : -1]
-        right -= moved[:, -1:].clone()
-        of_ratios = (moved[:, :-1] + grads[1][1]) * heights
-        half = of_slopes / 2
-        of_ratios += half[:, 1:] + half[:, :-1]
-        of_ratios[:, 0] += half[:, 0]
-        of_ratios[:, -1] += half[:, -1]
-        return of_ratios, of_slopes, None
+        return x, log_slope.sum(dim=1)
 
 
 class QuantileSpline(KnotSpline):
@@ -316,7 +183,7 @@ class QuantileSpline(KnotSpline):
         knots = torch.quantile(values, share.to(values), dim=0).T.cpu()
         gaps = self.min_gap * (knots[:, -1] - knots[:, 0])
         knots = torch.stack(
-            [_merged(column, float(gap)) for column, gap in zip(knots, gaps, strict=True)]
+            [merged_knots(column, float(gap)) for column, gap in zip(knots, gaps, strict=True)]
         )
         heights = torch.special.ndtri(share.clamp(0.5 / n, 1 - 0.5 / n)).expand_as(knots)
         chords = heights.diff(dim=1) / knots.diff(dim=1)
@@ -390,7 +257,7 @@ class SharedSpline(KnotSpline):
         return knots[:, None], torch.stack([self.knots.diff(), heights])[:, None]
 
 
-def _merged(values: Tensor, gap: float) -> Tensor:
+def merged_knots(values: Tensor, gap: float) -> Tensor:
     """Return as many increasing values, those closer than `gap` taken as one."""
     ordered = values.tolist()
     kept = ordered[:1]

@@ -40,7 +40,6 @@ class Orthogonal(FusedLayer):
         n_angles = n_features * (n_features - 1) // 2
         self.angles = nn.Parameter(torch.zeros(n_angles)) if learned else None
         self.is_fused = not learned
-        self.is_fused = not learned
         self._reorthogonalise()
 
     def _reorthogonalise(self) -> None:
@@ -83,16 +82,18 @@ class _OrthogonalTape(Tape):
     """Columns are multiplied by a matrix from the left."""
 
     def __init__(self, matrix: Tensor, run: Pass) -> None:
-        self.matrix, self.transposed = matrix, matrix.t()
-        self.columns = run.columns(len(matrix))
-        if run.keeps:
-            self.grad_columns = run.columns(len(matrix))
+        self.matrix = matrix
+        self.run = run
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.mm(self.matrix, x, out=self.columns)
+        z = torch.empty_like(x)
+        self.run.call(torch.mm, self.matrix, x, out=z)
+        return z
 
-    def backward(self, grad: Tensor, grad_log_det: Tensor, needs_grad: bool) -> Tensor:
-        return torch.mm(self.transposed, grad, out=self.grad_columns)
+    def backward(self, grad: Tensor, needs_grad: bool) -> Tensor:
+        of_x = torch.empty_like(grad)
+        self.run.call(torch.mm, self.matrix.t(), grad, out=of_x)
+        return of_x
 
 
 class Permutation(FusedLayer):
@@ -146,15 +147,17 @@ class Permutation(FusedLayer):
 class _PermutationTape(Tape):
     def __init__(self, order: Tensor, inverse_order: Tensor, run: Pass) -> None:
         self.order, self.inverse_order = order, inverse_order
-        self.columns = run.columns(len(order))
-        if run.keeps:
-            self.grad_columns = run.columns(len(order))
+        self.run = run
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.index_select(x, 0, self.order, out=self.columns)
+        z = torch.empty_like(x)
+        self.run.call(torch.index_select, x, 0, self.order, out=z)
+        return z
 
-    def backward(self, grad: Tensor, grad_log_det: Tensor, needs_grad: bool) -> Tensor:
-        return torch.index_select(grad, 0, self.inverse_order, out=self.grad_columns)
+    def backward(self, grad: Tensor, needs_grad: bool) -> Tensor:
+        of_x = torch.empty_like(grad)
+        self.run.call(torch.index_select, grad, 0, self.inverse_order, out=of_x)
+        return of_x
 
 
 class PrincipalAxes(Bijection):

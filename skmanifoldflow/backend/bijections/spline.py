@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,130 +9,14 @@ from torch.nn import functional as F
 
 from ..tape import Pass
 from .coupling import Coupling
+from .curve import CurveTape, curve
 from .elementwise import ElementwiseMap, MapTape
 
-__all__ = ["SplineCoupling", "SplineMap", "curve_gradient", "curve_parts", "curve_value"]
+__all__ = ["SplineCoupling", "SplineMap"]
 
-
+_softplus = torch._C._nn.softplus
 _softmax_backward = torch.ops.aten._softmax_backward_data.out
 _softplus_backward = torch.ops.aten.softplus_backward.grad_input
-
-
-# As tensors they cost half of the call that numbers cost; they are exact in every dtype.
-_ONE, _TWO = torch.tensor(1.0), torch.tensor(2.0)
-
-
-class CurveParts(NamedTuple):
-    """What value, log-slope and gradient of a rational-quadratic curve are made of."""
-
-    start: Tensor
-    bottom: Tensor
-    width: Tensor
-    height: Tensor
-    s: Tensor
-    slopes: Tensor
-    # The rest to the right of the point and the share xi to its left, (2, ...), and their squares.
-    shares: Tensor
-    squares: Tensor
-    q: Tensor
-    t: Tensor
-    denominator: Tensor
-    numerator: Tensor
-    level: Tensor
-    log_slope: Tensor
-
-
-def curve_parts(
-    v: Tensor, corner: Tensor, size: Tensor, slopes: Tensor, inverse: bool
-) -> CurveParts:
-    """Evaluate eq. 4 and 5, or for the inverse eq. 29, of Durkan et al. (NeurIPS 2019).
-
-    Of the bin of each entry: the lower left `corner`, width and height, and the slopes at its ends,
-    each stacked along the first dimension.
-    """
-    start, bottom = corner.unbind()
-    width, height = size.unbind()
-    d0, d1 = slopes.unbind()
-    s = height / width
-    t = torch.sub(d0 + d1, s, alpha=2)
-    if inverse:
-        rise = v - bottom
-        bend = rise * t
-        a = height * (s - d0) + bend
-        b = height * d0 - bend
-        c = s * rise
-        # The root in the bin, in the form that does not cancel; rounding can make the discriminant
-        # negative where it vanishes.
-        xi = 2 * c / (b + (b * b + 4 * a * c).clamp(min=0).sqrt())
-    else:
-        xi = (v - start) / width
-    rest = _ONE - xi
-    shares = torch.stack([rest, xi])
-    squares = shares * shares
-    other, square = squares.unbind()
-    q = xi * rest
-    denominator = torch.addcmul(s, t, q)
-    numerator = torch.addcmul(d0 * other, d1, square).addcmul(s, q, value=2)
-    level = torch.addcmul(s * square, d0, q) / denominator
-    # Two logarithms, since the square of a ratio of slopes may underflow.
-    log_slope = torch.add(numerator.log(), (s / denominator).log(), alpha=2)
-    return CurveParts(
-        start, bottom, width, height, s, slopes, shares, squares, q, t,
-        denominator, numerator, level, log_slope,
-    )  # fmt: skip
-
-
-def curve_value(parts: CurveParts, inverse: bool) -> Tensor:
-    """Return the abscissa or the ordinate of the point."""
-    if inverse:
-        return torch.addcmul(parts.start, parts.width, parts.shares[1])
-    return torch.addcmul(parts.bottom, parts.height, parts.level)
-
-
-def curve_gradient(
-    parts: CurveParts, grad: Tensor, grad_log: Tensor, inverse: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of values, and, stacked, of corners, sizes and slopes of a curve.
-
-    Given are those of the mapped values and of the log-slopes.
-    """
-    _, _, width, height, s, slopes, shares, squares, q, t = parts[:10]
-    denominator, numerator, level, log_slope = parts[10:]
-    rest, xi = shares.unbind()
-    top = grad_log / numerator
-    side = grad_log / denominator
-    # Half the derivatives of numerator and denominator along the bin.
-    twist = rest - xi
-    d0, d1 = slopes.unbind()
-    steepening = torch.addcmul(d1 * xi, s, twist).addcmul_(d0, rest, value=-1)
-    bend = torch.addcmul(steepening.mul_(top), side, twist.mul_(t), value=-1)
-    bend = bend.mul_(_TWO).div_(width)
-    slope = log_slope.exp()
-    if inverse:
-        # x = f^-1(z; p) has dx = (dz - f_p dp) / f', and the log-slope is that of f at x.
-        grad_v = bend.add_(grad).div_(slope)
-        grad_x, grad_z = -grad, -grad_v
-    else:
-        grad_v = grad_x = torch.addcmul(bend, grad, slope)
-        grad_z = grad
-    over = grad_z * height / denominator
-    under = torch.addcmul(side.mul_(_TWO), over, level)
-    grad_slopes = torch.stack([over - under, -under]).mul_(q).addcmul_(squares, top)
-    grad_s = torch.addcmul(over * squares[1], under + top, q, value=2).sub_(under)
-    grad_s = torch.add(grad_s, grad_log / s, alpha=2).div_(width)
-    grad_width = torch.addcmul(grad_x * xi, grad_s, s).neg_()
-    grad_height = torch.addcmul(grad_s, grad_z, level)
-    corners = torch.stack([-grad_x, grad_z])
-    return grad_v, corners, torch.stack([grad_width, grad_height]), grad_slopes
-
-
-class _Bins(NamedTuple):
-    """Bins of every value and where it falls."""
-
-    inside: Tensor
-    shares: Tensor
-    k: Tensor
-    raw_slopes: Tensor
 
 
 class SplineMap(ElementwiseMap):
@@ -158,9 +41,7 @@ class SplineMap(ElementwiseMap):
 
     cumulate: Tensor
     steps: Tensor
-    neighbours: Tensor
-    knots: Tensor
-    bins: Tensor
+    ends: Tensor
 
     def __init__(self, n_bins: int = 8, bound: float = 5.0) -> None:
         super().__init__()
@@ -179,47 +60,29 @@ class SplineMap(ElementwiseMap):
         self.register_buffer("cumulate", ones - 0.5, persistent=False)
         steps = torch.arange(n_bins + 1)[:, None] - n_bins / 2
         self.register_buffer("steps", steps, persistent=False)
-        bins = torch.arange(n_bins)
-        self.register_buffer("bins", bins[:, None], persistent=False)
-        # Edges and slopes at both ends of a bin; the slopes at both ends of the curve are one.
-        neighbours = torch.stack([bins, bins + 1])
-        self.register_buffer("neighbours", neighbours, persistent=False)
-        self.register_buffer("knots", neighbours % n_bins, persistent=False)
-
-    def locate(self, v: Tensor, table: Tensor, inverse: bool) -> tuple[_Bins, CurveParts]:
-        """Find the bin of every value of (n,) and evaluate its curve.
-
-        A column of the table (3 K, n) holds 0, which stands for the slope at both ends, and the
-        parameters of a value. Bins come first: reductions over a short last dimension take twenty
-        times as long.
-        """
-        n_bins = self.n_bins
-        knots, logits = table.split([n_bins, 2 * n_bins])
-        shares = logits.view(2, n_bins, len(v)).softmax(dim=1)
-        # As a product with a constant triangle the cumulated sum costs half.
-        edges = torch.baddbmm(
-            self.steps, self.cumulate, shares, beta=self.min_size, alpha=self.free_size
-        )
-        # Clamped, no row can leave the bins and bring in NaN.
-        inside = v.clamp(-self.bound, self.bound)
-        k = (edges[int(inverse), 1:-1] <= inside).sum(dim=0)
-        neighbours = self.neighbours.index_select(1, k)
-        lower, upper = edges.gather(1, neighbours.expand(2, 2, -1)).unbind(1)
-        raw_slopes = knots.gather(0, self.knots.index_select(1, k)) + self.offset
-        slopes = F.softplus(raw_slopes) + self.min_slope
-        parts = curve_parts(inside, lower, upper - lower, slopes, inverse)
-        return _Bins(inside, shares, k, raw_slopes), parts
-
-    @staticmethod
-    def join(v: Tensor, bins: _Bins, parts: CurveParts, inverse: bool) -> tuple[Tensor, Tensor]:
-        """Return v mapped and the log-slopes dz/dx there; beyond the ends v moves by zero."""
-        return curve_value(parts, inverse) + (v - bins.inside), parts.log_slope
+        # Rows of a table at both ends of a bin: of abscissae and ordinates, and of slopes, where
+        # that at both ends of the curve comes first.
+        lower = torch.arange(n_bins)
+        ends = torch.stack([lower, lower + 1])
+        self.register_buffer("ends", torch.stack([ends, ends, ends % n_bins]), persistent=False)
 
     def _curve(self, v: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        table = torch.constant_pad_nd(params.movedim(1, 0), (0, 0, 0, 0, 1, 0)).flatten(1)
+        n_bins = self.n_bins
         flat = v.flatten()
-        mapped, log_slope = self.join(flat, *self.locate(flat, table, inverse), inverse)
-        return mapped.view(v.shape), log_slope.view(v.shape)
+        # Bins come first: reductions over a short last dimension take twenty times as long.
+        params = params.movedim(1, 0).flatten(1)
+        slopes, logits = params.split([n_bins - 1, 2 * n_bins])
+        shares = logits.view(2, n_bins, -1).softmax(dim=1)
+        edges = self.min_size * self.steps + self.free_size * (self.cumulate @ shares)
+        # Clamped, no row can leave the bins and bring in NaN.
+        inside = flat.clamp(-self.bound, self.bound)
+        ends = self.ends.index_select(2, (edges[int(inverse), 1:-1] <= inside).sum(dim=0))
+        lower, upper = edges.gather(1, ends[:2]).unbind(1)
+        raw_slopes = torch.constant_pad_nd(slopes, (0, 0, 1, 0)).gather(0, ends[2])
+        slopes = F.softplus(raw_slopes + self.offset) + self.min_slope
+        mapped, log_slope = curve(inside, lower, upper - lower, slopes, inverse)
+        # Beyond the ends v moves by zero.
+        return (mapped + (flat - inside)).view(v.shape), log_slope.view(v.shape)
 
     def map(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         z, log_slope = self._curve(x, params, inverse=False)
@@ -227,54 +90,102 @@ class SplineMap(ElementwiseMap):
 
     def inverse_map(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         x, log_slope = self._curve(z, params, inverse=True)
-        return x, -log_slope.sum(dim=1)
+        return x, log_slope.sum(dim=1)
 
     def tape(self, run: Pass, n_columns: int) -> "_SplineTape":
         return _SplineTape(self, run, n_columns)
 
 
 class _SplineTape(MapTape):
+    """Abscissae, ordinates and slopes of the knots are one table (3, K + 1, m n).
+
+    The row of the last slope is not used: that at both ends of the curve comes first, and is where
+    the parameters of the slopes end.
+    """
+
     def __init__(self, spline: SplineMap, run: Pass, n_columns: int) -> None:
-        self.spline, self.inverse = spline, run.inverse
-        n_bins = spline.n_bins
-        rows = run.columns(3 * n_bins * n_columns)
-        rows[:n_columns].zero_()
-        self.params = rows[n_columns:]
-        self.table = rows.view(3 * n_bins, -1)
-        self.log_det = run.columns(1)[0]
-        if run.keeps:
-            grad_rows = torch.empty_like(rows)
-            self.grad_params = grad_rows[n_columns:]
-            self.grad_knots, grad_logits = grad_rows.view_as(self.table).split([n_bins, 2 * n_bins])
-            self.grad_logits = grad_logits.view(2, n_bins, -1)
+        self.spline, self.run = spline, run
+        self.shape = (n_columns, run.n_rows)
+        self.memory = self._memory()
+        n_edges = 2 * (spline.n_bins + 1)
+        self.memory[n_edges].zero_()
+        self.params = self._params(self.memory)
+        self.log_slope = run.take_log_slopes(n_columns)
 
-    def forward(self, v: Tensor, out: Tensor) -> None:
-        flat = v.reshape(-1)
-        self.bins, self.parts = self.spline.locate(flat, self.table, self.inverse)
-        mapped, log_slope = self.spline.join(flat, self.bins, self.parts, self.inverse)
-        self.is_inside = flat == self.bins.inside
-        out.copy_(mapped.view_as(out))
-        assert self.log_det is not None
-        torch.sum(log_slope.view_as(v), 0, out=self.log_det)
-        if self.inverse:
-            self.log_det.neg_()
+    def _memory(self) -> Tensor:
+        """Return rows (5 K + 2, m n) for edges, the slope at the ends, and parameters."""
+        return self.run.memory(5 * self.spline.n_bins + 2, math.prod(self.shape))
 
-    def backward(self, grad: Tensor, grad_log_det: Tensor, out: Tensor) -> None:
-        if self.inverse:
-            grad_log_det = -grad_log_det
-        grad_log_slope = grad_log_det.expand_as(grad).reshape(-1)
-        flat, spline, (_, shares, k, raw_slopes) = grad.reshape(-1), self.spline, self.bins
-        grad_v, corners, sizes, slopes = curve_gradient(
-            self.parts, flat, grad_log_slope, self.inverse
+    def _table(self, memory: Tensor) -> Tensor:
+        n_knots = self.spline.n_bins + 1
+        return memory[: 3 * n_knots].view(3, n_knots, -1)
+
+    def _params(self, memory: Tensor) -> Tensor:
+        return memory[2 * self.spline.n_bins + 3 :].view(-1, self.shape[1])
+
+    def _logits(self, memory: Tensor) -> Tensor:
+        return memory[3 * self.spline.n_bins + 2 :].view(2, self.spline.n_bins, -1)
+
+    def forward(self, v: Tensor) -> None:
+        spline, run, call = self.spline, self.run, self.run.call
+        table, logits = self._table(self.memory), self._logits(self.memory)
+        flat = v.view(-1)
+        self.shares = torch.empty_like(logits)
+        call(torch.softmax, logits, 1, out=self.shares)
+        # As a product with a constant triangle the cumulated sum costs half.
+        factors = {"beta": spline.min_size, "alpha": spline.free_size}
+        call(torch.baddbmm, spline.steps, spline.cumulate, self.shares, out=table[:2], **factors)
+        inside = torch.empty_like(flat)
+        call(torch.clamp, flat, -spline.bound, spline.bound, out=inside)
+        edges = table[int(run.inverse), 1:-1]
+        is_beyond = torch.empty_like(edges, dtype=torch.bool)
+        call(torch.le, edges, inside, out=is_beyond)
+        k = torch.empty_like(flat, dtype=torch.long)
+        call(torch.sum, is_beyond, 0, out=k)
+        # In a third of the time of a look-up.
+        self.ends = k.new_empty(3, 2, len(flat))
+        call(torch.add, spline.ends[:, :, :1], k, out=self.ends)
+        call(self.ends[2, 1].remainder_, spline.n_bins)
+        ends = run.memory(3, 2, len(flat))
+        call(torch.gather, table, 1, self.ends, out=ends)
+        size, slopes = torch.empty_like(ends[:2, 1]), torch.empty_like(ends[2])
+        call(torch.sub, ends[:2, 1], ends[:2, 0], out=size)
+        self.raw_slopes = ends[2]
+        call(self.raw_slopes.add_, run.constant(spline.offset))
+        call(_softplus, self.raw_slopes, 1, 20, out=slopes)
+        call(slopes.add_, run.constant(spline.min_slope))
+        parts = (part.view(2, *self.shape) for part in (ends[:2, 0], size, slopes))
+        self.curve = CurveTape(run, *parts, self.log_slope)
+        mapped = self.curve.forward(inside.view_as(v))
+        self.is_inside = torch.empty_like(v, dtype=torch.bool)
+        call(torch.eq, v, inside.view_as(v), out=self.is_inside)
+        call(torch.where, self.is_inside, mapped, v, out=v)
+
+    def backward(self, grad: Tensor) -> Tensor:
+        spline, run, call = self.spline, self.run, self.run.call
+        memory = self._memory()
+        table = self._table(memory)
+        of_ends = run.memory(3, 2, table.shape[2])
+        (of_left, of_right), (of_bottom, of_top), of_slopes = of_ends.view(3, 2, *self.shape)
+        grad_v, grad_x, grad_z = self.curve.backward(
+            grad,
+            run.times_grad_log_det(-1.0) if run.inverse else run.grad_log_det,
+            of_ends[:2, 1].view(2, *self.shape),
+            of_slopes,
         )
-        torch.where(self.is_inside, grad_v, flat, out=out.view(-1))
-        # Of a share: it moves the corners of the bins after it, and makes its own bin larger. What
-        # is the same for all shares has no part in the gradient, since they add up to 1.
-        of_shares = torch.where(spline.bins < k, corners[:, None], 0.0)
-        of_shares.scatter_add_(1, k.expand(2, 1, -1), sizes[:, None]).mul_(spline.free_size)
-        _softmax_backward(of_shares, shares, 1, shares.dtype, grad_input=self.grad_logits)
-        _softplus_backward(slopes, raw_slopes, 1, 20, grad_input=slopes)
-        self.grad_knots.zero_().scatter_(0, spline.knots.index_select(1, k), slopes)
+        call(torch.add, grad_x, of_right, out=of_left)
+        call(of_left.neg_)
+        call(torch.sub, grad_z, of_top, out=of_bottom)
+        call(_softplus_backward, of_ends[2], self.raw_slopes, 1, 20, grad_input=of_ends[2])
+        call(table.zero_)
+        call(table.scatter_, 1, self.ends, of_ends)
+        of_shares = torch.empty_like(self.shares)
+        cumulate = spline.cumulate.mT * spline.free_size
+        call(torch.bmm, cumulate, table[:2], out=of_shares)
+        logits = self._logits(memory)
+        call(_softmax_backward, of_shares, self.shares, 1, memory.dtype, grad_input=logits)
+        call(torch.where, self.is_inside, grad_v, grad, out=grad)
+        return self._params(memory)
 
 
 class SplineCoupling(Coupling):

@@ -1,12 +1,42 @@
 """What an objective of a fit implements."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ..flow import FlowModel
 
-__all__ = ["Objective"]
+__all__ = ["Objective", "known_gradient"]
+
+
+class _KnownGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, n: int, *args: Tensor) -> Tensor:
+        ctx.save_for_backward(*args[n:])
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = ctx.saved_tensors
+        return None, None, *(g * grad for g in gradients), *(None for _ in gradients)
+
+
+def known_gradient(value: Tensor, *pairs: tuple[Tensor, Tensor]) -> Tensor:
+    """Return a value whose gradients are known, as one node of the graph.
+
+    Parameters
+    ----------
+    value : Tensor of shape ()
+        Computed without a graph.
+    *pairs : tuple of two Tensors
+        What the value depends on, and the gradient with respect to it.
+    """
+    tensors, gradients = zip(*pairs, strict=True)
+    return _KnownGradient.apply(value, len(pairs), *tensors, *gradients)
 
 
 class Objective(nn.Module, ABC):
@@ -24,6 +54,12 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def loss(self, batch: Tensor, progress: float) -> Tensor:
         """Return the loss of a batch of standardised rows; `progress` runs from 0 to 1."""
+
+    def add_gradient(self, batch: Tensor, progress: float) -> Tensor:
+        """Add the gradient of the loss of a batch to those of the parameters; return the loss."""
+        loss = self.loss(batch, progress)
+        loss.backward()
+        return loss.detach()
 
     @abstractmethod
     def refresh(self, rows: Tensor) -> None:

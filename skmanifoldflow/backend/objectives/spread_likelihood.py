@@ -2,16 +2,15 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from ..device import head_dtype, make_generator, randn
 from ..flow import ManifoldFlow, chunks
 from ..latents.learned_covariance import LearnedCovariance, principal_covariance
-from .base import Objective
+from .base import Objective, known_gradient
 
 __all__ = ["Geodesics", "SpreadLikelihood"]
 
@@ -26,20 +25,6 @@ class Geodesics(NamedTuple):
     rows: Tensor
     distances: Tensor
     mean_square: float
-
-
-class _KnownGradient(torch.autograd.Function):
-    """A value whose gradient is known, in few nodes of the graph."""
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-        ctx.save_for_backward(gradient)
-        return value.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.saved_tensors[0] * grad, None, None
 
 
 class SpreadLikelihood(Objective):
@@ -153,47 +138,83 @@ class SpreadLikelihood(Objective):
             self.m = nn.Parameter(law.mean.to(**self.flow.tensor_options))
 
     def loss(self, batch: Tensor, progress: float) -> Tensor:
-        s = self.noise(progress)
-        if self.spread == "data":
-            batch = batch + s * randn(tuple(batch.shape), batch, self.generator)
+        rows, parts, picked = self._rows(batch, progress)
+        z = self.flow.bijection.forward_and_log_det(rows)[0]
+        if self._is_closed_form:
+            value, gradient = self._known_part(z.detach(), parts, picked, progress)
+            return known_gradient(value, (z, gradient))
+        loss = self._cross_entropy(z[: len(batch)], self.noise(progress))
         if not self.isometry:
-            return self._cross_entropy(self.flow.bijection.forward_and_log_det(batch)[0], s)
-        # One pass of the bijection for all three terms: a step costs calls, not rows.
+            return loss
+        value, gradient = self._known_part(z.detach(), parts, picked, progress)
+        return loss + known_gradient(value, (z, gradient))
+
+    def add_gradient(self, batch: Tensor, progress: float) -> Tensor:
+        if not self._is_closed_form:
+            return super().add_gradient(batch, progress)
+        rows, parts, picked = self._rows(batch, progress)
+        z, log_det, pull_back = self.flow.bijection.forward_with_pullback(rows)
+        value, gradient = self._known_part(z, parts, picked, progress)
+        pull_back(gradient, torch.zeros_like(log_det))
+        return value
+
+    def _rows(self, batch: Tensor, progress: float) -> tuple[Tensor, list[int], Tensor | None]:
+        """Return the rows of a step, one pass for all three terms: a step costs calls, not rows.
+
+        They are those of a batch with noise, the first of them moved by a short way, and rows whose
+        geodesic distances are known: how many of each, and which of the last.
+        """
+        if self.spread == "data":
+            noise = randn(tuple(batch.shape), batch, self.generator)
+            batch = torch.add(batch, noise, alpha=self.noise(progress))
+        if not self.isometry:
+            return batch, [len(batch), 0, 0], None
         k = min(self.n_isometry_rows, len(batch))
         v = randn((k, batch.shape[1]), batch, self.generator)
-        v = v / v.norm(dim=1, keepdim=True)
-        rows = [batch, batch[:k] + self.difference * v]
+        v *= self.difference / v.norm(dim=1, keepdim=True)
+        rows, picked = [batch, batch[:k] + v], None
         if self.geodesics is not None:
             m = len(self.geodesics.rows)
             picked = torch.randperm(m, generator=self.generator)[: self.n_geodesic_rows]
             picked = picked.to(batch.device)
             rows.append(self.geodesics.rows[picked])
-        z = self.flow.bijection.forward_and_log_det(torch.cat(rows))[0]
-        parts = [len(batch), k, len(z) - len(batch) - k]
-        with torch.no_grad():
-            gradient = torch.zeros_like(z)
-            (latents, moved, landmarks), into = z.split(parts), gradient.split(parts)
+        n_picked = 0 if picked is None else len(picked)
+        return torch.cat(rows), [len(batch), k, n_picked], picked
+
+    @torch.no_grad()
+    def _known_part(
+        self, z: Tensor, parts: list[int], picked: Tensor | None, progress: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return the penalties, and the cross-entropy where it is in closed form.
+
+        And the gradient with respect to the latents z of the rows of a step.
+        """
+        gradient = torch.zeros_like(z)
+        value = z.new_zeros(())
+        (latents, moved, landmarks), into = z.split(parts), gradient.split(parts)
+        if len(moved):
+            k = len(moved)
             difference = moved - latents[:k]
             square = difference.square().sum(1)
             log_stretch = (square / self.difference**2).log()
-            departure = log_stretch.square().mean()
+            value += log_stretch.square().mean()
             torch.mul(difference, (4 / k * log_stretch / square)[:, None], out=into[1])
             into[0][:k] = -into[1]
-            if self.geodesics is not None:
-                first, last = self.geodesic_weights
-                weight = max(last, first * (1 - progress / self.unrolling))
-                stress, of_landmarks = self._stress(self.geodesics, landmarks, picked)
-                departure += weight * stress
-                torch.mul(of_landmarks, weight, out=into[2])
-            departure *= self.isometry
-            gradient *= self.isometry
-            if self._is_closed_form:
-                centred = latents - latents.mean(0)
-                precision, log_det = self._closed_form_prior(centred, s)
-                departure += self._normal_cross_entropy(centred, precision, log_det, s)
-                into[0].addmm_(centred, precision, alpha=1 / len(batch))
-        loss = _KnownGradient.apply(z, departure, gradient)
-        return loss if self._is_closed_form else loss + self._cross_entropy(z[: len(batch)], s)
+        if self.geodesics is not None and picked is not None:
+            first, last = self.geodesic_weights
+            weight = max(last, first * (1 - progress / self.unrolling))
+            stress, of_landmarks = self._stress(self.geodesics, landmarks, picked)
+            value += weight * stress
+            torch.mul(of_landmarks, weight, out=into[2])
+        value *= self.isometry
+        gradient *= self.isometry
+        if self._is_closed_form:
+            s = self.noise(progress)
+            centred = latents - latents.mean(0)
+            precision, log_det = self._closed_form_prior(centred, s)
+            value += self._normal_cross_entropy(centred, precision, log_det, s)
+            into[0].addmm_(centred, precision, alpha=1 / len(latents))
+        return value, gradient
 
     @property
     def _is_closed_form(self) -> bool:
