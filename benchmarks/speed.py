@@ -12,9 +12,10 @@
 One round runs everything once for a slice of time, in an order that rotates; figures are medians
 over the rounds of the ratio within a round, with its quartiles, of CPU time at one thread, or of
 time on the clock with ``--threads``. RealNVP is 8 affine couplings with two hidden layers, N(0, I),
-Adam, float32. ``floor`` is its matrix products alone. The conditioners have SiLU units here and
-ReLU units, which cost less, in the other libraries. A peer that is not installed is left out:
-``pip install --no-deps nflows UMNN normflows zuko FrEIA`` beside torch, matplotlib and tqdm.
+Adam, float32. ``floor`` is its matrix products alone. The conditioners have SiLU units in all
+libraries, with ``--units ReLU`` the cheaper ones in all but ours. A peer that is not installed is
+left out: ``pip install --no-deps nflows UMNN normflows zuko FrEIA`` beside torch, matplotlib and
+tqdm.
 """
 
 import argparse
@@ -62,14 +63,14 @@ def normal_log_prob(z, log_det):
 
 
 class Perceptron(nn.Sequential):
-    """Two hidden layers of ReLU units; a context is ignored."""
+    """Two hidden layers; a context is ignored."""
 
-    def __init__(self, n_inputs, n_outputs, width):
+    def __init__(self, n_inputs, n_outputs, width, units):
         super().__init__(
             nn.Linear(n_inputs, width),
-            nn.ReLU(),
+            units(),
             nn.Linear(width, width),
-            nn.ReLU(),
+            units(),
             nn.Linear(width, n_outputs),
         )
 
@@ -77,7 +78,7 @@ class Perceptron(nn.Sequential):
         return super().forward(x)
 
 
-def nflows_real_nvp(n_features, width):
+def nflows_real_nvp(n_features, width, units):
     from nflows.distributions import StandardNormal
     from nflows.flows import Flow
     from nflows.transforms import AffineCouplingTransform, CompositeTransform
@@ -86,7 +87,7 @@ def nflows_real_nvp(n_features, width):
     couplings = [
         AffineCouplingTransform(
             create_alternating_binary_mask(n_features, even=i % 2 == 0),
-            partial(Perceptron, width=width),
+            partial(Perceptron, width=width, units=units),
         )
         for i in range(N_LAYERS)
     ]
@@ -94,12 +95,14 @@ def nflows_real_nvp(n_features, width):
     return Peer(flow, flow.log_prob, flow.sample)
 
 
-def normflows_real_nvp(n_features, width):
+def normflows_real_nvp(n_features, width, units):
     import normflows
 
     layers = []
     for _ in range(N_LAYERS):
-        network = normflows.nets.MLP([n_features // 2, width, width, n_features], init_zeros=True)
+        network = Perceptron(n_features // 2, n_features, width, units)
+        nn.init.zeros_(network[-1].weight)
+        nn.init.zeros_(network[-1].bias)
         layers += [
             normflows.flows.AffineCouplingBlock(network),
             normflows.flows.Permute(n_features, mode="swap"),
@@ -109,14 +112,16 @@ def normflows_real_nvp(n_features, width):
     return Peer(flow, flow.log_prob, lambda n: flow.sample(n)[0])
 
 
-def zuko_real_nvp(n_features, width):
+def zuko_real_nvp(n_features, width, units):
     import zuko
 
-    flow = zuko.flows.RealNVP(n_features, transforms=N_LAYERS, hidden_features=(width, width))
+    flow = zuko.flows.RealNVP(
+        n_features, transforms=N_LAYERS, hidden_features=(width, width), activation=units
+    )
     return Peer(flow, lambda x: flow().log_prob(x), lambda n: flow().sample((n,)))
 
 
-def freia_real_nvp(n_features, width):
+def freia_real_nvp(n_features, width, units):
     import FrEIA.framework
     import FrEIA.modules
 
@@ -124,7 +129,7 @@ def freia_real_nvp(n_features, width):
     for _ in range(N_LAYERS):
         flow.append(
             FrEIA.modules.AllInOneBlock,
-            subnet_constructor=partial(Perceptron, width=width),
+            subnet_constructor=partial(Perceptron, width=width, units=units),
             permute_soft=False,
         )
     return Peer(
@@ -142,7 +147,7 @@ PEERS = {
 }
 
 
-def zuko_spline(n_features, n_transforms):
+def zuko_spline(n_features, n_transforms, units):
     import zuko
 
     flow = zuko.flows.NSF(
@@ -150,13 +155,14 @@ def zuko_spline(n_features, n_transforms):
         transforms=n_transforms,
         bins=8,
         hidden_features=(64, 64),
+        activation=units,
         passes=2,
         randperm=False,
     )
     return flow, lambda rows: flow().log_prob(rows)
 
 
-def nflows_spline(n_features, n_transforms):
+def nflows_spline(n_features, n_transforms, units):
     from nflows.distributions import StandardNormal
     from nflows.flows import Flow
     from nflows.transforms import (
@@ -168,7 +174,7 @@ def nflows_spline(n_features, n_transforms):
     couplings = [
         PiecewiseRationalQuadraticCouplingTransform(
             create_alternating_binary_mask(n_features, even=i % 2 == 0),
-            partial(Perceptron, width=64),
+            partial(Perceptron, width=64, units=units),
             num_bins=8,
             tails="linear",
             tail_bound=5.0,
@@ -312,6 +318,7 @@ def installed(args, peers):
 
 def steps(args):
     """Time of a training step of RealNVP."""
+    units = getattr(nn, args.units)
     for width in args.widths:
         for batch_size in args.batches:
             for n_features in args.dims:
@@ -319,7 +326,7 @@ def steps(args):
                 X = torch.randn(batch_size, n_features)
                 competitors = {"ours": our_step("affine", n_features, N_LAYERS, width, X)}
                 for name, build in installed(args, PEERS).items():
-                    module, log_prob, _ = build(n_features, width)
+                    module, log_prob, _ = build(n_features, width, units)
                     competitors[name] = peer_step(module, log_prob, X)
                 floor = Floor(n_features, width, batch_size)
                 competitors["floor"] = partial(floor.run, floor.all)
@@ -329,19 +336,20 @@ def steps(args):
 
 def splines(args):
     """Time of a training step of 4 rational-quadratic couplings with 8 bins, 64 x 64 units."""
+    units = getattr(nn, args.units)
     for batch_size in args.batches:
         for n_features in args.dims:
             torch.manual_seed(0)
             X = torch.randn(batch_size, n_features)
             competitors = {"ours": our_step("spline", n_features, 4, 64, X)}
             for name, build in installed(args, SPLINE_PEERS).items():
-                competitors[name] = peer_step(*build(n_features, 4), X)
+                competitors[name] = peer_step(*build(n_features, 4, units), X)
             report(f"splines batch={batch_size} D={n_features}", timed_rounds(competitors, args))
 
 
 def inference(args):
     """Time of log-densities and samples."""
-    n = args.rows
+    n, units = args.rows, getattr(nn, args.units)
     for width in args.widths:
         for n_features in args.dims:
             torch.manual_seed(0)
@@ -365,7 +373,7 @@ def inference(args):
 
             log_prob, sample = {"ours": our_log_prob}, {"ours": our_sample}
             for name, build in installed(args, PEERS).items():
-                peer = build(n_features, width)
+                peer = build(n_features, width, units)
                 log_prob[name] = partial(peer.log_prob, X)
                 sample[name] = partial(peer.sample, n)
             floor = Floor(n_features, width, 1000)
@@ -544,6 +552,9 @@ def main():
             command.add_argument("--slice", type=float, default=0.1, help="seconds of a turn")
             command.add_argument("--threads", type=int, default=1, help="intra-op threads")
             command.add_argument("--only", nargs="+", help="peers")
+            command.add_argument(
+                "--units", choices=("SiLU", "ReLU"), default="SiLU", help="those of the peers"
+            )
             dims = (2, 8, 64) if run is splines else (2, 8, 64, 784)
             command.add_argument("--dims", type=int, nargs="+", default=dims)
         if run in (steps, inference):

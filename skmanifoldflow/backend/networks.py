@@ -96,10 +96,13 @@ class MLPTape:
     def forward(self, x: Tensor, outputs: Tensor) -> None:
         """Put the outputs for columns (n_inputs, n) into memory (n_outputs, n)."""
         run, last = self.run, len(self.weights) - 1
-        if not run.keeps:
+        if not run.trains:
             for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-                x = F.silu(torch.addmm(bias[:, None], weight, x), inplace=True)
-            torch.addmm(self.biases[last][:, None], self.weights[last], x, out=outputs)
+                hidden = run.memory(len(bias), run.n_rows)
+                run.call(torch.addmm, bias[:, None], weight, x, out=hidden)
+                run.call(_silu, hidden, out=hidden)
+                x = hidden
+            run.call(torch.addmm, self.biases[last][:, None], self.weights[last], x, out=outputs)
             return
         # What each layer gets, in rows, and what each of the hidden ones makes of it.
         self.inputs, self.raw = [x.t()], []
@@ -122,8 +125,7 @@ class MLPTape:
         run.call(torch.sum, grad, 1, out=self.grad_biases[-1])
         rows, columns = grad.t(), grad
         for i in reversed(range(len(self.raw))):
-            # Gradients of two layers are alive at a time.
-            into = run.shared_rows(f"gradient {i % 2}", self.raw[i].shape[1])
+            into = run.like(self.raw[i])
             run.call(torch.mm, rows, self.weights[i + 1], out=into)
             run.call(_silu_backward, into, self.raw[i], grad_input=into)
             rows, columns = into, into.t()

@@ -46,9 +46,13 @@ class Calls:
         if self.keeps:
             self.made.append(partial(function, *args, **kwargs))
 
-    def memory(self, *shape: int) -> Tensor:
+    def memory(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """Return memory of a shape."""
-        return self._like.new_empty(shape)
+        return self._like.new_empty(shape, dtype=dtype)
+
+    def like(self, tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Return memory of the shape of a tensor, with the dtype of `like` unless given."""
+        return self.memory(*tensor.shape, dtype=dtype)
 
     def constant(self, value: float) -> Tensor:
         """Return a number as a tensor, which costs half of the call that a number costs."""
@@ -61,14 +65,16 @@ class Pass(Calls):
     Parameters
     ----------
     rows : Tensor of shape (n, D)
-        The rows that are passed first.
+        Rows like those that are passed.
     context : Tensor of shape (n, n_context) or None
-        Their context.
+        Context like theirs.
     n_log_slopes : int
         Columns of log-derivatives that all layers write together.
     inverse : bool
         Whether the pass goes from latent to data.
     keeps : bool
+        Whether there will be other rows.
+    trains : bool
         Whether gradients will be asked for.
 
     Attributes
@@ -83,6 +89,8 @@ class Pass(Calls):
         Memory for the gradient of the log-determinants.
     grad_context : Tensor of shape (n_context, n) or None
         Memory for the gradient of the context, which the layers add to.
+    reuses : bool
+        Whether memory is that of the layers before: what they have computed is not asked for again.
     """
 
     def __init__(
@@ -93,28 +101,53 @@ class Pass(Calls):
         *,
         inverse: bool,
         keeps: bool,
+        trains: bool,
     ) -> None:
         super().__init__(rows, inverse=inverse, keeps=keeps)
         self.n_rows = len(rows)
-        self.columns = self.memory(rows.shape[1], len(rows)).copy_(rows.t())
+        self.trains = trains
+        self.reuses = False
+        self.columns = self.memory(rows.shape[1], len(rows))
         self.context = self.grad_context = None
         if context is not None:
-            self.context = self.memory(context.shape[1], len(rows)).copy_(context.t())
-        if keeps:
+            self.context = self.memory(context.shape[1], len(rows))
+        if trains:
             self.grad_log_det = self.memory(len(rows))
             if context is not None:
                 self.grad_context = self.memory(context.shape[1], len(rows))
         self.log_slopes = self.memory(n_log_slopes, len(rows))
+        self.reuses = not trains
         self._n_taken = 0
-        self._shared: dict[tuple[str, int], Tensor] = {}
         self._multiples: dict[float, Tensor] = {}
+        # Memory by shape and dtype, how much of it the present layer has, and two tensors of which
+        # each layer gets one and fills the other.
+        self._pool: dict[Any, list[Tensor]] = {}
+        self._n_used: dict[Any, int] = {}
+        self._passed: list[Tensor] = []
 
-    def shared_rows(self, name: str, n_columns: int) -> Tensor:
-        """Return memory of shape (n, n_columns), the same for every layer."""
-        key = (name, n_columns)
-        if key not in self._shared:
-            self._shared[key] = self.memory(self.n_rows, n_columns)
-        return self._shared[key]
+    def start_layer(self) -> None:
+        """Begin with the memory of the next layer."""
+        self._n_used.clear()
+
+    def memory(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        if not self.reuses:
+            return super().memory(*shape, dtype=dtype)
+        key = shape, dtype
+        of_shape, n_used = self._pool.setdefault(key, []), self._n_used.get(key, 0)
+        self._n_used[key] = n_used + 1
+        if n_used == len(of_shape):
+            of_shape.append(super().memory(*shape, dtype=dtype))
+        return of_shape[n_used]
+
+    def after(self, x: Tensor) -> Tensor:
+        """Return memory for what a layer makes of columns x and the next layer gets."""
+        if not self.reuses:
+            return torch.empty_like(x)
+        other = next((memory for memory in self._passed if memory is not x), None)
+        if other is None:
+            other = torch.empty_like(x)
+            self._passed.append(other)
+        return other
 
     def take_log_slopes(self, n_columns: int) -> Tensor:
         """Return the part (n_columns, n) of the log-derivatives that belongs to a layer."""

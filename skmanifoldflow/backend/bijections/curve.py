@@ -94,11 +94,11 @@ class CurveTape:
         call(torch.mul, self.shares, self.shares, out=self.squares)
         call(torch.mul, xi, rest, out=q)
         call(torch.addcmul, s, t, q, out=denominator)
-        weighted = torch.empty_like(self.squares)
+        weighted = self.calls.like(self.squares)
         call(torch.mul, self.slopes, self.squares, out=weighted)
         call(torch.add, *weighted, out=numerator)
         call(numerator.addcmul_, s, q, value=2)
-        logs = torch.empty_like(self.terms)
+        logs = self.calls.like(self.terms)
         call(torch.log, self.terms, out=logs)
         call(torch.sub, logs[2], logs[1], out=self.log_slope)
         call(torch.add, logs[0], self.log_slope, alpha=2, out=self.log_slope)
@@ -148,13 +148,13 @@ class CurveTape:
         rest, xi = self.shares
         _, denominator, s = self.terms
         q, level = self.q, self.level
-        parts = torch.empty_like(self.terms)
+        parts = self.calls.like(self.terms)
         top, side, of_log_s = parts
         call(torch.div, grad_log, self.terms, out=parts)
         # Half the derivatives of numerator and denominator along the bin.
         twist, bend, slope = (self._memory() for _ in range(3))
         call(torch.sub, rest, xi, out=twist)
-        weighted = torch.empty_like(self.shares)
+        weighted = self.calls.like(self.shares)
         call(torch.mul, self.slopes, self.shares, out=weighted)
         call(torch.sub, weighted[1], weighted[0], out=bend)
         call(bend.addcmul_, s, twist)

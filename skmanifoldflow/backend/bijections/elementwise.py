@@ -86,7 +86,7 @@ class _ShiftTape(MapTape):
     def backward(self, grad: Tensor) -> Tensor:
         if not self.run.inverse:
             return grad
-        of_shift = torch.empty_like(grad)
+        of_shift = self.run.like(grad)
         self.run.call(torch.neg, grad, out=of_shift)
         return of_shift
 
@@ -161,14 +161,14 @@ class _AffineTape(MapTape):
             # d x / d log-scale
             self.of_log_scale = v
         else:
-            scaled = torch.mul(v, scale)
+            scaled = run.like(v)
             run.call(torch.mul, v, scale, out=scaled)
             run.call(torch.add, scaled, shift, out=v)
             self.of_log_scale = scaled
 
     def backward(self, grad: Tensor) -> Tensor:
         run = self.run
-        grad_params = torch.empty_like(self.params)
+        grad_params = run.like(self.params)
         of_shift, of_raw = grad_params.chunk(2)
         if self.is_centred:
             run.call(torch.mul, grad, self.of_log_scale, out=of_raw)

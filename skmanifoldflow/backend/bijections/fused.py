@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["BoundWeights", "FusedLayer", "can_fuse", "run_fused"]
 
 
-# Rows times columns of the widest tensor where no gradient is asked for. Blocks that stay in the
-# cache of a core are mapped twice as fast where there are many columns.
-_BLOCK_ELEMENTS = 2**18
+# Where no gradient is asked for, blocks of rows that stay in the cache of a core are mapped faster:
+# at least so many rows, and more while the widest tensor has fewer elements.
+_BLOCK_ROWS = 512
+_BLOCK_ELEMENTS = 2**16
 
 
 class FusedLayer(Bijection):
@@ -70,7 +71,9 @@ class BoundWeights:
         free = self.free.setdefault(key, [])
         if free:
             return key, free.pop()
-        return key, _Record(self.layers, self.parts, self.vectors, x, context, inverse)
+        return key, _Record(
+            self.layers, self.parts, self.vectors, x, context, inverse=inverse, keeps=True
+        )
 
     @torch.no_grad()
     def forward_with_pullback(
@@ -108,84 +111,117 @@ def _parts(
 
 
 class _Record:
-    """A pass through a chain of which the gradient can be taken once."""
+    """A pass through layers, that can be made again with other rows.
+
+    Parameters
+    ----------
+    layers : sequence of FusedLayer
+        The layers, data -> latent.
+    weights : sequence of sequence of Tensor
+        The weights of each.
+    vectors : sequence of Tensor or None
+        What the weights are parts of, if gradients will be asked for.
+    x, context : Tensor
+        Rows, and their context or None, like those that are passed.
+    inverse : bool
+        Whether the pass goes from latent to data.
+    keeps : bool
+        Whether there will be other rows.
+    """
 
     def __init__(
         self,
         layers: Sequence[FusedLayer],
         weights: Sequence[Sequence[Tensor]],
-        vectors: Sequence[Tensor],
+        vectors: Sequence[Tensor] | None,
         x: Tensor,
         context: Tensor | None,
+        *,
         inverse: bool,
+        keeps: bool,
     ) -> None:
         n_log_slopes = sum(layer.n_log_slopes for layer in layers)
-        self.run = Pass(x, context, n_log_slopes, inverse=inverse, keeps=True)
-        self.gradients = [x.new_empty(vector.numel()) for vector in vectors]
-        self.tapes = [
-            layer.tape(self.run, *of_layer)
-            for layer, *of_layer in zip(
-                layers, weights, _parts(self.gradients, weights), strict=True
-            )
-        ]
-        self.has_weights = [bool(part) for part in weights]
-        if inverse:
-            self.tapes.reverse()
-            self.has_weights.reverse()
+        trains = vectors is not None
+        self.run = Pass(x, context, n_log_slopes, inverse=inverse, keeps=keeps, trains=trains)
+        self.gradients = [x.new_empty(vector.numel()) for vector in vectors or []]
+        grad_weights = _parts(self.gradients, weights) if trains else weights
+        parts = list(zip(layers, weights, grad_weights, strict=True))
+        self.parts = parts[::-1] if inverse else parts
+        self.tapes: list[Tape] = []
         self.forward_calls: list[Callable[[], Any]] = []
         self.backward_calls: list[Callable[[], Any]] = []
 
     def forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return rows mapped and their log-determinants."""
-        run = self.run
-        if self.forward_calls:
+        self._set(x, context)
+        if self.tapes:
             with torch.inference_mode():
-                run.columns.copy_(x.t())
-                if context is not None and run.context is not None:
-                    run.context.copy_(context.t())
                 for call in self.forward_calls:
                     call()
         else:
-            self.result, in_place = run.columns, False
-            for tape in self.tapes:
-                if in_place and tape.in_place:
-                    # What the layer before has made is needed for its gradient.
-                    copy = torch.empty_like(self.result)
-                    run.call(copy.copy_, self.result)
-                    self.result = copy
-                self.result, in_place = tape.forward(self.result), tape.in_place
-            self.forward_calls, run.made = run.made, []
-        rows = self.result.t().clone(memory_format=torch.contiguous_format)
-        return rows, run.log_slopes.sum(0)
+            self._record_forward()
+        n = len(x)
+        rows = self.result.t()[:n].clone(memory_format=torch.contiguous_format)
+        return rows, self.run.log_slopes[:, :n].sum(0)
+
+    def _set(self, x: Tensor, context: Tensor | None) -> None:
+        run = self.run
+        # The last rows may be fewer.
+        run.columns[:, : len(x)].copy_(x.t())
+        if context is not None and run.context is not None:
+            run.context[:, : len(x)].copy_(context.t())
+
+    def _record_forward(self) -> None:
+        run = self.run
+        self.result, in_place = run.columns, False
+        for layer, *weights in self.parts:
+            run.start_layer()
+            tape = layer.tape(run, *weights)
+            if run.trains and in_place and tape.in_place:
+                # What the layer before has made is needed for its gradient.
+                copy = torch.empty_like(self.result)
+                run.call(copy.copy_, self.result)
+                self.result = copy
+            self.result, in_place = tape.forward(self.result), tape.in_place
+            self.tapes.append(tape)
+        self.forward_calls, run.made = run.made, []
+
+    def _record_backward(self, needs_grad: bool) -> None:
+        run = self.run
+        # Gradients are not needed beyond the layer before.
+        run.reuses = True
+        if run.grad_context is not None:
+            run.call(run.grad_context.zero_)
+        grad = self.grad_result
+        # Before the first layer with weights no gradient may be needed.
+        has_weights = [bool(weights) for _, weights, _ in self.parts]
+        first = -1 if needs_grad else has_weights.index(True)
+        for i in range(len(self.tapes) - 1, max(first, 0) - 1, -1):
+            run.start_layer()
+            grad = self.tapes[i].backward(grad, i > first)
+        self.grad_columns = grad
+        self.backward_calls, run.made = run.made, []
 
     def backward(
         self, grad: Tensor, grad_log_det: Tensor, needs_grad: bool
     ) -> tuple[Tensor | None, Tensor | None]:
         """Return the gradients of rows and context; those of the weights are written."""
         run = self.run
-        if self.backward_calls:
+        is_first = not self.backward_calls
+        if is_first:
+            self.grad_result = torch.empty_like(self.result)
+        self.grad_result.copy_(grad.t())
+        run.grad_log_det.copy_(grad_log_det)
+        if is_first:
+            self._record_backward(needs_grad)
+        else:
             with torch.inference_mode():
-                self.grad_result.copy_(grad.t())
-                run.grad_log_det.copy_(grad_log_det)
                 for call in self.backward_calls:
                     call()
-        else:
-            self.grad_result = torch.empty_like(self.result).copy_(grad.t())
-            run.grad_log_det.copy_(grad_log_det)
-            if run.grad_context is not None:
-                run.call(run.grad_context.zero_)
-            self.grad_columns = self.grad_result
-            # Before the first layer with weights no gradient may be needed.
-            first = -1 if needs_grad else self.has_weights.index(True)
-            for i in range(len(self.tapes) - 1, max(first, 0) - 1, -1):
-                self.grad_columns = self.tapes[i].backward(self.grad_columns, i > first)
-            self.backward_calls, run.made = run.made, []
-        return (
-            self.grad_columns.t().clone(memory_format=torch.contiguous_format)
-            if needs_grad
-            else None,
-            None if run.grad_context is None else run.grad_context.t().clone(),
-        )
+        of_rows = None
+        if needs_grad:
+            of_rows = self.grad_columns.t().clone(memory_format=torch.contiguous_format)
+        return of_rows, None if run.grad_context is None else run.grad_context.t().clone()
 
 
 class _Fused(torch.autograd.Function):
@@ -230,7 +266,9 @@ def _record(ctx: Any, x: Tensor, context: Tensor | None) -> _Record:
     if bound is None:
         weights = [layer.weights() for layer in layers]
         vectors = [w for of_layer in weights for w in of_layer]
-        return _Record(layers, weights, vectors, x, context, ctx.inverse)
+        return _Record(
+            layers, weights, vectors, x, context, inverse=ctx.inverse, keeps=False
+        )
     ctx.key, record = bound.take(x, context, ctx.inverse, ctx.needs_input_grad[2])
     return record
 
@@ -278,15 +316,18 @@ def can_fuse(x: Tensor, context: Tensor | None) -> bool:
 def _without_gradient(
     chain: "Chain", x: Tensor, context: Tensor | None, inverse: bool
 ) -> tuple[Tensor, Tensor]:
-    """Map rows where no gradient will be asked for."""
-    layers = chain.fused_layers[:: -1 if inverse else 1]
-    n_log_slopes = sum(layer.n_log_slopes for layer in layers)
-    run = Pass(x, context, n_log_slopes, inverse=inverse, keeps=False)
-    columns = run.columns
-    for layer in layers:
-        weights = layer.weights()
-        columns = layer.tape(run, weights, weights).forward(columns)
-    return columns.t().contiguous(), run.log_slopes.sum(0)
+    """Map rows, block by block, where no gradient will be asked for."""
+    size = max(_BLOCK_ROWS, _BLOCK_ELEMENTS // chain.fused_width)
+    blocks = x.split(size)
+    contexts = [None] * len(blocks) if context is None else context.split(size)
+    layers = chain.fused_layers
+    weights = [[w.detach() for w in layer.weights()] for layer in layers]
+    record = _Record(
+        layers, weights, None, blocks[0], contexts[0], inverse=inverse, keeps=len(blocks) > 1
+    )
+    results = [record.forward(*block) for block in zip(blocks, contexts, strict=True)]
+    rows, log_dets = zip(*results, strict=True)
+    return torch.cat(rows), torch.cat(log_dets)
 
 
 def run_fused(
@@ -300,14 +341,4 @@ def run_fused(
         weights = [w for layer in chain.fused_layers for w in layer.weights()]
         if any(t is not None and t.requires_grad for t in (x, context, *weights)):
             return _Fused.apply(chain, inverse, x, context, *weights)
-    size = max(1, _BLOCK_ELEMENTS // chain.fused_width)
-    if len(x) <= size:
-        return _without_gradient(chain, x, context, inverse)
-    blocks = [
-        _without_gradient(
-            chain, x[i : i + size], None if context is None else context[i : i + size], inverse
-        )
-        for i in range(0, len(x), size)
-    ]
-    rows, log_dets = zip(*blocks, strict=True)
-    return torch.cat(rows), torch.cat(log_dets)
+    return _without_gradient(chain, x, context, inverse)

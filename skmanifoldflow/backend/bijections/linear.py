@@ -86,12 +86,12 @@ class _OrthogonalTape(Tape):
         self.run = run
 
     def forward(self, x: Tensor) -> Tensor:
-        z = torch.empty_like(x)
+        z = self.run.after(x)
         self.run.call(torch.mm, self.matrix, x, out=z)
         return z
 
     def backward(self, grad: Tensor, needs_grad: bool) -> Tensor:
-        of_x = torch.empty_like(grad)
+        of_x = self.run.after(grad)
         self.run.call(torch.mm, self.matrix.t(), grad, out=of_x)
         return of_x
 
@@ -150,12 +150,12 @@ class _PermutationTape(Tape):
         self.run = run
 
     def forward(self, x: Tensor) -> Tensor:
-        z = torch.empty_like(x)
+        z = self.run.after(x)
         self.run.call(torch.index_select, x, 0, self.order, out=z)
         return z
 
     def backward(self, grad: Tensor, needs_grad: bool) -> Tensor:
-        of_x = torch.empty_like(grad)
+        of_x = self.run.after(grad)
         self.run.call(torch.index_select, grad, 0, self.inverse_order, out=of_x)
         return of_x
 

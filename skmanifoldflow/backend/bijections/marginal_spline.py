@@ -145,7 +145,7 @@ class _MarginalTape(Tape):
         self.weights, self.grad_weights = weights, grad_weights
         knots = spline.knots
         m, n_knots = knots.shape
-        self.table = run.memory(6, m, n_knots).zero_()
+        self.table = knots.new_zeros(6, m, n_knots)
         self.table[0] = knots
         self.table[1, :, :-1] = knots.diff(dim=1)
         self.factors = [
@@ -167,7 +167,7 @@ class _MarginalTape(Tape):
         knots, _, heights, ordinates, slopes, next_slopes = self.table
         self.tanh, bounded = [], []
         for raw, (inner, outer) in zip(self.weights, self.factors, strict=True):
-            tanh, result = torch.empty_like(raw), torch.empty_like(raw)
+            tanh, result = run.like(raw), run.like(raw)
             call(torch.mul, raw, run.constant(inner), out=tanh)
             call(tanh.tanh_)
             call(torch.mul, tanh, outer, out=result)
@@ -175,14 +175,14 @@ class _MarginalTape(Tape):
             bounded.append(result)
         log_ratios, log_slopes = bounded
         widths = self.table[1, :, :-1]
-        growth = torch.empty_like(log_ratios)
+        growth = run.like(log_ratios)
         call(torch.expm1, log_ratios, out=growth)
         call(growth.mul_, widths)
         call(torch.addmm, knots, growth, self.before, out=ordinates)
         call(torch.addmm, log_slopes, log_ratios, self.beside, out=slopes)
         call(slopes.exp_)
         call(next_slopes[:, :-1].copy_, slopes[:, 1:])
-        self.heights = torch.empty_like(log_ratios)
+        self.heights = run.like(log_ratios)
         call(torch.exp, log_ratios, out=self.heights)
         call(self.heights.mul_, widths)
         call(heights[:, :-1].copy_, self.heights)
@@ -191,10 +191,10 @@ class _MarginalTape(Tape):
         run, call = self.run, self.run.call
         self._write_table()
         edges = self.table[3 if run.inverse else 0]
-        inside = torch.empty_like(x)
+        inside = run.like(x)
         call(torch.maximum, x, edges[:, :1], out=inside)
         call(torch.minimum, inside, edges[:, -1:], out=inside)
-        inner, self.k = edges[:, 1:-1].contiguous(), torch.empty_like(x, dtype=torch.long)
+        inner, self.k = edges[:, 1:-1].contiguous(), run.like(x, torch.long)
         if run.inverse:
             call(inner.copy_, edges[:, 1:-1])
         call(torch.searchsorted, inner, inside, right=True, out=self.k)
@@ -203,7 +203,7 @@ class _MarginalTape(Tape):
         self.curve = CurveTape(run, found[0:4:3], found[1:3], found[4:], self.log_slope)
         mapped = self.curve.forward(inside)
         # Beyond the ends the map is linear with the slope at its end.
-        self.beyond, self.slope = torch.empty_like(x), torch.empty_like(x)
+        self.beyond, self.slope = run.like(x), run.like(x)
         call(torch.sub, x, inside, out=self.beyond)
         call(torch.exp, self.log_slope, out=self.slope)
         call(torch.addcmul, mapped, self.beyond, self.slope, out=x)
@@ -211,7 +211,7 @@ class _MarginalTape(Tape):
 
     def backward(self, grad: Tensor, needs_grad: bool) -> Tensor:
         run, call = self.run, self.run.call
-        tail, grad_log = torch.empty_like(grad), torch.empty_like(grad)
+        tail, grad_log = run.like(grad), run.like(grad)
         call(torch.mul, grad, self.slope, out=tail)
         call(torch.addcmul, run.grad_log_det, self.beyond, tail, out=grad_log)
         if run.inverse:
@@ -220,12 +220,12 @@ class _MarginalTape(Tape):
         of_bin = run.memory(5, *grad.shape)
         grad_v, _, grad_z = self.curve.backward(grad, grad_log, of_bin[:2], of_bin[3:])
         call(of_bin[2].copy_, grad_z)
-        table = torch.empty_like(self.table[2:])
+        table = run.like(self.table[2:])
         call(table.zero_)
         call(table.scatter_add_, 2, self.k.expand(4, -1, -1), of_bin[1:])
         if run.inverse:
             self._add_ends(table[1], grad_v, tail)
-        is_beyond = torch.empty_like(grad, dtype=torch.bool)
+        is_beyond = run.like(grad, torch.bool)
         call(torch.ne, self.beyond, run.constant(0.0), out=is_beyond)
         call(torch.where, is_beyond, tail, grad_v, out=grad)
         self._write_gradient(*table)
@@ -233,10 +233,10 @@ class _MarginalTape(Tape):
 
     def _add_ends(self, of_ordinates: Tensor, grad_v: Tensor, tail: Tensor) -> None:
         """Add the gradients of the ends, from which values beyond are mapped."""
-        call = self.run.call
-        of_end, part = torch.empty_like(tail), torch.empty_like(tail)
-        total, is_there = torch.empty_like(tail[:, 0]), torch.empty_like(tail, dtype=torch.bool)
-        zero = self.run.constant(0.0)
+        run, call = self.run, self.run.call
+        of_end, part = run.like(tail), run.like(tail)
+        total, is_there = run.like(tail[:, 0]), run.like(tail, torch.bool)
+        zero = run.constant(0.0)
         call(torch.sub, grad_v, tail, out=of_end)
         for compare, knot in ((torch.lt, 0), (torch.gt, -1)):
             call(compare, self.beyond, zero, out=is_there)
@@ -247,10 +247,10 @@ class _MarginalTape(Tape):
     def _write_gradient(
         self, of_heights: Tensor, of_ordinates: Tensor, of_slopes: Tensor, of_next: Tensor
     ) -> None:
-        call = self.run.call
+        run, call = self.run, self.run.call
         call(of_slopes[:, 1:].add_, of_next[:, :-1])
         call(of_slopes.mul_, self.table[4])
-        of_ratios = torch.empty_like(self.heights)
+        of_ratios = run.like(self.heights)
         call(torch.addmm, of_heights[:, :-1], of_ordinates, self.before.t(), out=of_ratios)
         call(of_ratios.mul_, self.heights)
         call(of_ratios.addmm_, of_slopes, self.beside.t())

@@ -108,7 +108,7 @@ class _SplineTape(MapTape):
         self.shape = (n_columns, run.n_rows)
         self.memory = self._memory()
         n_edges = 2 * (spline.n_bins + 1)
-        self.memory[n_edges].zero_()
+        run.call(self.memory[n_edges].zero_)
         self.params = self._params(self.memory)
         self.log_slope = run.take_log_slopes(n_columns)
 
@@ -130,25 +130,25 @@ class _SplineTape(MapTape):
         spline, run, call = self.spline, self.run, self.run.call
         table, logits = self._table(self.memory), self._logits(self.memory)
         flat = v.view(-1)
-        self.shares = torch.empty_like(logits)
+        self.shares = run.like(logits)
         call(torch.softmax, logits, 1, out=self.shares)
         # As a product with a constant triangle the cumulated sum costs half.
         factors = {"beta": spline.min_size, "alpha": spline.free_size}
         call(torch.baddbmm, spline.steps, spline.cumulate, self.shares, out=table[:2], **factors)
-        inside = torch.empty_like(flat)
+        inside = run.like(flat)
         call(torch.clamp, flat, -spline.bound, spline.bound, out=inside)
         edges = table[int(run.inverse), 1:-1]
-        is_beyond = torch.empty_like(edges, dtype=torch.bool)
+        is_beyond = run.like(edges, torch.bool)
         call(torch.le, edges, inside, out=is_beyond)
-        k = torch.empty_like(flat, dtype=torch.long)
+        k = run.like(flat, torch.long)
         call(torch.sum, is_beyond, 0, out=k)
         # In a third of the time of a look-up.
-        self.ends = k.new_empty(3, 2, len(flat))
+        self.ends = run.memory(3, 2, len(flat), dtype=torch.long)
         call(torch.add, spline.ends[:, :, :1], k, out=self.ends)
         call(self.ends[2, 1].remainder_, spline.n_bins)
         ends = run.memory(3, 2, len(flat))
         call(torch.gather, table, 1, self.ends, out=ends)
-        size, slopes = torch.empty_like(ends[:2, 1]), torch.empty_like(ends[2])
+        size, slopes = run.like(ends[:2, 1]), run.like(ends[2])
         call(torch.sub, ends[:2, 1], ends[:2, 0], out=size)
         self.raw_slopes = ends[2]
         call(self.raw_slopes.add_, run.constant(spline.offset))
@@ -157,7 +157,7 @@ class _SplineTape(MapTape):
         parts = (part.view(2, *self.shape) for part in (ends[:2, 0], size, slopes))
         self.curve = CurveTape(run, *parts, self.log_slope)
         mapped = self.curve.forward(inside.view_as(v))
-        self.is_inside = torch.empty_like(v, dtype=torch.bool)
+        self.is_inside = run.like(v, torch.bool)
         call(torch.eq, v, inside.view_as(v), out=self.is_inside)
         call(torch.where, self.is_inside, mapped, v, out=v)
 
@@ -179,7 +179,7 @@ class _SplineTape(MapTape):
         call(_softplus_backward, of_ends[2], self.raw_slopes, 1, 20, grad_input=of_ends[2])
         call(table.zero_)
         call(table.scatter_, 1, self.ends, of_ends)
-        of_shares = torch.empty_like(self.shares)
+        of_shares = run.like(self.shares)
         cumulate = spline.cumulate.mT * spline.free_size
         call(torch.bmm, cumulate, table[:2], out=of_shares)
         logits = self._logits(memory)
