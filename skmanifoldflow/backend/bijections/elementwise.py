@@ -160,11 +160,12 @@ class _AffineTape(MapTape):
             run.call(v.mul_, scale)
             # d x / d log-scale
             self.of_log_scale = v
+        elif run.trains:
+            self.of_log_scale = run.like(v)
+            run.call(torch.mul, v, scale, out=self.of_log_scale)
+            run.call(torch.add, self.of_log_scale, shift, out=v)
         else:
-            scaled = run.like(v)
-            run.call(torch.mul, v, scale, out=scaled)
-            run.call(torch.add, scaled, shift, out=v)
-            self.of_log_scale = scaled
+            run.call(torch.addcmul, shift, v, scale, out=v)
 
     def backward(self, grad: Tensor) -> Tensor:
         run = self.run

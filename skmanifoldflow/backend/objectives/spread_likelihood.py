@@ -143,7 +143,7 @@ class SpreadLikelihood(Objective):
         if self._is_closed_form:
             value, gradient = self._known_part(z.detach(), parts, picked, progress)
             return known_gradient(value, (z, gradient))
-        loss = self._cross_entropy(z[: len(batch)], self.noise(progress))
+        loss = self._cross_entropy(z[: len(batch)], progress)
         if not self.isometry:
             return loss
         value, gradient = self._known_part(z.detach(), parts, picked, progress)
@@ -189,31 +189,29 @@ class SpreadLikelihood(Objective):
 
         And the gradient with respect to the latents z of the rows of a step.
         """
-        gradient = torch.zeros_like(z)
-        value = z.new_zeros(())
+        value, gradient = z.new_zeros(()), torch.zeros_like(z)
         (latents, moved, landmarks), into = z.split(parts), gradient.split(parts)
+        if self._is_closed_form:
+            centred = latents - latents.mean(0)
+            moments = self._moments(centred.to(head_dtype(z.device)), self.noise(progress))
+            precision, log_det = self._closed_form_prior(moments, len(centred), progress)
+            value += self._normal_cross_entropy(moments, precision, log_det)
+            into[0].addmm_(centred, precision.to(centred), alpha=1 / len(centred))
         if len(moved):
             k = len(moved)
             difference = moved - latents[:k]
-            square = difference.square().sum(1)
-            log_stretch = (square / self.difference**2).log()
-            value += log_stretch.square().mean()
-            torch.mul(difference, (4 / k * log_stretch / square)[:, None], out=into[1])
-            into[0][:k] = -into[1]
+            square = torch.linalg.vecdot(difference, difference)
+            log_stretch = square.log() - 2 * math.log(self.difference)
+            value.add_(torch.dot(log_stretch, log_stretch), alpha=self.isometry / k)
+            factor = log_stretch.div_(square).mul_(4 * self.isometry / k)
+            torch.mul(difference, factor[:, None], out=into[1])
+            into[0][:k].sub_(into[1])
         if self.geodesics is not None and picked is not None:
             first, last = self.geodesic_weights
-            weight = max(last, first * (1 - progress / self.unrolling))
+            weight = self.isometry * max(last, first * (1 - progress / self.unrolling))
             stress, of_landmarks = self._stress(self.geodesics, landmarks, picked)
-            value += weight * stress
+            value.add_(stress, alpha=weight)
             torch.mul(of_landmarks, weight, out=into[2])
-        value *= self.isometry
-        gradient *= self.isometry
-        if self._is_closed_form:
-            s = self.noise(progress)
-            centred = latents - latents.mean(0)
-            precision, log_det = self._closed_form_prior(centred, s)
-            value += self._normal_cross_entropy(centred, precision, log_det, s)
-            into[0].addmm_(centred, precision, alpha=1 / len(latents))
         return value, gradient
 
     @property
@@ -227,29 +225,33 @@ class SpreadLikelihood(Objective):
         And its gradient with respect to z.
         """
         i, j = picked.index_select(0, self.pairs.view(-1)).view(2, -1)
-        geodesic = geodesics.distances.take(i * len(geodesics.distances) + j)
+        geodesic = geodesics.distances.take(torch.add(j, i, alpha=len(geodesics.distances)))
         distance = nn.functional.pdist(z)
         error = distance - geodesic
         if not self.is_connected:
             error = torch.where(torch.isfinite(geodesic), error, 0.0)
-        scale = 2 / (len(error) * geodesics.mean_square)
-        gradient = torch.ops.aten._pdist_backward(scale * error, z, 2.0, distance)
-        return error.square().mean() / geodesics.mean_square, gradient
+        scale = 1 / (len(error) * geodesics.mean_square)
+        gradient = torch.ops.aten._pdist_backward(2 * scale * error, z, 2.0, distance)
+        return scale * torch.dot(error, error), gradient
 
-    def _normal_cross_entropy(
-        self, centred: Tensor, precision: Tensor, log_det: Tensor, s: float
-    ) -> Tensor:
-        """Return E[-log N(z~; m, C)] of rows z - m, given the inverse of C."""
-        n, n_features = centred.shape
-        moments = centred.T @ centred / n
+    def _moments(self, centred: Tensor, s: float) -> Tensor:
+        """Return the second moments (D, D) of z~ - m, given rows z - m or z~ - m."""
+        moments = centred.T @ centred / len(centred)
         if self.spread == "latent":
-            identity = torch.eye(n_features, dtype=moments.dtype, device=moments.device)
+            identity = torch.eye(len(moments), dtype=moments.dtype, device=moments.device)
             moments = moments + s**2 * identity
-        return 0.5 * (log_det + (precision * moments).sum() + n_features * math.log(2 * math.pi))
+        return moments
 
-    def _cross_entropy(self, z: Tensor, s: float) -> Tensor:
+    @staticmethod
+    def _normal_cross_entropy(moments: Tensor, precision: Tensor, log_det: Tensor) -> Tensor:
+        """Return E[-log N(z~; m, C)], given the moments about m and the inverse of C."""
+        square = torch.dot(precision.flatten(), moments.flatten())
+        return 0.5 * (log_det + square + len(moments) * math.log(2 * math.pi))
+
+    def _cross_entropy(self, z: Tensor, progress: float) -> Tensor:
         """Return E[-log N(z~; m, C)] of a batch, less H(z~) where it is estimated."""
         n, n_features = z.shape
+        s = self.noise(progress)
         if self.a is not None and self.m is not None:
             a = torch.tril(self.a)
             noise = s**2 * torch.eye(n_features, dtype=z.dtype, device=z.device)
@@ -260,8 +262,9 @@ class SpreadLikelihood(Objective):
             log_det = 2 * factor.diagonal().log().sum()
         else:
             centred = z - z.mean(0)
-            precision, log_det = self._closed_form_prior(centred.detach(), s)
-        loss = self._normal_cross_entropy(centred, precision, log_det, s)
+            covariance = self._moments(centred.detach().to(head_dtype(z.device)), s)
+            precision, log_det = (t.to(z) for t in self._closed_form_prior(covariance, n, progress))
+        loss = self._normal_cross_entropy(self._moments(centred, s), precision, log_det)
         if self.entropy == "taylor":
             log_kernel = -0.5 * (
                 torch.cdist(z, z).square() / s**2 + n_features * math.log(2 * math.pi * s**2)
@@ -270,21 +273,20 @@ class SpreadLikelihood(Objective):
         return loss
 
     @torch.no_grad()
-    def _closed_form_prior(self, centred: Tensor, s: float) -> tuple[Tensor, Tensor]:
-        """Return the precision and log-determinant of the prior that is best for given z.
+    def _closed_form_prior(
+        self, covariance: Tensor, n: int, progress: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return the precision and log-determinant of the prior that is best for given z~.
 
-        At the optimum the loss does not depend on the prior to first order, so it may be held fixed
-        in the gradient (envelope theorem). Where a batch has few rows for its columns, their
-        covariance is pooled with that of the batches before.
+        Given is the covariance (D, D) of a batch of n rows. At the optimum the loss does not depend
+        on the prior to first order, so it may be held fixed in the gradient (envelope theorem).
+        Where a batch has few rows for its columns, their covariance is pooled with that of the
+        batches before.
         """
-        n, n_features = centred.shape
-        rows = centred.to(head_dtype(centred.device))
-        covariance = rows.T @ rows / n
-        if self.spread == "latent":
-            covariance.diagonal().add_(s**2)
+        n_features = len(covariance)
         share = min(1.0, n / (self.rows_per_feature * n_features))
         if self.running_covariance is None and n < n_features:
-            self.running_covariance = self._start_covariance(s)
+            self.running_covariance = self._start_covariance(self.noise(progress))
         if self.running_covariance is not None:
             covariance = torch.lerp(self.running_covariance, covariance, share)
         if n < n_features:
@@ -294,9 +296,8 @@ class SpreadLikelihood(Objective):
                 self.running_covariance = covariance
                 return self.running_prior
             self.steps_left = max(1, round(0.25 / share))
-        precision, log_det = self._best_prior(covariance, centred)
-        self.running_prior = precision, log_det
-        return precision, log_det
+        self.running_prior = self._best_prior(covariance)
+        return self.running_prior
 
     def _start_covariance(self, s: float) -> Tensor:
         """Return the covariance of z at noise s, before the first step or after forgetting."""
@@ -304,8 +305,8 @@ class SpreadLikelihood(Objective):
         excess = s**2 - self.noise_floor**2 if self.spread == "data" else 0.0
         return (law.eigenvectors * (law.spectrum + excess)) @ law.eigenvectors.T
 
-    def _best_prior(self, covariance: Tensor, centred: Tensor) -> tuple[Tensor, Tensor]:
-        least = torch.finfo(centred.dtype).eps
+    def _best_prior(self, covariance: Tensor) -> tuple[Tensor, Tensor]:
+        least = torch.finfo(self.flow.tensor_options["dtype"]).eps
         if self.law.n_free is None:
             # Of many columns the eigenvectors cost ten times as much as a Cholesky factor, which is
             # as good where no eigenvalue is to be raised.
@@ -313,16 +314,14 @@ class SpreadLikelihood(Objective):
             pivots = factor.diagonal()
             if int(info) == 0 and float(pivots.min()) ** 2 > _CLEARLY_POSITIVE * least:
                 self.running_covariance = covariance
-                log_det = 2 * pivots.log().sum()
-                return torch.cholesky_inverse(factor).to(centred), log_det.to(centred)
+                return torch.cholesky_inverse(factor), 2 * pivots.log().sum()
         if not torch.isfinite(covariance).all():
-            return torch.full_like(covariance, math.nan).to(centred), centred.new_tensor(math.nan)
+            return torch.full_like(covariance, math.nan), covariance.new_tensor(math.nan)
         self.running_covariance = covariance
         eigenvalues, eigenvectors = torch.linalg.eigh(covariance)
         eigenvalues = principal_covariance(eigenvalues.flip(0), self.law.n_free).flip(0)
         eigenvalues = eigenvalues.clamp_min(least)
-        precision = (eigenvectors / eigenvalues) @ eigenvectors.T
-        return precision.to(centred), eigenvalues.log().sum().to(centred)
+        return (eigenvectors / eigenvalues) @ eigenvectors.T, eigenvalues.log().sum()
 
     @torch.no_grad()
     def refresh(self, rows: Tensor) -> None:
