@@ -148,6 +148,67 @@ def test_weights_may_be_parts_of_one_vector(name, n_context, inverse):
             torch.testing.assert_close(actual.detach(), gradient)
 
 
+@every_chain
+@both_ways
+def test_a_pass_is_made_again_with_other_rows_and_weights(name, n_context, inverse):
+    chain = build(name, 5, n_context)
+    parameters = list(chain.parameters())
+    vector = torch.cat([p.detach().flatten() for p in parameters]).requires_grad_()
+    bound = BoundWeights([vector], chain.fused_layers)
+    for p, part in zip(parameters, [w for layer in bound.parts for w in layer], strict=True):
+        p.data = part
+    for seed in range(3):
+        x, context = draw(7, 5, seed=seed), draw(7, n_context, seed=seed + 9) if n_context else None
+        with torch.no_grad():
+            vector *= 0.9
+        expected = by_layer(chain, x, context, inverse)
+        gradients = torch.autograd.grad(loss_of(expected), parameters)
+        chain.bound_weights = bound
+        actual = fused(chain, x, context, inverse)
+        (gradient,) = torch.autograd.grad(loss_of(actual), [vector])
+        chain.bound_weights = None
+        torch.testing.assert_close(actual, expected)
+        torch.testing.assert_close(gradient, torch.cat([g.flatten() for g in gradients]))
+    assert [len(records) for records in bound.free.values()] == [1]
+
+
+@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("is_bound", [False, True], ids=["free", "bound"])
+def test_pull_back_adds_the_gradient(name, is_bound):
+    chain = build(name, 5)
+    parameters = list(chain.parameters())
+    expected = 0
+    vector = torch.cat([p.detach().flatten() for p in parameters]).requires_grad_()
+    vector.grad = torch.zeros_like(vector)
+    for p in parameters:
+        p.grad = torch.zeros_like(p)
+    for seed in (1, 2):
+        x = draw(7, 5, seed=seed)
+        results = by_layer(chain, x, None, False)
+        grads = [draw(7, 5, seed=3), draw(1, 7, seed=4)[0]]
+        outputs = [(r * g).sum() for r, g in zip(results, grads, strict=True)]
+        gradients = torch.autograd.grad(sum(outputs), parameters)
+        expected = expected + torch.cat([g.flatten() for g in gradients])
+        chain.bound_weights = BoundWeights([vector], chain.fused_layers) if is_bound else None
+        *actual, pull_back = chain.forward_with_pullback(x)
+        torch.testing.assert_close(actual, [r.detach() for r in results])
+        pull_back(*grads)
+    actual = vector.grad if is_bound else torch.cat([p.grad.flatten() for p in parameters])
+    torch.testing.assert_close(actual, expected)
+
+
+@every_chain
+@both_ways
+@pytest.mark.parametrize("n_rows", [3, 8, 11])
+def test_rows_are_mapped_in_blocks(name, n_context, inverse, n_rows, monkeypatch):
+    monkeypatch.setattr("skmanifoldflow.backend.bijections.fused._BLOCK_ROWS", 4)
+    monkeypatch.setattr("skmanifoldflow.backend.bijections.fused._BLOCK_ELEMENTS", 0)
+    chain = build(name, 5, n_context).requires_grad_(False)
+    x, context = draw(n_rows, 5), draw(n_rows, n_context, seed=2) if n_context else None
+    expected = by_layer(chain, x, context, inverse)
+    torch.testing.assert_close(fused(chain, x, context, inverse), expected)
+
+
 @both_ways
 def test_no_graph_no_gradient(inverse):
     chain = build("spline")

@@ -54,6 +54,7 @@ class Coupling(FusedLayer):
         self.n_passed = n_features - n_transformed
         self.n_transformed = n_transformed
         self.elementwise = elementwise
+        self.n_log_slopes = n_transformed if elementwise.has_log_slopes else 0
         self.conditioner = MLP(
             self.n_passed + n_context,
             hidden_layer_sizes,
@@ -84,10 +85,6 @@ class Coupling(FusedLayer):
 
     def weights(self) -> list[Tensor]:
         return self.conditioner.weights()
-
-    @property
-    def n_log_slopes(self) -> int:
-        return self.elementwise.has_log_slopes * self.n_transformed
 
     def tape(
         self, run: Pass, weights: Sequence[Tensor], grad_weights: Sequence[Tensor]

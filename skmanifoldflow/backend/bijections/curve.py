@@ -144,7 +144,7 @@ class CurveTape:
         go into memory of shape (2, ...). Given are the gradients of the values and of log f'.
         """
         call = self.calls.call
-        (width, height), (d0, d1) = self.size, self.slopes
+        width, height = self.size
         rest, xi = self.shares
         _, denominator, s = self.terms
         q, level = self.q, self.level

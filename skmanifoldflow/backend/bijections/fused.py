@@ -93,9 +93,7 @@ class BoundWeights:
         return *record.forward(x, None), pull_back
 
 
-def _parts(
-    vectors: Sequence[Tensor], weights: Sequence[Sequence[Tensor]]
-) -> list[list[Tensor]]:
+def _parts(vectors: Sequence[Tensor], weights: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
     """Return the parts of vectors that belong to the weights of each layer."""
     coming = iter(vectors)
     rest = next(coming, torch.empty(0))
@@ -266,9 +264,7 @@ def _record(ctx: Any, x: Tensor, context: Tensor | None) -> _Record:
     if bound is None:
         weights = [layer.weights() for layer in layers]
         vectors = [w for of_layer in weights for w in of_layer]
-        return _Record(
-            layers, weights, vectors, x, context, inverse=ctx.inverse, keeps=False
-        )
+        return _Record(layers, weights, vectors, x, context, inverse=ctx.inverse, keeps=False)
     ctx.key, record = bound.take(x, context, ctx.inverse, ctx.needs_input_grad[2])
     return record
 

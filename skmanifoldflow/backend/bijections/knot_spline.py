@@ -28,9 +28,7 @@ def _locate(
     return inside, k, (lower[:2], size, slopes)
 
 
-def _by_operations(
-    v: Tensor, table: Tensor, sizes: Tensor, inverse: bool
-) -> tuple[Tensor, Tensor]:
+def _by_operations(v: Tensor, table: Tensor, sizes: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
     """Return values mapped and log-derivatives; beyond the ends these are those of the end."""
     inside, _, bins = _locate(v, table, sizes, inverse)
     mapped, log_slope = curve(inside, *bins, inverse)

@@ -53,6 +53,7 @@ class MarginalSpline(KnotSpline, FusedLayer):
         super().__init__()
         if n_bins < 2:
             raise ValueError(f"n_bins must be at least 2, got {n_bins}.")
+        self.n_log_slopes = n_features
         knots = torch.linspace(-3.0, 3.0, n_bins + 1).repeat(n_features, 1)
         self.register_buffer("knots", knots)
         self.register_buffer("is_free", torch.ones(n_features, 1))
@@ -112,10 +113,6 @@ class MarginalSpline(KnotSpline, FusedLayer):
         ordinates = self.knots + (growth - growth[:, middle : middle + 1])
         table = torch.stack([self.knots, ordinates, log_slopes.exp()])
         return table, torch.stack([widths, widths * log_ratios.exp()])
-
-    @property
-    def n_log_slopes(self) -> int:
-        return len(self.knots)
 
     def weights(self) -> list[Tensor]:
         return [self.log_ratios, self.log_slopes]
@@ -254,9 +251,7 @@ class _MarginalTape(Tape):
         call(torch.addmm, of_heights[:, :-1], of_ordinates, self.before.t(), out=of_ratios)
         call(of_ratios.mul_, self.heights)
         call(of_ratios.addmm_, of_slopes, self.beside.t())
-        parts = zip(
-            (of_ratios, of_slopes), self.tanh, self.factors, self.grad_weights, strict=True
-        )
+        parts = zip((of_ratios, of_slopes), self.tanh, self.factors, self.grad_weights, strict=True)
         for of_part, tanh, (inner, outer), gradient in parts:
             call(_tanh_backward, of_part, tanh, grad_input=of_part)
             call(torch.mul, of_part, outer * inner, out=gradient)
