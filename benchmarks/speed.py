@@ -199,7 +199,7 @@ class MaximumLikelihood(Objective):
         return -self.flow.log_prob(batch).mean()
 
     def add_gradient(self, batch, progress):
-        """The gradient with respect to latent rows is known, as in the objectives of the package."""
+        """The gradient with respect to latent rows is known, as it is in the estimators."""
         n = len(batch)
         z, log_det, pull_back = self.flow.bijection.forward_with_pullback(batch)
         of_z = z / n
