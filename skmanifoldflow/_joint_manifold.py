@@ -350,7 +350,7 @@ class JointManifoldFlow(BaseManifoldFlow):
         if self.n_components is None:
             standardizer = Standardizer(raw.shape[1], self.bounded, shape).fit(raw)
             rows = standardizer.forward_and_log_det(raw)[0].numpy()
-            d = supported_components(principal_axes(rows)[2], len(rows))
+            d = int(supported_components(principal_axes(rows)[2], len(rows)))
         else:
             d = int(self.n_components)
         further = self.stage_components

@@ -15,21 +15,22 @@ def supported_components(eigenvalues, n):
     """Return the number of principal components that n rows support, less than all of them.
 
     The number whose probabilistic PCA has the best Bayesian information criterion (Schwarz, 1978),
-    given the variances of the rows along their principal axes, descending. With one component less
-    than columns its covariance is already free.
+    given the variances (..., D) of the rows along their principal axes, descending. With one
+    component less than columns its covariance is already free.
     """
-    n_features = len(eigenvalues)
+    n_features = eigenvalues.shape[-1]
+    n = np.asarray(n)[..., None]
     if n_features == 1:
-        return 1
+        return np.ones(eigenvalues.shape[:-1], dtype=int)
     # Directions without variance would count for everything.
-    eigenvalues = np.maximum(eigenvalues, 1e-6 * eigenvalues.max() + np.finfo(float).tiny)
+    largest = eigenvalues.max(axis=-1, keepdims=True)
+    eigenvalues = np.maximum(eigenvalues, 1e-6 * largest + np.finfo(float).tiny)
     d = np.arange(1, n_features)
-    noise = eigenvalues[::-1].cumsum()[::-1][1:] / (n_features - d)
-    log_likelihood = (
-        -0.5 * n * (np.cumsum(np.log(eigenvalues))[:-1] + (n_features - d) * np.log(noise))
-    )
+    noise = eigenvalues[..., ::-1].cumsum(axis=-1)[..., ::-1][..., 1:] / (n_features - d)
+    log_det = np.log(eigenvalues).cumsum(axis=-1)[..., :-1] + (n_features - d) * np.log(noise)
     n_parameters = n_features * d - d * (d - 1) / 2
-    return int(d[np.argmax(log_likelihood - 0.5 * n_parameters * np.log(max(n, 1.0)))])
+    criterion = -0.5 * n * log_det - 0.5 * n_parameters * np.log(np.maximum(n, 1.0))
+    return d[np.argmax(criterion, axis=-1)]
 
 
 def start_injection(injection, y, noise_covariance, smallest):

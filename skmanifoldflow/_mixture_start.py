@@ -25,6 +25,8 @@ _MAX_EM_STEPS = 20
 # Beyond this many columns a step costs too much, and charts keep some of their axes only.
 MAX_COMPLETE_FEATURES = 64
 _MAX_AXES = 16
+# Monomials of rows that are in memory at a time.
+_MAX_MONOMIALS = 2**18
 # Numbers of charts whose mixtures are compared, on so many rows.
 _N_CHARTS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 100)
 _MAX_COMPARED_ROWS = 10_000
@@ -105,63 +107,101 @@ def fit_mixture(rows, cells, n_charts, noise):
     shares : ndarray of shape (n, K)
         p(k|x).
     """
-    shares = np.zeros((len(rows), n_charts))
-    shares[np.arange(len(rows)), cells] = 1.0
-    mixture = _maximise(rows, shares, noise)
-    is_small = rows.shape[1] <= MAX_COMPLETE_FEATURES
-    for _ in range(_MAX_EM_STEPS if is_small and n_charts > 1 else 0):
-        shares = _shares(mixture, rows)
-        mixture = _maximise(rows, shares, noise)
-    mixture = mixture._replace(axes=mixture.axes * _signs(rows, mixture, shares)[:, None, :])
+    centre = rows.mean(0, dtype=np.float64)
+    centred = rows - centre
+    spread = centred.T @ centred / len(rows)
+    # Wide charts one by one: their covariances together may not fit into memory.
+    parts = []
+    for k in range(n_charts):
+        own = centred[cells == k]
+        moments = np.array([len(own)]), own.sum(0)[None], (own.T @ own)[None]
+        parts.append(_maximise(*moments, spread, noise))
+    mixture = MixtureOfPCA(*map(np.concatenate, zip(*parts, strict=True)))
+    shares = np.eye(n_charts)[cells]
+    if rows.shape[1] <= MAX_COMPLETE_FEATURES and n_charts > 1:
+        for _ in range(_MAX_EM_STEPS):
+            shares, moments = _expect(mixture, centred)
+            mixture = _maximise(*moments, spread, noise)
+    mixture = mixture._replace(
+        weights=mixture.weights / mixture.weights.sum(),
+        means=mixture.means + centre,
+        axes=mixture.axes * _signs(centred, mixture, shares)[:, None, :],
+    )
     return mixture, shares
 
 
-def _shares(mixture, rows):
-    """Return p(k|x), shape (n, K)."""
-    log_joint = mixture.log_joint(rows)
-    return np.exp(log_joint - logsumexp(log_joint, axis=1, keepdims=True))
+def _expect(mixture, rows):
+    """Return p(k|x), shape (n, K), and the moments with these weights: sums of 1, x and x x'.
+
+    The axes are complete: log-densities are linear in the monomials of the rows up to the second
+    degree, and moments are their weighted sums.
+    """
+    n_charts, n_features = mixture.means.shape
+    first, second = np.triu_indices(n_features)
+    whitening = mixture.axes / mixture.scales[:, None, :]
+    precisions = whitening @ whitening.transpose(0, 2, 1)
+    slopes = (precisions @ mixture.means[:, :, None])[:, :, 0]
+    constants = np.log(mixture.weights) - np.log(mixture.scales).sum(1)
+    constants -= 0.5 * (slopes * mixture.means).sum(1)
+    halves = np.where(first == second, -0.5, -1.0)
+    coefficients = np.column_stack([halves * precisions[:, first, second], slopes, constants])
+    sums, shares = 0.0, []
+    n_monomials = coefficients.shape[1]
+    n_rows = min(len(rows), max(1, _MAX_MONOMIALS // n_monomials))
+    table = np.ones((n_monomials, n_rows))
+    for start in range(0, len(rows), n_rows):
+        x = np.ascontiguousarray(rows[start : start + n_rows].T)
+        monomials = table[:, : x.shape[1]]
+        for j, begin in enumerate(np.flatnonzero(first == second)):
+            np.multiply(x[j], x[j:], out=monomials[begin : begin + n_features - j])
+        monomials[len(first) : -1] = x
+        share = coefficients @ monomials
+        share -= share.max(0)
+        np.exp(share, out=share)
+        share /= share.sum(0)
+        sums = sums + share @ monomials.T
+        shares.append(share)
+    products = np.empty((n_charts, n_features, n_features))
+    products[:, first, second] = products[:, second, first] = sums[:, : len(first)]
+    return np.concatenate(shares, axis=1).T, (sums[:, -1], sums[:, len(first) : -1], products)
 
 
-def _maximise(rows, shares, noise):
-    """Return the mixture that is best for given probabilities of charts."""
-    n_features = rows.shape[1]
-    parts = []
-    spread = np.atleast_2d(np.cov(rows.T, bias=True))
-    for share in shares.T:
-        n_rows = share.sum()
-        # Half a row of the whole data keeps a chart with few rows from becoming degenerate; one
-        # with none has the law of all rows.
-        mean = (share @ rows + 0.5 * rows.mean(0)) / (n_rows + 0.5)
-        mine = share > 1e-6
-        centred = (rows[mine] - mean) * np.sqrt(share[mine])[:, None]
-        covariance = centred.T @ centred / max(n_rows, 1.0)
-        if n_rows < 1:
-            covariance = (centred.T @ centred + 0.5 * spread) / (n_rows + 0.5)
-        parts.append((mean, *_principal(covariance, n_rows, n_axes(n_features), noise)))
-    means, axes, scales, rest = (np.stack(part) for part in zip(*parts, strict=True))
-    weights = (shares.sum(0) + 0.5) / (len(rows) + 0.5 * shares.shape[1])
-    return MixtureOfPCA(weights, means, axes, scales, rest)
+def _maximise(counts, sums, products, spread, noise):
+    """Return the mixture, its weights in rows, that is best for given moments of the charts.
+
+    These are weighted sums (K,) of 1, (K, D) of rows whose mean over all charts is 0, and
+    (K, D, D) of their products, beside the covariance of all rows.
+    """
+    # Half a row of the whole data keeps a chart with few rows from becoming degenerate; one with
+    # none has the law of all rows.
+    means = sums / (counts[:, None] + 0.5)
+    n = counts[:, None, None]
+    products = products - (n + 1) * means[:, :, None] * means[:, None, :]
+    is_empty = n < 1
+    covariances = (products + 0.5 * spread * is_empty) / np.where(is_empty, n + 0.5, n)
+    return MixtureOfPCA(counts + 0.5, means, *_principal(covariances, counts, noise))
 
 
-def _principal(covariance, n_rows, n_kept, noise):
+def _principal(covariances, counts, noise):
     """Return axes, their standard deviations and that of the rest, as far as rows support them."""
-    eigenvalues, axes = np.linalg.eigh(covariance)
-    eigenvalues, axes = np.maximum(eigenvalues[::-1], noise**2), axes[:, ::-1]
-    n_features = len(eigenvalues)
-    n_free = min(supported_components(eigenvalues, n_rows), n_kept)
-    rest = eigenvalues[n_free:].mean() if n_free < n_features else eigenvalues[-1]
-    eigenvalues[n_free:] = rest
-    return axes[:, :n_kept], np.sqrt(eigenvalues[:n_kept]), np.sqrt([rest])
+    eigenvalues, axes = np.linalg.eigh(covariances)
+    eigenvalues, axes = np.maximum(eigenvalues[:, ::-1], noise**2), axes[:, :, ::-1]
+    n_features = eigenvalues.shape[1]
+    n_kept = n_axes(n_features)
+    n_free = np.minimum(supported_components(eigenvalues, counts), min(n_kept, n_features - 1))
+    is_rest = np.arange(n_features) >= n_free[:, None]
+    rest = (eigenvalues * is_rest).sum(1, keepdims=True) / is_rest.sum(1, keepdims=True)
+    eigenvalues = np.where(is_rest, rest, eigenvalues)
+    # A copy does not keep the other axes in memory.
+    return axes[:, :, :n_kept].copy(), np.sqrt(eigenvalues[:, :n_kept]), np.sqrt(rest)
 
 
 def _signs(rows, mixture, shares):
     """Return the signs (K, q) of the third moments of the charts along their axes."""
-    moments = [
-        share @ ((rows - mean) @ axes / scale) ** 3
-        for share, mean, axes, scale in zip(
-            shares.T, mixture.means, mixture.axes, mixture.scales, strict=True
-        )
-    ]
+    moments = []
+    for share, mean, axes in zip(shares.T, mixture.means, mixture.axes, strict=True):
+        along = (rows - mean) @ axes
+        moments.append(share @ (along * along * along))
     return np.where(np.stack(moments) < 0, -1.0, 1.0)
 
 

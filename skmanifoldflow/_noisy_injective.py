@@ -367,7 +367,7 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
             rows = standardizer.forward_and_log_det(raw)[0].numpy()
             least = 2 if self.injection == "coupling" else 1
             variances = principal_axes(rows)[2]
-            config["n_components"] = max(least, supported_components(variances, len(rows)))
+            config["n_components"] = max(least, int(supported_components(variances, len(rows))))
         else:
             config["n_components"] = int(self.n_components)
         return config
