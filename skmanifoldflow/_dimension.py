@@ -328,11 +328,15 @@ def fit_local_mixture(rows, held_out, noise):
         mixture, _ = fit_mixture(rows, partition(rows, n_parts)[0], n_parts, noise)
         mixtures.append(mixture)
         scores.append(logsumexp(mixture.log_joint(held_out), axis=1))
+        best = max(scores, key=np.mean)
+        errors = [(best - score).std() / np.sqrt(len(best)) for score in scores]
+        is_near = [(best - s).mean() <= error for s, error in zip(scores, errors, strict=True)]
+        # Numbers beyond two in a row that are clearly worse are worse still.
+        if not any(is_near[-2:]):
+            break
     if not mixtures:
         return None, -np.inf
-    best = max(scores, key=np.mean)
-    errors = [(best - score).std() / np.sqrt(len(best)) for score in scores]
-    chosen = next(k for k, score in enumerate(scores) if best.mean() - score.mean() <= errors[k])
+    chosen = is_near.index(True)
     mixture = mixtures[chosen]
     weights = mixture.weights / mixture.weights.sum()
     return LocalMixture(weights, *mixture[1:3], mixture.scales**2), float(scores[chosen].mean())
