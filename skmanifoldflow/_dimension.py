@@ -31,6 +31,8 @@ _MIN_ROWS = 100
 # rows far outside have their neighbours all on one side, and read low.
 _N_NEIGHBORS = 10
 _DENSE_SHARE = 0.75
+# Up to so many columns they are found by a tree.
+_MAX_TREE_FEATURES = 15
 # Draws over which the value of a model is averaged.
 _N_DRAWS = 3
 # Readings that differ by no more than this agree; where a spectrum has a gap, which is evidence of
@@ -156,14 +158,19 @@ def neighbor_dimension(rows):
     dimension : float
         NaN where there are fewer than 100 different rows.
     """
-    # Half of the time of `import skmanifoldflow`, if it were there.
+    # Half of the time of `import skmanifoldflow`, if they were there.
+    from scipy.spatial import KDTree
     from sklearn.neighbors import NearestNeighbors
 
     # Far from zero distances would lose their digits.
     rows = np.unique(rows - rows.mean(axis=0), axis=0)
     if len(rows) < _MIN_ROWS:
         return np.nan
-    distances = NearestNeighbors(n_neighbors=_N_NEIGHBORS).fit(rows).kneighbors()[0]
+    if rows.shape[1] <= _MAX_TREE_FEATURES:
+        distances = KDTree(rows, leafsize=16).query(rows, k=_N_NEIGHBORS + 1)[0][:, 1:]
+    else:
+        neighbors = NearestNeighbors(n_neighbors=_N_NEIGHBORS, algorithm="brute").fit(rows)
+        distances = neighbors.kneighbors()[0]
     farthest = distances[:, -1]
     dense = np.argsort(farthest, kind="stable")[: int(_DENSE_SHARE * len(rows))]
     # Different rows may still be at distance zero after rounding.
