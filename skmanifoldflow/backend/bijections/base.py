@@ -41,9 +41,9 @@ class Bijection(nn.Module, ABC):
             results = self.forward_and_log_det(x)
 
         def pull_back(*grads: Tensor) -> None:
-            # A log-determinant of zero is a constant.
-            pairs = [(r, g) for r, g in zip(results, grads, strict=True) if r.requires_grad]
-            torch.autograd.backward([r for r, _ in pairs], [g for _, g in pairs])
+            with torch.enable_grad():
+                parts = [(r * g).sum() for r, g in zip(results, grads, strict=True)]
+                torch.stack(parts).sum().backward()
 
         return results[0].detach(), results[1].detach(), pull_back
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from ..autodiff import differentiable_gradient
 from ..tape import Pass, Tape
 from .base import Bijection
 
@@ -279,22 +280,9 @@ def _differentiable_gradient(
 ) -> list[Tensor | None]:
     """Return the gradient with a graph of its own, by automatic differentiation."""
     results = (chain.inverse_by_layer if inverse else chain.forward_by_layer)(x, context)
-    # Log-determinants of zero are constants.
-    pairs = [(r, g) for r, g in zip(results, grads, strict=True) if r.requires_grad]
     if chain.bound_weights is not None:
         weights = [w for layer in chain.fused_layers for w in layer.weights()]
-    inputs = [x, context, *weights]
-    wanted = [t for t in inputs if t is not None and t.requires_grad]
-    found = iter(
-        torch.autograd.grad(
-            [result for result, _ in pairs],
-            wanted,
-            [grad for _, grad in pairs],
-            create_graph=True,
-            materialize_grads=True,
-        )
-    )
-    gradient = [next(found) if t is not None and t.requires_grad else None for t in inputs]
+    gradient = differentiable_gradient(results, grads, [x, context, *weights])
     if chain.bound_weights is None:
         return gradient
     flat = torch.cat([g.flatten() for g in gradient[2:] if g is not None])

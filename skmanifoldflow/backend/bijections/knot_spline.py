@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..autodiff import differentiable_gradient
 from ..tape import Calls
 from .base import Bijection
 from .curve import CurveTape, curve
@@ -57,18 +58,8 @@ class _ClosedForm(torch.autograd.Function):
         k, tape, beyond = ctx.located
         inverse = tape.calls.inverse
         if torch.is_grad_enabled():
-            # The gradient will itself be differentiated.
-            inputs = [t for t in (v, table, sizes) if t.requires_grad]
-            found = iter(
-                torch.autograd.grad(
-                    _by_operations(v, table, sizes, inverse),
-                    inputs,
-                    grads,
-                    create_graph=True,
-                    materialize_grads=True,
-                )
-            )
-            return *(next(found) if t.requires_grad else None for t in (v, table, sizes)), None
+            results = _by_operations(v, table, sizes, inverse)
+            return *differentiable_gradient(results, grads, [v, table, sizes]), None
         grad, grad_log_slope = grads
         tail = tape.log_slope.exp().mul_(grad)
         # Beyond the ends a value moves with the slope of the end.

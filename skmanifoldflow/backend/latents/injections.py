@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..autodiff import differentiable_gradient
 from ..networks import MLP
 from .precision import DensePrecision, DiagonalPrecision, Precision
 
@@ -278,12 +279,8 @@ class _LinearMarginal(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         y, b, a, variance = ctx.saved_tensors
         if torch.is_grad_enabled():
-            # The gradient will itself be differentiated.
-            inputs = [t for t in (y, b, a, variance) if t.requires_grad]
             value = ctx.injection._log_marginal(y, b, variance)
-            found = iter(torch.autograd.grad(value, inputs, grad, create_graph=True))
-            gradient = (next(found) if t.requires_grad else None for t in (y, b, a, variance))
-            return None, *gradient
+            return None, *differentiable_gradient([value], [grad], [y, b, a, variance])
         # With C = A A' + Sigma: C^-1 (y - b) = e, A' e = m and C^-1 A = Sigma^-1 A Lam^-1.
         scaled, factor, m, e = ctx.parts
         weighted = grad[:, None] * e
