@@ -194,7 +194,7 @@ class SpreadLikelihood(Objective):
         if self._is_closed_form:
             centred = latents - latents.mean(0)
             moments = self._moments(centred.to(head_dtype(z.device)), self.noise(progress))
-            precision, log_det = self._closed_form_prior(moments, len(centred), progress)
+            precision, log_det = self._closed_form_prior(moments, centred, progress)
             value += self._normal_cross_entropy(moments, precision, log_det)
             into[0].addmm_(centred, precision.to(centred), alpha=1 / len(centred))
         if len(moved):
@@ -263,7 +263,7 @@ class SpreadLikelihood(Objective):
         else:
             centred = z - z.mean(0)
             covariance = self._moments(centred.detach().to(head_dtype(z.device)), s)
-            precision, log_det = (t.to(z) for t in self._closed_form_prior(covariance, n, progress))
+            precision, log_det = (t.to(z) for t in self._closed_form_prior(covariance, z, progress))
         loss = self._normal_cross_entropy(self._moments(centred, s), precision, log_det)
         if self.entropy == "taylor":
             log_kernel = -0.5 * (
@@ -274,16 +274,16 @@ class SpreadLikelihood(Objective):
 
     @torch.no_grad()
     def _closed_form_prior(
-        self, covariance: Tensor, n: int, progress: float
+        self, covariance: Tensor, batch: Tensor, progress: float
     ) -> tuple[Tensor, Tensor]:
         """Return the precision and log-determinant of the prior that is best for given z~.
 
-        Given is the covariance (D, D) of a batch of n rows. At the optimum the loss does not depend
-        on the prior to first order, so it may be held fixed in the gradient (envelope theorem).
-        Where a batch has few rows for its columns, their covariance is pooled with that of the
-        batches before.
+        Given is the covariance (D, D) of a batch. At the optimum the loss does not depend on the
+        prior to first order, so it may be held fixed in the gradient (envelope theorem). Where a
+        batch has few rows for its columns, their covariance is pooled with that of the batches
+        before.
         """
-        n_features = len(covariance)
+        n, n_features = batch.shape
         share = min(1.0, n / (self.rows_per_feature * n_features))
         if self.running_covariance is None and n < n_features:
             self.running_covariance = self._start_covariance(self.noise(progress))
@@ -296,7 +296,7 @@ class SpreadLikelihood(Objective):
                 self.running_covariance = covariance
                 return self.running_prior
             self.steps_left = max(1, round(0.25 / share))
-        self.running_prior = self._best_prior(covariance)
+        self.running_prior = self._best_prior(covariance, torch.finfo(batch.dtype).eps)
         return self.running_prior
 
     def _start_covariance(self, s: float) -> Tensor:
@@ -305,8 +305,7 @@ class SpreadLikelihood(Objective):
         excess = s**2 - self.noise_floor**2 if self.spread == "data" else 0.0
         return (law.eigenvectors * (law.spectrum + excess)) @ law.eigenvectors.T
 
-    def _best_prior(self, covariance: Tensor) -> tuple[Tensor, Tensor]:
-        least = torch.finfo(self.flow.tensor_options["dtype"]).eps
+    def _best_prior(self, covariance: Tensor, least: float) -> tuple[Tensor, Tensor]:
         if self.law.n_free is None:
             # Of many columns the eigenvectors cost ten times as much as a Cholesky factor, which is
             # as good where no eigenvalue is to be raised.
