@@ -207,7 +207,7 @@ class MaximumLikelihood(Objective):
         pull_back(of_z, torch.full_like(log_det, -1 / n))
         return loss + 0.5 * z.shape[1] * LOG_2PI
 
-    def refresh(self, rows):
+    def refresh(self, rows, *, roughly=False):
         pass
 
     def log_likelihood(self, rows):

@@ -1,12 +1,13 @@
-"""Gradients that are themselves differentiated."""
+"""Gradients that are known, and gradients that are themselves differentiated."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-__all__ = ["differentiable_gradient"]
+__all__ = ["differentiable_gradient", "known_gradient"]
 
 
 class _Weighted(torch.autograd.Function):
@@ -46,3 +47,30 @@ def differentiable_gradient(
     wanted = [t for t in inputs if t is not None and t.requires_grad]
     found = iter(torch.autograd.grad(total, wanted, create_graph=True, materialize_grads=True))
     return [next(found) if t is not None and t.requires_grad else None for t in inputs]
+
+
+class _KnownGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, n: int, *args: Tensor) -> Tensor:
+        ctx.save_for_backward(*args[n:])
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = ctx.saved_tensors
+        return None, None, *(g * grad for g in gradients), *(None for _ in gradients)
+
+
+def known_gradient(value: Tensor, *pairs: tuple[Tensor, Tensor]) -> Tensor:
+    """Return a value whose gradients are known, as one node of the graph.
+
+    Parameters
+    ----------
+    value : Tensor of shape ()
+        Computed without a graph.
+    *pairs : tuple of two Tensors
+        What the value depends on, and the gradient with respect to it.
+    """
+    tensors, gradients = zip(*pairs, strict=True)
+    return _KnownGradient.apply(value, len(pairs), *tensors, *gradients)

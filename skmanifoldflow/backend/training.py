@@ -306,7 +306,7 @@ class _Run:
             return torch.tensor([math.nan]), {}
         if self.settings.averaging:
             self.optimizer.swap()
-        self.objective.refresh(rows)
+        self.objective.refresh(rows, roughly=True)
         scores = torch.tensor([-mean_loss])
         if self.validation_rows is not None:
             self.objective.calibrate(self.validation_rows)

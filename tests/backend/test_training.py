@@ -51,7 +51,7 @@ class Centre(Objective):
         return value * self.faults.get(len(self.batches), 1.0)
 
     @torch.no_grad()
-    def refresh(self, rows):
+    def refresh(self, rows, *, roughly=False):
         self.spread = (rows - self.centre).square().mean()
 
     @torch.no_grad()
@@ -84,7 +84,7 @@ class Regression(Objective):
     def loss(self, batch, progress):
         return (batch[:, -1:] - batch[:, :-1] @ self.slope - self.constant).square().mean()
 
-    def refresh(self, rows):
+    def refresh(self, rows, *, roughly=False):
         pass
 
     @torch.no_grad()
@@ -109,7 +109,7 @@ class HalfDecayed(Centre):
     def log_likelihood(self, rows):
         return self._log_likelihood(rows)
 
-    def refresh(self, rows):
+    def refresh(self, rows, *, roughly=False):
         pass
 
     def undecayed_parameters(self):

@@ -112,7 +112,7 @@ class AtlasLikelihood(Objective):
         return loss
 
     @torch.no_grad()
-    def refresh(self, rows: Tensor) -> None:
+    def refresh(self, rows: Tensor, *, roughly: bool = False) -> None:
         """Fit the frames that stand beyond a flow to its latents, each row in its best chart.
 
         All else follows the batches.

@@ -1,42 +1,12 @@
 """What an objective of a fit implements."""
 
 from abc import ABC, abstractmethod
-from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from ..flow import FlowModel
 
-__all__ = ["Objective", "known_gradient"]
-
-
-class _KnownGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, n: int, *args: Tensor) -> Tensor:
-        ctx.save_for_backward(*args[n:])
-        return value.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = ctx.saved_tensors
-        return None, None, *(g * grad for g in gradients), *(None for _ in gradients)
-
-
-def known_gradient(value: Tensor, *pairs: tuple[Tensor, Tensor]) -> Tensor:
-    """Return a value whose gradients are known, as one node of the graph.
-
-    Parameters
-    ----------
-    value : Tensor of shape ()
-        Computed without a graph.
-    *pairs : tuple of two Tensors
-        What the value depends on, and the gradient with respect to it.
-    """
-    tensors, gradients = zip(*pairs, strict=True)
-    return _KnownGradient.apply(value, len(pairs), *tensors, *gradients)
+__all__ = ["Objective"]
 
 
 class Objective(nn.Module, ABC):
@@ -62,8 +32,11 @@ class Objective(nn.Module, ABC):
         return loss.detach()
 
     @abstractmethod
-    def refresh(self, rows: Tensor) -> None:
-        """Set what has a closed form, given the bijection, from all training rows."""
+    def refresh(self, rows: Tensor, *, roughly: bool = False) -> None:
+        """Set what has a closed form, given the bijection, from the training rows.
+
+        From all of them, or from as many as it takes to compare two epochs.
+        """
 
     def calibrate(self, rows: Tensor) -> None:  # noqa: B027
         """Set the few figures that are chosen on validation rows, where there are such rows."""

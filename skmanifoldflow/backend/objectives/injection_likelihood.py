@@ -82,6 +82,20 @@ class InjectionLikelihood(Objective):
     def loss(self, batch: Tensor, progress: float) -> Tensor:
         return self.loss_given(batch, *self.draw(batch, progress))
 
+    def add_gradient(self, batch: Tensor, progress: float) -> Tensor:
+        if self.objective == "elbo" or self.reconstruction:
+            return super().add_gradient(batch, progress)
+        # Automatic differentiation goes as far as the latents.
+        noise, _ = self.draw(batch, progress)
+        z, log_det, pull_back = self.flow.bijection.forward_with_pullback(batch + noise)
+        y = z.to(self.law.mean).requires_grad_()
+        loss = -self.law.log_prob(y).mean()
+        loss = loss - self.flow.bijection.parameter_log_prior() / self.n_rows
+        loss.backward()
+        assert y.grad is not None
+        pull_back(y.grad.to(z), torch.full_like(log_det, -1 / len(batch)))
+        return loss.detach() - log_det.mean()
+
     def draw(self, batch: Tensor, progress: float) -> tuple[Tensor, Tensor]:
         """Return the noise of the rows of a batch (n, D) and of their latents (n, d), or (n, 0)."""
         noise = self.noise(progress) * randn(tuple(batch.shape), batch, self.generator)
@@ -104,7 +118,7 @@ class InjectionLikelihood(Objective):
         error = (on_manifold - batch[:k]).square().mean() / self.pca_error
         return loss + 0.5 * self.reconstruction * batch.shape[1] * error
 
-    def refresh(self, rows: Tensor) -> None:
+    def refresh(self, rows: Tensor, *, roughly: bool = False) -> None:
         """Nothing has a closed form once the flow has moved."""
 
     @torch.no_grad()

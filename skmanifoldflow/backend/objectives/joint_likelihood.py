@@ -130,7 +130,7 @@ class JointLikelihood(Objective):
             loss = loss - self.reconstruction * log_prob.mean()
         return loss
 
-    def refresh(self, rows: Tensor) -> None:
+    def refresh(self, rows: Tensor, *, roughly: bool = False) -> None:
         """Nothing has a closed form once the flow has moved."""
 
     @torch.no_grad()
