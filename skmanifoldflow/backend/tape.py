@@ -87,6 +87,8 @@ class Pass(Calls):
         Memory for log-derivatives of the direction taken, whose sum is the log-determinant.
     grad_log_det : Tensor of shape (n,)
         Memory for the gradient of the log-determinants.
+    grad_log_prior : Tensor of shape ()
+        Memory for the gradient of the log-density of the parameters under their prior.
     grad_context : Tensor of shape (n_context, n) or None
         Memory for the gradient of the context, which the layers add to.
     reuses : bool
@@ -113,6 +115,7 @@ class Pass(Calls):
             self.context = self.memory(context.shape[1], len(rows))
         if trains:
             self.grad_log_det = self.memory(len(rows))
+            self.grad_log_prior = self.memory()
             if context is not None:
                 self.grad_context = self.memory(context.shape[1], len(rows))
         self.log_slopes = self.memory(n_log_slopes, len(rows))

@@ -187,12 +187,13 @@ def test_pull_back_adds_the_gradient(name, is_bound):
         results = by_layer(chain, x, None, False)
         grads = [draw(7, 5, seed=3), draw(1, 7, seed=4)[0]]
         outputs = [(r * g).sum() for r, g in zip(results, grads, strict=True)]
-        gradients = torch.autograd.grad(sum(outputs), parameters)
+        loss = sum(outputs) + 0.3 * chain.parameter_log_prior()
+        gradients = torch.autograd.grad(loss, parameters)
         expected = expected + torch.cat([g.flatten() for g in gradients])
         chain.bound_weights = BoundWeights([vector], chain.fused_layers) if is_bound else None
         *actual, pull_back = chain.forward_with_pullback(x)
         torch.testing.assert_close(actual, [r.detach() for r in results])
-        pull_back(*grads)
+        pull_back(*grads, 0.3)
     actual = vector.grad if is_bound else torch.cat([p.grad.flatten() for p in parameters])
     torch.testing.assert_close(actual, expected)
 

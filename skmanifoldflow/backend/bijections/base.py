@@ -1,12 +1,18 @@
 """What every bijection implements."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Bijection"]
+__all__ = ["Bijection", "PullBack"]
+
+
+class PullBack(Protocol):
+    """Takes the gradients of what a bijection returned, see `Bijection.forward_with_pullback`."""
+
+    def __call__(self, grad: Tensor, grad_log_det: Tensor, grad_log_prior: float = 0.0) -> None: ...
 
 
 class Bijection(nn.Module, ABC):
@@ -29,21 +35,19 @@ class Bijection(nn.Module, ABC):
     ) -> tuple[Tensor, Tensor]:
         """Map latent to data."""
 
-    def forward_with_pullback(
-        self, x: Tensor
-    ) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], None]]:
+    def forward_with_pullback(self, x: Tensor) -> tuple[Tensor, Tensor, PullBack]:
         """Map data to latent without a graph, for a loss whose gradient is known.
 
-        The last result takes the gradients of latent rows and log-determinants, and adds those of
-        the parameters to their `grad`. It may be called once.
+        The last result takes the gradients of latent rows, of log-determinants and, 0 unless given,
+        of `parameter_log_prior`. It adds those of the parameters to their `grad`, once.
         """
         with torch.enable_grad():
             results = self.forward_and_log_det(x)
 
-        def pull_back(*grads: Tensor) -> None:
+        def pull_back(grad: Tensor, grad_log_det: Tensor, grad_log_prior: float = 0.0) -> None:
             with torch.enable_grad():
-                parts = [(r * g).sum() for r, g in zip(results, grads, strict=True)]
-                torch.stack(parts).sum().backward()
+                loss = (results[0] * grad).sum() + (results[1] * grad_log_det).sum()
+                (loss + grad_log_prior * self.parameter_log_prior()).backward()
 
         return results[0].detach(), results[1].detach(), pull_back
 

@@ -1,12 +1,12 @@
 """Composition of bijections."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from .base import Bijection
+from .base import Bijection, PullBack
 from .fused import BoundWeights, FusedLayer, can_fuse, run_fused
 
 __all__ = ["Chain"]
@@ -67,9 +67,7 @@ class Chain(Bijection):
             return run_fused(self, z, context, inverse=True)
         return self.inverse_by_layer(z, context)
 
-    def forward_with_pullback(
-        self, x: Tensor
-    ) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], None]]:
+    def forward_with_pullback(self, x: Tensor) -> tuple[Tensor, Tensor, PullBack]:
         if self.bound_weights is not None:
             return self.bound_weights.forward_with_pullback(x)
         return super().forward_with_pullback(x)

@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 
 from ..autodiff import differentiable_gradient
 from ..tape import Pass, Tape
-from .base import Bijection
+from .base import Bijection, PullBack
 
 if TYPE_CHECKING:
     from .chain import Chain
@@ -77,15 +77,13 @@ class BoundWeights:
         )
 
     @torch.no_grad()
-    def forward_with_pullback(
-        self, x: Tensor
-    ) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], None]]:
+    def forward_with_pullback(self, x: Tensor) -> tuple[Tensor, Tensor, PullBack]:
         """See `Bijection.forward_with_pullback`; automatic differentiation has no part in it."""
         key, record = self.take(x, None, inverse=False, needs_grad=False)
 
         @torch.no_grad()
-        def pull_back(grad: Tensor, grad_log_det: Tensor) -> None:
-            record.backward(grad, grad_log_det, needs_grad=False)
+        def pull_back(grad: Tensor, grad_log_det: Tensor, grad_log_prior: float = 0.0) -> None:
+            record.backward(grad, grad_log_det, False, grad_log_prior)
             for vector, gradient in zip(self.vectors, record.gradients, strict=True):
                 assert vector.grad is not None
                 vector.grad.add_(gradient)
@@ -202,7 +200,7 @@ class _Record:
         self.backward_calls, run.made = run.made, []
 
     def backward(
-        self, grad: Tensor, grad_log_det: Tensor, needs_grad: bool
+        self, grad: Tensor, grad_log_det: Tensor, needs_grad: bool, grad_log_prior: float = 0.0
     ) -> tuple[Tensor | None, Tensor | None]:
         """Return the gradients of rows and context; those of the weights are written."""
         run = self.run
@@ -211,6 +209,7 @@ class _Record:
             self.grad_result = torch.empty_like(self.result)
         self.grad_result.copy_(grad.t())
         run.grad_log_det.copy_(grad_log_det)
+        run.grad_log_prior.fill_(grad_log_prior)
         if is_first:
             self._record_backward(needs_grad)
         else:

@@ -157,20 +157,21 @@ class _MarginalTape(Tape):
         beside = (bins == places).int() + (bins + 1 == places).int()
         beside[0, 0] = beside[-1, -1] = 2
         self.before, self.beside = before.to(knots), 0.5 * beside.to(knots)
+        self.prior_scale = spline.prior_scale
         self.log_slope = run.take_log_slopes(m)
 
     def _write_table(self) -> None:
         run, call = self.run, self.run.call
         knots, _, heights, ordinates, slopes, next_slopes = self.table
-        self.tanh, bounded = [], []
+        self.tanh, self.bounded = [], []
         for raw, (inner, outer) in zip(self.weights, self.factors, strict=True):
             tanh, result = run.like(raw), run.like(raw)
             call(torch.mul, raw, run.constant(inner), out=tanh)
             call(tanh.tanh_)
             call(torch.mul, tanh, outer, out=result)
             self.tanh.append(tanh)
-            bounded.append(result)
-        log_ratios, log_slopes = bounded
+            self.bounded.append(result)
+        log_ratios, log_slopes = self.bounded
         widths = self.table[1, :, :-1]
         growth = run.like(log_ratios)
         call(torch.expm1, log_ratios, out=growth)
@@ -251,7 +252,12 @@ class _MarginalTape(Tape):
         call(torch.addmm, of_heights[:, :-1], of_ordinates, self.before.t(), out=of_ratios)
         call(of_ratios.mul_, self.heights)
         call(of_ratios.addmm_, of_slopes, self.beside.t())
-        parts = zip((of_ratios, of_slopes), self.tanh, self.factors, self.grad_weights, strict=True)
-        for of_part, tanh, (inner, outer), gradient in parts:
-            call(_tanh_backward, of_part, tanh, grad_input=of_part)
-            call(torch.mul, of_part, outer * inner, out=gradient)
+        rate = run.memory()
+        call(torch.mul, run.grad_log_prior, -1 / self.prior_scale, out=rate)
+        for i, of_part in enumerate((of_ratios, of_slopes)):
+            inner, outer = self.factors[i]
+            sign = run.like(of_part)
+            call(torch.sign, self.bounded[i], out=sign)
+            call(of_part.addcmul_, sign, rate)
+            call(_tanh_backward, of_part, self.tanh[i], grad_input=of_part)
+            call(torch.mul, of_part, outer * inner, out=self.grad_weights[i])

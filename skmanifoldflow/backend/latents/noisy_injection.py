@@ -9,7 +9,7 @@ from torch import Tensor
 from ..bijections import Bijection
 from ..device import head_dtype, make_generator, randn
 from .base import LatentLaw
-from .injections import Injection
+from .injections import Injection, LinearInjection
 
 __all__ = ["NoisyInjection"]
 
@@ -108,6 +108,20 @@ class NoisyInjection(LatentLaw):
                 return exact
         log_weights = torch.cat([weights for _, weights in self._importance_samples(y)])
         return torch.logsumexp(log_weights, dim=0) - math.log(len(log_weights))
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether this is a linear model under z ~ N(0, I)."""
+        return self.prior is None and isinstance(self.injection, LinearInjection)
+
+    def add_mean_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Add the gradient of minus the mean log-density of rows to those of the parameters.
+
+        Return the mean and its gradient (n, D) with respect to the rows. Of a linear model only.
+        """
+        assert isinstance(self.injection, LinearInjection)
+        mean, of_y = self.injection.add_mean_gradient(z.to(self.mean))
+        return mean, of_y.to(z)
 
     def _to_coordinates(self, z: Tensor) -> Tensor:
         return z.to(self.mean) @ self.rotation * self.component_scale

@@ -83,18 +83,15 @@ class InjectionLikelihood(Objective):
         return self.loss_given(batch, *self.draw(batch, progress))
 
     def add_gradient(self, batch: Tensor, progress: float) -> Tensor:
-        if self.objective == "elbo" or self.reconstruction:
+        if self.objective == "elbo" or self.reconstruction or not self.law.is_linear:
             return super().add_gradient(batch, progress)
-        # Automatic differentiation goes as far as the latents.
+        bijection = self.flow.bijection
         noise, _ = self.draw(batch, progress)
-        z, log_det, pull_back = self.flow.bijection.forward_with_pullback(batch + noise)
-        y = z.to(self.law.mean).requires_grad_()
-        loss = -self.law.log_prob(y).mean()
-        loss = loss - self.flow.bijection.parameter_log_prior() / self.n_rows
-        loss.backward()
-        assert y.grad is not None
-        pull_back(y.grad.to(z), torch.full_like(log_det, -1 / len(batch)))
-        return loss.detach() - log_det.mean()
+        z, log_det, pull_back = bijection.forward_with_pullback(batch + noise)
+        mean, of_z = self.law.add_mean_gradient(z)
+        pull_back(-of_z, torch.full_like(log_det, -1 / len(batch)), -1 / self.n_rows)
+        with torch.no_grad():
+            return -mean - log_det.mean() - bijection.parameter_log_prior() / self.n_rows
 
     def draw(self, batch: Tensor, progress: float) -> tuple[Tensor, Tensor]:
         """Return the noise of the rows of a batch (n, D) and of their latents (n, d), or (n, 0)."""
