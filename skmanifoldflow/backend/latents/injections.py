@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -248,71 +248,52 @@ class GaussianInjection(Injection):
         return columns.T @ columns + variance.diag()
 
 
-class _LinearParts(NamedTuple):
-    """What the log-density of a linear model and its gradient have in common."""
-
-    variance: Tensor
-    scaled: Tensor
-    factor: Tensor
-    m: Tensor
-    e: Tensor
-
-
-def _linear_log_prob(
-    y: Tensor, b: Tensor, a: Tensor, variance: Tensor
-) -> tuple[Tensor, _LinearParts]:
-    """Return the log-density (n,) of rows y under N(b, A A' + Sigma)."""
-    mu = y - b
-    scaled = a / variance[:, None]
-    lam = a.T @ scaled
-    lam.diagonal().add_(1)
-    # NaN where it is not positive definite, which the training loop handles.
-    factor, info = torch.linalg.cholesky_ex(lam)
-    factor = factor.masked_fill_(info != 0, torch.nan)
-    m = torch.cholesky_solve((mu @ scaled).T, factor).T
-    r = torch.addmm(mu, m, a.T, alpha=-1)
-    e = r / variance
-    log_det = variance.log().sum() + 2 * factor.diagonal().log().sum()
-    square = (r * e).sum(1).add_(m.square().sum(1))
-    log_prob = square.add_(log_det + len(b) * _LOG_2PI).mul_(-0.5)
-    return log_prob, _LinearParts(variance, scaled, factor, m, e)
-
-
-def _linear_gradient(parts: _LinearParts, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of y, b, A and Sigma, given those (n,) of the log-densities."""
-    # With C = A A' + Sigma: C^-1 (y - b) = e, A' e = m and C^-1 A = Sigma^-1 A Lam^-1.
-    variance, scaled, factor, m, e = parts
-    weighted = grad[:, None] * e
-    total = grad.sum()
-    columns = scaled @ torch.cholesky_inverse(factor)
-    diagonal = 1 / variance - (columns * scaled).sum(1)
-    return (
-        -weighted,
-        weighted.sum(0),
-        torch.addmm(columns * -total, weighted.T, m),
-        0.5 * ((weighted * e).sum(0) - total * diagonal),
-    )
-
-
 class _LinearMarginal(torch.autograd.Function):
-    """`_linear_log_prob` with its gradient in closed form."""
+    """Log-density (n,) of rows y under N(b, A A' + Sigma), with its gradient in closed form.
+
+    Half of the time of a small step would go into automatic differentiation of such laws.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, injection: GaussianInjection, y: Tensor, b: Tensor, a: Tensor, variance: Tensor
     ) -> Tensor:
-        log_prob, ctx.parts = _linear_log_prob(y, b, a, variance)
+        mu = y - b
+        scaled = a / variance[:, None]
+        lam = a.T @ scaled
+        lam.diagonal().add_(1)
+        # NaN where it is not positive definite, which the training loop handles.
+        factor, info = torch.linalg.cholesky_ex(lam)
+        factor = factor.masked_fill_(info != 0, torch.nan)
+        m = torch.cholesky_solve((mu @ scaled).T, factor).T
+        r = torch.addmm(mu, m, a.T, alpha=-1)
+        e = r / variance
+        log_det = variance.log().sum() + 2 * factor.diagonal().log().sum()
         ctx.injection = injection
         ctx.save_for_backward(y, b, a, variance)
-        return log_prob
+        ctx.parts = scaled, factor, m, e
+        square = (r * e).sum(1).add_(m.square().sum(1))
+        return square.add_(log_det + len(b) * _LOG_2PI).mul_(-0.5)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if not torch.is_grad_enabled():
-            return None, *_linear_gradient(ctx.parts, grad)
         y, b, a, variance = ctx.saved_tensors
-        value = ctx.injection._log_marginal(y, b, variance)
-        return None, *differentiable_gradient([value], [grad], [y, b, a, variance])
+        if torch.is_grad_enabled():
+            value = ctx.injection._log_marginal(y, b, variance)
+            return None, *differentiable_gradient([value], [grad], [y, b, a, variance])
+        # With C = A A' + Sigma: C^-1 (y - b) = e, A' e = m and C^-1 A = Sigma^-1 A Lam^-1.
+        scaled, factor, m, e = ctx.parts
+        weighted = grad[:, None] * e
+        total = grad.sum()
+        columns = scaled @ torch.cholesky_inverse(factor)
+        diagonal = 1 / variance - (columns * scaled).sum(1)
+        return (
+            None,
+            -weighted,
+            weighted.sum(0),
+            torch.addmm(columns * -total, weighted.T, m),
+            0.5 * ((weighted * e).sum(0) - total * diagonal),
+        )
 
 
 class LinearInjection(GaussianInjection):
@@ -380,17 +361,32 @@ class LinearInjection(GaussianInjection):
 
         Return the mean and its gradient (n, D) with respect to y.
         """
+        n, a = len(y), self.a
         excess = self.log_excess.clamp(max=_MAX_LOG).exp()
         variance = (self.noise_floor**2 + excess).expand(self.n_features)
-        log_prob, parts = _linear_log_prob(y, self.b, self.a, variance)
-        mean = y.new_full((len(y),), 1 / len(y))
-        of_y, of_b, of_a, of_variance = _linear_gradient(parts, mean)
-        of_excess = excess.mul_(of_variance.sum_to_size(excess.shape))
+        scaled = a / variance[:, None]
+        lam = a.T @ scaled
+        lam.diagonal().add_(1)
+        factor, info = torch.linalg.cholesky_ex(lam)
+        # C^-1 A of the covariance C = A A' + Sigma, means m of z given y, and e = C^-1 (y - b).
+        columns = scaled @ torch.cholesky_inverse(factor)
+        mu = y - self.b
+        m = mu @ columns
+        r = torch.addmm(mu, m, a.T, alpha=-1)
+        e = r / variance
+        square = torch.dot(r.flatten(), e.flatten()) + torch.dot(m.flatten(), m.flatten())
+        log_det = variance.log().sum() + 2 * factor.diagonal().log().sum()
+        mean = -0.5 * (square / n + log_det + self.n_features * _LOG_2PI)
+        of_variance = 1 / variance - (columns * scaled).sum(1) - e.square().mean(0)
+        of_excess = 0.5 * excess * of_variance.sum_to_size(excess.shape)
         of_excess = of_excess.where(self.log_excess <= _MAX_LOG, 0.0)
-        for p, gradient in ((self.b, of_b), (self.a, of_a), (self.log_excess, of_excess)):
+        of_a = torch.addmm(columns, e.T, m, alpha=-1 / n)
+        e = e / -n
+        for p, gradient in ((self.b, e.sum(0)), (a, of_a), (self.log_excess, of_excess)):
             if p.grad is not None:
-                p.grad.sub_(gradient)
-        return log_prob.mean(), of_y
+                p.grad.add_(gradient)
+        # NaN where Lam is not positive definite, which the training loop handles.
+        return mean.where(info == 0, torch.nan), e
 
     def multiply(self, z: Tensor) -> Tensor:
         return z @ self.a.T
