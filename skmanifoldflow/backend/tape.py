@@ -50,6 +50,10 @@ class Calls:
         """Return memory of a shape."""
         return self._like.new_empty(shape, dtype=dtype)
 
+    def scratch(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Return memory whose contents the gradient does not need."""
+        return self.memory(*shape, dtype=dtype)
+
     def like(self, tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Return memory of the shape of a tensor, with the dtype of `like` unless given."""
         return self.memory(*tensor.shape, dtype=dtype)
@@ -92,7 +96,7 @@ class Pass(Calls):
     grad_context : Tensor of shape (n_context, n) or None
         Memory for the gradient of the context, which the layers add to.
     reuses : bool
-        Whether memory is that of the layers before: what they have computed is not asked for again.
+        Whether all memory is that of the layers before, whose contents no gradient needs any more.
     """
 
     def __init__(
@@ -133,8 +137,11 @@ class Pass(Calls):
         self._n_used.clear()
 
     def memory(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        if not self.reuses:
-            return super().memory(*shape, dtype=dtype)
+        if self.reuses:
+            return self.scratch(*shape, dtype=dtype)
+        return super().memory(*shape, dtype=dtype)
+
+    def scratch(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         key = shape, dtype
         of_shape, n_used = self._pool.setdefault(key, []), self._n_used.get(key, 0)
         self._n_used[key] = n_used + 1

@@ -72,8 +72,8 @@ class CurveTape:
         self.terms = calls.memory(3, *shape)
         self.t, self.q, self.level = (calls.memory(*shape) for _ in range(3))
 
-    def _memory(self) -> Tensor:
-        return self.calls.memory(*self.log_slope.shape)
+    def _scratch(self, *stacked: int) -> Tensor:
+        return self.calls.scratch(*stacked, *self.log_slope.shape)
 
     def forward(self, v: Tensor) -> Tensor:
         """Return the values of entries, which are in their bins."""
@@ -94,15 +94,15 @@ class CurveTape:
         call(torch.mul, self.shares, self.shares, out=self.squares)
         call(torch.mul, xi, rest, out=q)
         call(torch.addcmul, s, t, q, out=denominator)
-        weighted = self.calls.like(self.squares)
+        weighted = self._scratch(2)
         call(torch.mul, self.slopes, self.squares, out=weighted)
         call(torch.add, *weighted, out=numerator)
         call(numerator.addcmul_, s, q, value=2)
-        logs = self.calls.like(self.terms)
+        logs = self._scratch(3)
         call(torch.log, self.terms, out=logs)
         call(torch.sub, logs[2], logs[1], out=self.log_slope)
         call(torch.add, logs[0], self.log_slope, alpha=2, out=self.log_slope)
-        value = self._memory()
+        value = self._scratch()
         if inverse:
             call(self.log_slope.neg_)
             call(torch.addcmul, start, width, xi, out=value)
@@ -117,7 +117,7 @@ class CurveTape:
         """Find the share xi of the bin at which the curve has a value, as `curve` does."""
         call, s = self.calls.call, self.terms[2]
         (_, bottom), (_, height), (d0, _) = self.corner, self.size, self.slopes
-        rise, bend, a, b = (self._memory() for _ in range(4))
+        rise, bend, a, b = (self._scratch() for _ in range(4))
         call(torch.sub, v, bottom, out=rise)
         call(torch.mul, rise, self.t, out=bend)
         call(torch.sub, s, d0, out=a)
@@ -148,13 +148,13 @@ class CurveTape:
         rest, xi = self.shares
         _, denominator, s = self.terms
         q, level = self.q, self.level
-        parts = self.calls.like(self.terms)
+        parts = self._scratch(3)
         top, side, of_log_s = parts
         call(torch.div, grad_log, self.terms, out=parts)
         # Half the derivatives of numerator and denominator along the bin.
-        twist, bend, slope = (self._memory() for _ in range(3))
+        twist, bend, slope = (self._scratch() for _ in range(3))
         call(torch.sub, rest, xi, out=twist)
-        weighted = self.calls.like(self.shares)
+        weighted = self._scratch(2)
         call(torch.mul, self.slopes, self.shares, out=weighted)
         call(torch.sub, weighted[1], weighted[0], out=bend)
         call(bend.addcmul_, s, twist)
@@ -163,19 +163,19 @@ class CurveTape:
         call(bend.addcmul_, side, twist, value=-1)
         call(bend.div_, width)
         call(torch.exp, self.log_slope, out=slope)
-        grad_v = self._memory()
+        grad_v = self._scratch()
         if self.calls.inverse:
             # x = f^-1(z; p) has dx = (dz - f_p dp) / f', and the log-slope is that of f at x.
             call(torch.add, grad, bend, alpha=2, out=grad_v)
             call(grad_v.mul_, slope)
-            grad_x, grad_z = self._memory(), self._memory()
+            grad_x, grad_z = self._scratch(), self._scratch()
             call(torch.neg, grad, out=grad_x)
             call(torch.neg, grad_v, out=grad_z)
         else:
             call(torch.mul, grad, slope, out=grad_v)
             call(grad_v.add_, bend, alpha=2)
             grad_x, grad_z = grad_v, grad
-        over, under, of_s = (self._memory() for _ in range(3))
+        over, under, of_s = (self._scratch() for _ in range(3))
         call(torch.mul, grad_z, height, out=over)
         call(over.div_, denominator)
         call(torch.mul, over, level, out=under)

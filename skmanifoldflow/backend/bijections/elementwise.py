@@ -78,7 +78,7 @@ class ShiftMap(ElementwiseMap):
 class _ShiftTape(MapTape):
     def __init__(self, run: Pass, n_columns: int) -> None:
         self.run = run
-        self.params = run.memory(n_columns, run.n_rows)
+        self.params = run.scratch(n_columns, run.n_rows)
 
     def forward(self, v: Tensor) -> None:
         self.run.call(v.add_, self.params, alpha=-1 if self.run.inverse else 1)
@@ -140,7 +140,7 @@ class _AffineTape(MapTape):
         self.run = run
         self.is_centred = affine.volume_preserving
         self.bound = -affine.max_log_scale if run.inverse else affine.max_log_scale
-        self.params = run.memory(2 * n_columns, run.n_rows)
+        self.params = run.scratch(2 * n_columns, run.n_rows)
         self.sigmoid, self.scale = (run.memory(n_columns, run.n_rows) for _ in range(2))
         self.log_scale = self.scale if self.is_centred else run.take_log_slopes(n_columns)
 
@@ -151,7 +151,7 @@ class _AffineTape(MapTape):
         offset = run.constant(-self.bound)
         run.call(torch.add, offset, self.sigmoid, alpha=2 * self.bound, out=log_scale)
         if self.is_centred:
-            mean = run.memory(1, run.n_rows)
+            mean = run.scratch(1, run.n_rows)
             run.call(torch.mean, log_scale, 0, keepdim=True, out=mean)
             run.call(log_scale.sub_, mean)
         run.call(torch.exp, log_scale, out=scale)

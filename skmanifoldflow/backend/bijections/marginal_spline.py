@@ -173,7 +173,7 @@ class _MarginalTape(Tape):
             self.bounded.append(result)
         log_ratios, log_slopes = self.bounded
         widths = self.table[1, :, :-1]
-        growth = run.like(log_ratios)
+        growth = run.scratch(*log_ratios.shape)
         call(torch.expm1, log_ratios, out=growth)
         call(growth.mul_, widths)
         call(torch.addmm, knots, growth, self.before, out=ordinates)
@@ -189,7 +189,7 @@ class _MarginalTape(Tape):
         run, call = self.run, self.run.call
         self._write_table()
         edges = self.table[3 if run.inverse else 0]
-        inside = run.like(x)
+        inside = run.scratch(*x.shape)
         call(torch.maximum, x, edges[:, :1], out=inside)
         call(torch.minimum, inside, edges[:, -1:], out=inside)
         inner, self.k = edges[:, 1:-1].contiguous(), run.like(x, torch.long)

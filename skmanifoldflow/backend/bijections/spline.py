@@ -114,7 +114,7 @@ class _SplineTape(MapTape):
 
     def _memory(self) -> Tensor:
         """Return rows (5 K + 2, m n) for edges, the slope at the ends, and parameters."""
-        return self.run.memory(5 * self.spline.n_bins + 2, math.prod(self.shape))
+        return self.run.scratch(5 * self.spline.n_bins + 2, math.prod(self.shape))
 
     def _table(self, memory: Tensor) -> Tensor:
         n_knots = self.spline.n_bins + 1
@@ -135,12 +135,12 @@ class _SplineTape(MapTape):
         # As a product with a constant triangle the cumulated sum costs half.
         factors = {"beta": spline.min_size, "alpha": spline.free_size}
         call(torch.baddbmm, spline.steps, spline.cumulate, self.shares, out=table[:2], **factors)
-        inside = run.like(flat)
+        inside = run.scratch(len(flat))
         call(torch.clamp, flat, -spline.bound, spline.bound, out=inside)
         edges = table[int(run.inverse), 1:-1]
-        is_beyond = run.like(edges, torch.bool)
+        is_beyond = run.scratch(*edges.shape, dtype=torch.bool)
         call(torch.le, edges, inside, out=is_beyond)
-        k = run.like(flat, torch.long)
+        k = run.scratch(len(flat), dtype=torch.long)
         call(torch.sum, is_beyond, 0, out=k)
         # In a third of the time of a look-up.
         self.ends = run.memory(3, 2, len(flat), dtype=torch.long)
