@@ -201,10 +201,10 @@ class MaximumLikelihood(Objective):
     def add_gradient(self, batch, progress):
         """The gradient with respect to latent rows is known, as it is in the estimators."""
         n = len(batch)
-        z, log_det, pull_back = self.flow.bijection.forward_with_pullback(batch)
+        z, log_det, _, pull_back = self.flow.bijection.forward_with_pullback(batch)
         of_z = z / n
         loss = 0.5 * torch.vdot(of_z.view(-1), z.view(-1)) - log_det.mean()
-        pull_back(of_z, torch.full_like(log_det, -1 / n))
+        pull_back(of_z, torch.full_like(log_det, -1 / n), 0.0)
         return loss + 0.5 * z.shape[1] * LOG_2PI
 
     def refresh(self, rows, *, roughly=False):

@@ -178,6 +178,8 @@ class Tape(ABC):
 
     #: Whether columns are mapped in their own memory.
     in_place = False
+    #: Log-density () of the weights under their prior, but for a constant, where they have one.
+    log_prior: Tensor | None = None
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

@@ -191,8 +191,10 @@ def test_pull_back_adds_the_gradient(name, is_bound):
         gradients = torch.autograd.grad(loss, parameters)
         expected = expected + torch.cat([g.flatten() for g in gradients])
         chain.bound_weights = BoundWeights([vector], chain.fused_layers) if is_bound else None
-        *actual, pull_back = chain.forward_with_pullback(x)
+        *actual, log_prior, pull_back = chain.forward_with_pullback(x)
         torch.testing.assert_close(actual, [r.detach() for r in results])
+        expected_prior = torch.as_tensor(chain.parameter_log_prior()).detach()
+        assert float(log_prior) == pytest.approx(float(expected_prior))
         pull_back(*grads, 0.3)
     actual = vector.grad if is_bound else torch.cat([p.grad.flatten() for p in parameters])
     torch.testing.assert_close(actual, expected)

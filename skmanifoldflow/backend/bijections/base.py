@@ -1,7 +1,8 @@
 """What every bijection implements."""
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +10,8 @@ from torch import Tensor, nn
 __all__ = ["Bijection", "PullBack"]
 
 
-class PullBack(Protocol):
-    """Takes the gradients of what a bijection returned, see `Bijection.forward_with_pullback`."""
-
-    def __call__(self, grad: Tensor, grad_log_det: Tensor, grad_log_prior: float = 0.0) -> None: ...
+#: Takes the gradients of what a bijection returned, see `Bijection.forward_with_pullback`.
+PullBack: TypeAlias = Callable[[Tensor, Tensor, float], None]
 
 
 class Bijection(nn.Module, ABC):
@@ -35,21 +34,23 @@ class Bijection(nn.Module, ABC):
     ) -> tuple[Tensor, Tensor]:
         """Map latent to data."""
 
-    def forward_with_pullback(self, x: Tensor) -> tuple[Tensor, Tensor, PullBack]:
+    def forward_with_pullback(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | float, PullBack]:
         """Map data to latent without a graph, for a loss whose gradient is known.
 
-        The last result takes the gradients of latent rows, of log-determinants and, 0 unless given,
-        of `parameter_log_prior`. It adds those of the parameters to their `grad`, once.
+        Return latent rows, log-determinants, `parameter_log_prior`, and what takes the gradients of
+        the three and adds those of the parameters to their `grad`, once.
         """
         with torch.enable_grad():
-            results = self.forward_and_log_det(x)
+            z, log_det = self.forward_and_log_det(x)
+            log_prior = self.parameter_log_prior()
 
-        def pull_back(grad: Tensor, grad_log_det: Tensor, grad_log_prior: float = 0.0) -> None:
+        def pull_back(grad: Tensor, grad_log_det: Tensor, grad_log_prior: float) -> None:
             with torch.enable_grad():
-                loss = (results[0] * grad).sum() + (results[1] * grad_log_det).sum()
-                (loss + grad_log_prior * self.parameter_log_prior()).backward()
+                loss = (z * grad).sum() + (log_det * grad_log_det).sum()
+                (loss + grad_log_prior * log_prior).backward()
 
-        return results[0].detach(), results[1].detach(), pull_back
+        value = log_prior.detach() if isinstance(log_prior, Tensor) else log_prior
+        return z.detach(), log_det.detach(), value, pull_back
 
     @torch.no_grad()
     def start(self, x: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ class Chain(Bijection):
             return run_fused(self, z, context, inverse=True)
         return self.inverse_by_layer(z, context)
 
-    def forward_with_pullback(self, x: Tensor) -> tuple[Tensor, Tensor, PullBack]:
+    def forward_with_pullback(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | float, PullBack]:
         if self.bound_weights is not None:
             return self.bound_weights.forward_with_pullback(x)
         return super().forward_with_pullback(x)

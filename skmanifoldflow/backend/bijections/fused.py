@@ -77,19 +77,22 @@ class BoundWeights:
         )
 
     @torch.no_grad()
-    def forward_with_pullback(self, x: Tensor) -> tuple[Tensor, Tensor, PullBack]:
+    def forward_with_pullback(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | float, PullBack]:
         """See `Bijection.forward_with_pullback`; automatic differentiation has no part in it."""
         key, record = self.take(x, None, inverse=False, needs_grad=False)
 
         @torch.no_grad()
-        def pull_back(grad: Tensor, grad_log_det: Tensor, grad_log_prior: float = 0.0) -> None:
+        def pull_back(grad: Tensor, grad_log_det: Tensor, grad_log_prior: float) -> None:
             record.backward(grad, grad_log_det, False, grad_log_prior)
             for vector, gradient in zip(self.vectors, record.gradients, strict=True):
                 assert vector.grad is not None
                 vector.grad.add_(gradient)
             self.free[key].append(record)
 
-        return *record.forward(x, None), pull_back
+        z, log_det = record.forward(x, None)
+        log_priors = [tape.log_prior for tape in record.tapes if tape.log_prior is not None]
+        log_prior = torch.stack(log_priors).sum() if log_priors else 0.0
+        return z, log_det, log_prior, pull_back
 
 
 def _parts(vectors: Sequence[Tensor], weights: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:

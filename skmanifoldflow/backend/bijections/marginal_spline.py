@@ -171,6 +171,13 @@ class _MarginalTape(Tape):
             call(torch.mul, tanh, outer, out=result)
             self.tanh.append(tanh)
             self.bounded.append(result)
+        if run.trains:
+            sizes = run.memory(2)
+            self.log_prior = run.memory()
+            for bounded, size in zip(self.bounded, sizes, strict=True):
+                call(torch.linalg.vector_norm, bounded, 1, out=size)
+            call(torch.sum, sizes, 0, out=self.log_prior)
+            call(self.log_prior.mul_, -1 / self.prior_scale)
         log_ratios, log_slopes = self.bounded
         widths = self.table[1, :, :-1]
         growth = run.scratch(*log_ratios.shape)

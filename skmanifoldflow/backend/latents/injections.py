@@ -359,7 +359,7 @@ class LinearInjection(GaussianInjection):
     def add_mean_gradient(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Add the gradient of minus the mean of log p(y) to those of the parameters.
 
-        Return the mean and its gradient (n, D) with respect to y.
+        Return the mean, and the gradient (n, D) of minus the mean with respect to y.
         """
         n, a = len(y), self.a
         excess = self.log_excess.clamp(max=_MAX_LOG).exp()
@@ -381,8 +381,8 @@ class LinearInjection(GaussianInjection):
         of_excess = 0.5 * excess * of_variance.sum_to_size(excess.shape)
         of_excess = of_excess.where(self.log_excess <= _MAX_LOG, 0.0)
         of_a = torch.addmm(columns, e.T, m, alpha=-1 / n)
-        e = e / -n
-        for p, gradient in ((self.b, e.sum(0)), (a, of_a), (self.log_excess, of_excess)):
+        e = e / n
+        for p, gradient in ((self.b, -e.sum(0)), (a, of_a), (self.log_excess, of_excess)):
             if p.grad is not None:
                 p.grad.add_(gradient)
         # NaN where Lam is not positive definite, which the training loop handles.

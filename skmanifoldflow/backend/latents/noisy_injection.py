@@ -117,7 +117,8 @@ class NoisyInjection(LatentLaw):
     def add_mean_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Add the gradient of minus the mean log-density of rows to those of the parameters.
 
-        Return the mean and its gradient (n, D) with respect to the rows. Of a linear model only.
+        Return the mean, and the gradient (n, D) of minus the mean with respect to the rows. Of a
+        linear model only.
         """
         assert isinstance(self.injection, LinearInjection)
         mean, of_y = self.injection.add_mean_gradient(z.to(self.mean))

@@ -85,13 +85,11 @@ class InjectionLikelihood(Objective):
     def add_gradient(self, batch: Tensor, progress: float) -> Tensor:
         if self.objective == "elbo" or self.reconstruction or not self.law.is_linear:
             return super().add_gradient(batch, progress)
-        bijection = self.flow.bijection
         noise, _ = self.draw(batch, progress)
-        z, log_det, pull_back = bijection.forward_with_pullback(batch + noise)
+        z, log_det, log_prior, pull_back = self.flow.bijection.forward_with_pullback(batch + noise)
         mean, of_z = self.law.add_mean_gradient(z)
-        pull_back(-of_z, torch.full_like(log_det, -1 / len(batch)), -1 / self.n_rows)
-        with torch.no_grad():
-            return -mean - log_det.mean() - bijection.parameter_log_prior() / self.n_rows
+        pull_back(of_z, torch.full_like(log_det, -1 / len(batch)), -1 / self.n_rows)
+        return -mean - log_det.mean() - log_prior / self.n_rows
 
     def draw(self, batch: Tensor, progress: float) -> tuple[Tensor, Tensor]:
         """Return the noise of the rows of a batch (n, D) and of their latents (n, d), or (n, 0)."""

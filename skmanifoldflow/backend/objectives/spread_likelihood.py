@@ -158,9 +158,9 @@ class SpreadLikelihood(Objective):
         if not self._is_closed_form:
             return super().add_gradient(batch, progress)
         rows, parts, picked = self._rows(batch, progress)
-        z, log_det, pull_back = self.flow.bijection.forward_with_pullback(rows)
+        z, log_det, _, pull_back = self.flow.bijection.forward_with_pullback(rows)
         value, gradient = self._known_part(z, parts, picked, progress)
-        pull_back(gradient, torch.zeros_like(log_det))
+        pull_back(gradient, torch.zeros_like(log_det), 0.0)
         return value
 
     def _rows(self, batch: Tensor, progress: float) -> tuple[Tensor, list[int], Tensor | None]:
