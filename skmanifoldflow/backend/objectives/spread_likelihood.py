@@ -103,11 +103,8 @@ class SpreadLikelihood(Objective):
         self.noise_start = noise_start
         self.noise_floor = noise_floor
         self.geodesics = geodesics
-        if geodesics is not None:
-            n = min(self.n_geodesic_rows, len(geodesics.rows))
-            # Pairs of picked rows, in the order of pdist.
-            self.pairs = torch.triu_indices(n, n, offset=1, device=geodesics.rows.device)
-            self.is_connected = bool(torch.isfinite(geodesics.distances).all())
+        # Rows in parts that a step looks at, and their distances in the order of pdist.
+        self.coming: list[tuple[Tensor, Tensor]] = []
         self.generator = generator
         # The same noise at every epoch, so that epochs can be compared.
         self.moment_seed = int(torch.randint(2**62, (), generator=generator))
@@ -143,31 +140,42 @@ class SpreadLikelihood(Objective):
             self.m = nn.Parameter(law.mean.to(**self.flow.tensor_options))
 
     def loss(self, batch: Tensor, progress: float) -> Tensor:
-        rows, parts, picked = self._rows(batch, progress)
+        rows, parts, geodesic = self._rows(batch, progress)
         z = self.flow.bijection.forward_and_log_det(rows)[0]
         if self._is_closed_form:
-            value, gradient = self._known_part(z.detach(), parts, picked, progress)
+            value, gradient = self._known_part(z.detach(), parts, geodesic, progress)
             return known_gradient(value, (z, gradient))
         loss = self._cross_entropy(z[: len(batch)], progress)
         if not self.isometry:
             return loss
-        value, gradient = self._known_part(z.detach(), parts, picked, progress)
+        value, gradient = self._known_part(z.detach(), parts, geodesic, progress)
         return loss + known_gradient(value, (z, gradient))
 
     def add_gradient(self, batch: Tensor, progress: float) -> Tensor:
         if not self._is_closed_form:
             return super().add_gradient(batch, progress)
-        rows, parts, picked = self._rows(batch, progress)
+        rows, parts, geodesic = self._rows(batch, progress)
         z, log_det, _, pull_back = self.flow.bijection.forward_with_pullback(rows)
-        value, gradient = self._known_part(z, parts, picked, progress)
+        value, gradient = self._known_part(z, parts, geodesic, progress)
         pull_back(gradient, torch.zeros_like(log_det), 0.0)
         return value
+
+    def _next_geodesics(self, geodesics: Geodesics) -> tuple[Tensor, Tensor]:
+        """Return some of the rows whose geodesic distances are known, and those between them."""
+        if not self.coming:
+            m = len(geodesics.rows)
+            order = torch.randperm(m, generator=self.generator).to(geodesics.rows.device)
+            n = min(self.n_geodesic_rows, m)
+            i, j = torch.triu_indices(n, n, offset=1, device=order.device)
+            parts = order[: m - m % n].split(n)
+            self.coming = [(geodesics.rows[p], geodesics.distances[p[i], p[j]]) for p in parts]
+        return self.coming.pop()
 
     def _rows(self, batch: Tensor, progress: float) -> tuple[Tensor, list[int], Tensor | None]:
         """Return the rows of a step, one pass for all three terms: a step costs calls, not rows.
 
         They are those of a batch with noise, the first of them moved by a short way, and rows whose
-        geodesic distances are known: how many of each, and which of the last.
+        geodesic distances are known: how many of each, and these distances.
         """
         if self.spread == "data":
             noise = randn(tuple(batch.shape), batch, self.generator)
@@ -177,18 +185,15 @@ class SpreadLikelihood(Objective):
         k = min(self.n_isometry_rows, len(batch))
         v = randn((k, batch.shape[1]), batch, self.generator)
         v *= self.difference / v.norm(dim=1, keepdim=True)
-        rows, picked = [batch, batch[:k] + v], None
-        if self.geodesics is not None:
-            m = len(self.geodesics.rows)
-            picked = torch.randperm(m, generator=self.generator)[: self.n_geodesic_rows]
-            picked = picked.to(batch.device)
-            rows.append(self.geodesics.rows[picked])
-        n_picked = 0 if picked is None else len(picked)
-        return torch.cat(rows), [len(batch), k, n_picked], picked
+        if self.geodesics is None:
+            return torch.cat([batch, batch[:k] + v]), [len(batch), k, 0], None
+        landmarks, geodesic = self._next_geodesics(self.geodesics)
+        rows = torch.cat([batch, batch[:k] + v, landmarks])
+        return rows, [len(batch), k, len(landmarks)], geodesic
 
     @torch.no_grad()
     def _known_part(
-        self, z: Tensor, parts: list[int], picked: Tensor | None, progress: float
+        self, z: Tensor, parts: list[int], geodesic: Tensor | None, progress: float
     ) -> tuple[Tensor, Tensor]:
         """Return the penalties, and the cross-entropy where it is in closed form.
 
@@ -211,10 +216,10 @@ class SpreadLikelihood(Objective):
             factor = log_stretch.div_(square).mul_(4 * self.isometry / k)
             torch.mul(difference, factor[:, None], out=into[1])
             into[0][:k].sub_(into[1])
-        if self.geodesics is not None and picked is not None:
+        if self.geodesics is not None and geodesic is not None:
             first, last = self.geodesic_weights
             weight = self.isometry * max(last, first * (1 - progress / self.unrolling))
-            stress, of_landmarks = self._stress(self.geodesics, landmarks, picked)
+            stress, of_landmarks = _stress(landmarks, geodesic, self.geodesics.mean_square)
             value.add_(stress, alpha=weight)
             torch.mul(of_landmarks, weight, out=into[2])
         return value, gradient
@@ -223,21 +228,6 @@ class SpreadLikelihood(Objective):
     def _is_closed_form(self) -> bool:
         """Whether the gradient of the cross-entropy is known."""
         return self.a is None and self.entropy == "ignore"
-
-    def _stress(self, geodesics: Geodesics, z: Tensor, picked: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the squared error of latent distances, relative to mean squared geodesics.
-
-        And its gradient with respect to z.
-        """
-        i, j = picked.index_select(0, self.pairs.view(-1)).view(2, -1)
-        geodesic = geodesics.distances.take(torch.add(j, i, alpha=len(geodesics.distances)))
-        distance = nn.functional.pdist(z)
-        error = distance - geodesic
-        if not self.is_connected:
-            error = torch.where(torch.isfinite(geodesic), error, 0.0)
-        scale = 1 / (len(error) * geodesics.mean_square)
-        gradient = torch.ops.aten._pdist_backward(2 * scale * error, z, 2.0, distance)
-        return scale * torch.dot(error, error), gradient
 
     def _moments(self, centred: Tensor, s: float) -> Tensor:
         """Return the second moments (D, D) of z~ - m, given rows z - m or z~ - m."""
@@ -374,3 +364,16 @@ class SpreadLikelihood(Objective):
         if self.spread == "latent":
             values = values - 0.5 * self.noise_floor**2 * (1 / law.eigenvalues).sum()
         return values.view(-1, len(rows)).mean(0)
+
+
+def _stress(z: Tensor, geodesic: Tensor, mean_square: float) -> tuple[Tensor, Tensor]:
+    """Return the squared error of latent distances, relative to mean squared geodesics.
+
+    And its gradient with respect to z. Distances are in the order of pdist.
+    """
+    distance = nn.functional.pdist(z)
+    # Rows that are not connected have an infinite distance, which tells nothing.
+    error = (distance - geodesic).nan_to_num_(nan=math.nan, posinf=math.inf, neginf=0.0)
+    scale = 1 / (len(error) * mean_square)
+    gradient = torch.ops.aten._pdist_backward(2 * scale * error, z, 2.0, distance)
+    return scale * torch.dot(error, error), gradient
