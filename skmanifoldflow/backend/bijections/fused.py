@@ -1,8 +1,9 @@
 """A chain of couplings and fixed mixings as one operation with its gradient in closed form.
 
 With small conditioners a training step costs calls, not arithmetic: automatic differentiation makes
-some thousand of them. Here a chain is one node of the graph. While it is trained its weights are
-one tensor for automatic differentiation, and memory is kept from step to step.
+some thousand of them. Here a chain is one node of the graph, or none where the gradient of the loss
+is known. While it is trained its weights are parts of a few vectors, and what a pass has computed
+and called is kept from step to step.
 """
 
 from abc import abstractmethod
