@@ -236,12 +236,14 @@ class _Stack:
         for group in self.groups:
             parts = [next(gradients).flatten(1) for _ in group.leaves]
             torch.cat(parts, dim=1, out=group.gradient)
-        squares = [group.gradient.square().sum(1).double() for group in self.groups]
-        norms = torch.stack(squares).sum(0).sqrt()
-        for group in self.groups:
-            # A gradient that overflows says nothing: such a step follows the momentum alone.
-            group.gradient[~norms.isfinite()] = 0
-        scales = (norms / CLIP_NORM).clamp(min=1).where(norms.isfinite(), 1.0).tolist()
+        of_groups = [torch.linalg.vector_norm(group.gradient, dim=1) for group in self.groups]
+        norms = torch.stack([norm.double() for norm in of_groups]).square().sum(0).sqrt()
+        is_finite = norms.isfinite()
+        if not is_finite.all():
+            for group in self.groups:
+                # A gradient that overflows says nothing: such a step follows the momentum alone.
+                group.gradient[~is_finite] = 0
+        scales = (norms / CLIP_NORM).clamp(min=1).where(is_finite, 1.0).tolist()
         for i, (fit, scale) in enumerate(zip(self.fits, scales, strict=True)):
             learning_rate = fit.job.settings.learning_rate * one_cycle(progress)
             for group in self.groups:

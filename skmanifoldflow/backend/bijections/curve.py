@@ -38,12 +38,13 @@ def curve(
     rest = 1 - xi
     q = xi * rest
     denominator = s + t * q
-    numerator = d0 * rest.square() + d1 * xi.square() + 2 * s * q
+    square = xi * xi
+    numerator = d0 * (rest * rest) + d1 * square + 2 * s * q
     # Logarithms of the parts, since the square of a ratio of slopes may underflow.
     log_slope = numerator.log() + 2 * (s.log() - denominator.log())
     if inverse:
         return start + width * xi, -log_slope
-    return bottom + height * (s * xi.square() + d0 * q) / denominator, log_slope
+    return bottom + height * (s * square + d0 * q) / denominator, log_slope
 
 
 class CurveTape:
