@@ -11,7 +11,16 @@ from torch.nn import functional as F
 
 from .tape import Pass
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "ConvNet", "Linear", "MLPTape", "MaskedMLP"]
+__all__ = [
+    "MLP",
+    "ConvDecoder",
+    "ConvEncoder",
+    "ConvNet",
+    "Linear",
+    "MLPTape",
+    "MaskedMLP",
+    "StackedMLPTape",
+]
 
 _silu = torch._C._nn.silu
 _silu_backward = torch.ops.aten.silu_backward.grad_input
@@ -115,23 +124,80 @@ class MLPTape:
         bias, columns = self.biases[last][:, None], self.inputs[-1].t()
         run.call(torch.addmm, bias, self.weights[last], columns, out=outputs)
 
-    def backward(self, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """Return two factors whose product is the gradient (n_inputs, n) of the inputs.
-
-        Given is the gradient of the outputs.
-        """
+    def backward(self, grad: Tensor) -> None:
+        """Write the gradients of the weights, given that of the outputs."""
         run = self.run
         run.call(torch.mm, grad, self.inputs[-1], out=self.grad_weights[-1])
         run.call(torch.sum, grad, 1, out=self.grad_biases[-1])
-        rows, columns = grad.t(), grad
+        rows, self.columns = grad.t(), grad
         for i in reversed(range(len(self.raw))):
             into = run.like(self.raw[i])
             run.call(torch.mm, rows, self.weights[i + 1], out=into)
             run.call(_silu_backward, into, self.raw[i], grad_input=into)
-            rows, columns = into, into.t()
-            run.call(torch.mm, columns, self.inputs[i], out=self.grad_weights[i])
+            rows, self.columns = into, into.t()
+            run.call(torch.mm, self.columns, self.inputs[i], out=self.grad_weights[i])
             run.call(torch.sum, rows, 0, out=self.grad_biases[i])
-        return self.weights[0].t(), columns
+
+    def add_input_gradient(self, into: Tensor) -> None:
+        """Add the gradient of the inputs to columns (n_inputs, n)."""
+        self.run.call(into.addmm_, self.weights[0].t(), self.columns)
+
+
+class StackedMLPTape:
+    """MLPs of K fits in one pass; parameters are those of `MLPTape`, stacks of K each.
+
+    Columns hold the rows of the fits one after the other.
+    """
+
+    def __init__(
+        self, run: Pass, weights: Sequence[Tensor], grad_weights: Sequence[Tensor]
+    ) -> None:
+        self.run = run
+        self.weights, self.biases = weights[::2], weights[1::2]
+        self.grad_weights, self.grad_biases = grad_weights[::2], grad_weights[1::2]
+
+    def _by_fit(self, columns: Tensor) -> Tensor:
+        """Return columns (m, K n) as (K, m, n)."""
+        return columns.view(len(columns), self.run.n_stack, -1).transpose(0, 1)
+
+    def forward(self, x: Tensor, outputs: Tensor) -> None:
+        """Put the outputs for columns (n_inputs, K n) into memory (n_outputs, K n)."""
+        run, last = self.run, len(self.weights) - 1
+        self.inputs, self.raw = [self._by_fit(x).mT], []
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            shape = *self.inputs[-1].shape[:2], bias.shape[1]
+            raw, hidden = run.memory(*shape), run.memory(*shape)
+            run.call(torch.baddbmm, bias[:, None], self.inputs[-1], weight.mT, out=raw)
+            run.call(_silu, raw, out=hidden)
+            self.raw.append(raw)
+            self.inputs.append(hidden)
+        into = self._by_fit(outputs)
+        result = run.scratch(*into.shape)
+        bias, columns = self.biases[last][:, :, None], self.inputs[-1].mT
+        run.call(torch.baddbmm, bias, self.weights[last], columns, out=result)
+        run.call(into.copy_, result)
+
+    def backward(self, grad: Tensor) -> None:
+        """Write the gradients of the weights, given that of the outputs."""
+        run, of_outputs = self.run, self._by_fit(grad)
+        self.columns = run.like(of_outputs)
+        run.call(self.columns.copy_, of_outputs)
+        run.call(torch.bmm, self.columns, self.inputs[-1], out=self.grad_weights[-1])
+        run.call(torch.sum, self.columns, 2, out=self.grad_biases[-1])
+        for i in reversed(range(len(self.raw))):
+            into = run.like(self.raw[i])
+            run.call(torch.bmm, self.columns.mT, self.weights[i + 1], out=into)
+            run.call(_silu_backward, into, self.raw[i], grad_input=into)
+            self.columns = into.mT
+            run.call(torch.bmm, self.columns, self.inputs[i], out=self.grad_weights[i])
+            run.call(torch.sum, into, 1, out=self.grad_biases[i])
+
+    def add_input_gradient(self, into: Tensor) -> None:
+        """Add the gradient of the inputs to columns (n_inputs, K n)."""
+        of_inputs = self._by_fit(into)
+        result = self.run.like(of_inputs)
+        self.run.call(torch.bmm, self.weights[0].mT, self.columns, out=result)
+        self.run.call(of_inputs.add_, result)
 
 
 class MaskedMLP(nn.Module):

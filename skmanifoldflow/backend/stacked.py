@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from .objectives import InjectionLikelihood, Objective
+from .stacked_step import StackedStep
 from .training import CLIP_NORM, TrainingJob, TrainingReport, VectorAdam, one_cycle, train
 
 __all__ = ["train_all"]
@@ -212,7 +213,34 @@ class _Stack:
             if name not in trained
         }
         self.loss = _Method(model, "loss_given")
+        self._start_step()
         self.log_likelihood = _Method(model, "log_likelihood")
+
+    def _start_step(self) -> None:
+        objectives = [cast(InjectionLikelihood, fit.job.objective) for fit in self.fits]
+        parts = [group.cut(group.values.detach()) for group in self.groups]
+        parameters = {
+            name.removeprefix("objective."): part
+            for of_group in parts
+            for name, part in of_group.items()
+        }
+        self.closed_form = StackedStep.of(objectives, parameters)
+
+    def _gradients(self, batches: Tensor, noise: Sequence[Tensor]) -> Tensor:
+        """Set the gradients of all groups; return the losses."""
+        if self.closed_form is not None:
+            losses, gradients = self.closed_form(batches + noise[0])
+            for group in self.groups:
+                parts = [gradients[name].view(len(self.fits), -1) for name in group.names]
+                torch.cat(parts, dim=1, out=group.gradient)
+            return losses
+        losses = self.call(self.loss, [group.leaves for group in self.groups], batches, *noise)
+        leaves = [leaf for group in self.groups for leaf in group.leaves.values()]
+        found = iter(torch.autograd.grad(losses.sum(), leaves, materialize_grads=True))
+        for group in self.groups:
+            parts = [next(found).flatten(1) for _ in group.leaves]
+            torch.cat(parts, dim=1, out=group.gradient)
+        return losses.detach()
 
     def call(self, method: nn.Module, parameters: list[dict[str, Tensor]], *args: Tensor) -> Tensor:
         """Call a method of every objective with its own tensors and arguments."""
@@ -230,12 +258,7 @@ class _Stack:
         objectives = [cast(InjectionLikelihood, fit.job.objective) for fit in self.fits]
         draws = [o.draw(batch, progress) for o, batch in zip(objectives, batches, strict=True)]
         noise = [torch.stack(of_fits) for of_fits in zip(*draws, strict=True)]
-        losses = self.call(self.loss, [group.leaves for group in self.groups], batches, *noise)
-        leaves = [leaf for group in self.groups for leaf in group.leaves.values()]
-        gradients = iter(torch.autograd.grad(losses.sum(), leaves, materialize_grads=True))
-        for group in self.groups:
-            parts = [next(gradients).flatten(1) for _ in group.leaves]
-            torch.cat(parts, dim=1, out=group.gradient)
+        losses = self._gradients(batches, noise)
         of_groups = [torch.linalg.vector_norm(group.gradient, dim=1) for group in self.groups]
         norms = torch.stack([norm.double() for norm in of_groups]).square().sum(0).sqrt()
         is_finite = norms.isfinite()
@@ -248,7 +271,7 @@ class _Stack:
             learning_rate = fit.job.settings.learning_rate * one_cycle(progress)
             for group in self.groups:
                 group.optimizers[i].step(learning_rate, scale)
-        return losses.detach()
+        return losses
 
     def scores(self, averaged: bool) -> Tensor | None:
         """Return the log-likelihoods (K, n) of the validation rows, if there are any."""
@@ -270,6 +293,7 @@ class _Stack:
         self.constants = {name: tensor[which] for name, tensor in self.constants.items()}
         for group in self.groups:
             group.keep(which)
+        self._start_step()
 
 
 def _train_stack(jobs: Sequence[TrainingJob]) -> list[TrainingReport]:

@@ -80,6 +80,8 @@ class Pass(Calls):
         Whether there will be other rows.
     trains : bool
         Whether gradients will be asked for.
+    n_stack : int, default=1
+        Number K of fits whose rows lie one after the other; all weights are stacks of K.
 
     Attributes
     ----------
@@ -108,10 +110,12 @@ class Pass(Calls):
         inverse: bool,
         keeps: bool,
         trains: bool,
+        n_stack: int = 1,
     ) -> None:
         super().__init__(rows, inverse=inverse, keeps=keeps)
         self.n_rows = len(rows)
         self.trains = trains
+        self.n_stack = n_stack
         self.reuses = False
         self.columns = self.memory(rows.shape[1], len(rows))
         self.context = self.grad_context = None
@@ -178,7 +182,7 @@ class Tape(ABC):
 
     #: Whether columns are mapped in their own memory.
     in_place = False
-    #: Log-density () of the weights under their prior, but for a constant, where they have one.
+    #: Log-densities (K,) of the weights under their prior, but for constants, where they have one.
     log_prior: Tensor | None = None
 
     @abstractmethod

@@ -12,16 +12,28 @@ from skmanifoldflow.backend.flow import ManifoldFlow
 from skmanifoldflow.backend.latents import LinearInjection, NoisyInjection
 from skmanifoldflow.backend.objectives import InjectionLikelihood
 from skmanifoldflow.backend.stacked import train_all
+from skmanifoldflow.backend.stacked_step import StackedStep
 from skmanifoldflow.backend.training import TrainingJob, TrainingSettings, train
 
 N_ROWS, N_VALIDATION = 90, 30
 
 
-def job(seed=0, *, objective="likelihood", validates=True, kind="spline", **changes):
+def job(
+    seed=0,
+    *,
+    objective="likelihood",
+    validates=True,
+    kind="spline",
+    reconstruction=0.5,
+    layer_seed=None,
+    noise_covariance="diag",
+    **changes,
+):
     generator = make_generator(seed)
-    layers = density_flow(kind, 3, 2, (6,), generator=generator)
+    of_layers = generator if layer_seed is None else make_generator(layer_seed)
+    layers = density_flow(kind, 3, 3, (6,), generator=of_layers)
     spline = MarginalSpline(3, 4)
-    injection = LinearInjection(3, 2, noise_covariance="diag", noise_floor=0.01)
+    injection = LinearInjection(3, 2, noise_covariance=noise_covariance, noise_floor=0.01)
     flow = ManifoldFlow(Chain([spline, layers]), NoisyInjection(injection))
     flow.place(torch.device("cpu"), torch.float32)
     rows = torch.randn(N_ROWS + N_VALIDATION, 3, generator=generator)
@@ -32,7 +44,7 @@ def job(seed=0, *, objective="likelihood", validates=True, kind="spline", **chan
         objective=objective,
         noise_start=0.1,
         noise_floor=0.01,
-        reconstruction=0.5,
+        reconstruction=reconstruction,
         pca_error=1.0,
         n_rows=N_ROWS,
         generator=generator,
@@ -83,6 +95,59 @@ def test_each_has_its_rows_noise_and_settings(objective, validates):
         ]
 
     assert_same(jobs(), jobs())
+
+
+@pytest.mark.parametrize("kind", ["spline", "affine"])
+@pytest.mark.parametrize("layer_seed", [None, 7], ids=["permutations differ", "closed form"])
+def test_without_reconstruction(kind, layer_seed):
+    def jobs():
+        common = {"kind": kind, "reconstruction": 0.0, "layer_seed": layer_seed}
+        return [
+            job(0, **common),
+            job(1, learning_rate=2e-3, **common),
+            job(2, tol=10.0, n_iter_no_change=2, **common),
+        ]
+
+    step = StackedStep.of([one.objective for one in jobs()], {})
+    assert (step is None) == (layer_seed is None)
+    assert_same(jobs(), jobs())
+
+
+@pytest.mark.parametrize("kind", ["spline", "affine", "additive"])
+@pytest.mark.parametrize("noise_covariance", ["diag", "spherical"])
+def test_gradients_in_closed_form(kind, noise_covariance):
+    common = {"kind": kind, "reconstruction": 0.0, "layer_seed": 7}
+    objectives = [job(k, noise_covariance=noise_covariance, **common).objective for k in range(3)]
+    for k, objective in enumerate(objectives):
+        objective.flow.place(torch.device("cpu"), torch.float64)
+        with torch.no_grad():
+            for p in objective.parameters():
+                p.add_(0.1 * torch.randn(p.shape, generator=make_generator(k)).to(p))
+    stacks = {
+        name: torch.stack([dict(o.named_parameters())[name].detach() for o in objectives])
+        for name, _ in objectives[0].named_parameters()
+    }
+    step = StackedStep.of(objectives, stacks)
+    generator = make_generator(9)
+    for _ in range(2):
+        rows = torch.randn(3, 8, 3, generator=generator, dtype=torch.float64)
+        losses, gradients = step(rows)
+        assert gradients.keys() == stacks.keys()
+        for k, objective in enumerate(objectives):
+            empty = torch.zeros(8, 0, dtype=torch.float64)
+            expected = objective.loss_given(rows[k], torch.zeros_like(rows[k]), empty)
+            torch.testing.assert_close(losses[k], expected.detach())
+            parameters = dict(objective.named_parameters())
+            found = torch.autograd.grad(expected, list(parameters.values()))
+            for name, gradient in zip(parameters, found, strict=True):
+                actual = gradients[name].view_as(stacks[name])[k]
+                torch.testing.assert_close(actual, gradient)
+        # The next step has other weights in the same memory.
+        with torch.no_grad():
+            for name, stack in stacks.items():
+                stack *= 0.9
+                for k, objective in enumerate(objectives):
+                    dict(objective.named_parameters())[name].copy_(stack[k])
 
 
 def test_each_ends_when_it_would_alone():

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..networks import MLP, MLPTape
+from ..networks import MLP, MLPTape, StackedMLPTape
 from ..tape import Pass, Tape
 from .elementwise import AffineMap, ElementwiseMap, ShiftMap
 from .fused import FusedLayer
@@ -105,7 +105,8 @@ class _CouplingTape(Tape):
         self.run = run
         self.n_passed = layer.n_passed
         self.map = layer.elementwise.tape(run, layer.n_transformed)
-        self.network = MLPTape(run, weights, grad_weights)
+        network = MLPTape if run.n_stack == 1 else StackedMLPTape
+        self.network = network(run, weights, grad_weights)
 
     def forward(self, x: Tensor) -> Tensor:
         run = self.run
@@ -121,15 +122,16 @@ class _CouplingTape(Tape):
     def backward(self, grad: Tensor, needs_grad: bool) -> Tensor:
         run = self.run
         of_passed, of_moved = grad.tensor_split([self.n_passed])
-        left, right = self.network.backward(self.map.backward(of_moved))
+        self.network.backward(self.map.backward(of_moved))
         if run.grad_context is not None:
             of_inputs = run.memory(self.n_passed + len(run.grad_context), run.n_rows)
-            run.call(torch.mm, left, right, out=of_inputs)
             of_network, of_context = of_inputs.tensor_split([self.n_passed])
+            run.call(of_inputs.zero_)
+            self.network.add_input_gradient(of_inputs)
             run.call(of_passed.add_, of_network)
             run.call(run.grad_context.add_, of_context)
         elif needs_grad:
-            run.call(of_passed.addmm_, left, right)
+            self.network.add_input_gradient(of_passed)
         return grad
 
 

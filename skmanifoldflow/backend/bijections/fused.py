@@ -21,7 +21,7 @@ from .base import Bijection, PullBack
 if TYPE_CHECKING:
     from .chain import Chain
 
-__all__ = ["BoundWeights", "FusedLayer", "can_fuse", "run_fused"]
+__all__ = ["BoundWeights", "FusedLayer", "Record", "can_fuse", "run_fused"]
 
 
 # Where no gradient is asked for, blocks of rows that stay in the cache of a core are mapped faster:
@@ -63,17 +63,17 @@ class BoundWeights:
         detached = [vector.detach() for vector in vectors]
         self.parts = _parts(detached, [layer.weights() for layer in layers])
         # Records that no graph uses, by what their calls depend on.
-        self.free: dict[Any, list[_Record]] = {}
+        self.free: dict[Any, list[Record]] = {}
 
     def take(
         self, x: Tensor, context: Tensor | None, inverse: bool, needs_grad: bool
-    ) -> tuple[Any, "_Record"]:
+    ) -> tuple[Any, "Record"]:
         """Return a record that no graph uses, and a key to give it back with."""
         key = (x.shape, None if context is None else context.shape, inverse, needs_grad)
         free = self.free.setdefault(key, [])
         if free:
             return key, free.pop()
-        return key, _Record(
+        return key, Record(
             self.layers, self.parts, self.vectors, x, context, inverse=inverse, keeps=True
         )
 
@@ -90,10 +90,7 @@ class BoundWeights:
                 vector.grad.add_(gradient)
             self.free[key].append(record)
 
-        z, log_det = record.forward(x, None)
-        log_priors = [tape.log_prior for tape in record.tapes if tape.log_prior is not None]
-        log_prior = torch.stack(log_priors).sum() if log_priors else 0.0
-        return z, log_det, log_prior, pull_back
+        return *record.forward(x, None), record.log_prior()[0], pull_back
 
 
 def _parts(vectors: Sequence[Tensor], weights: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
@@ -111,7 +108,7 @@ def _parts(vectors: Sequence[Tensor], weights: Sequence[Sequence[Tensor]]) -> li
     return parts
 
 
-class _Record:
+class Record:
     """A pass through layers, that can be made again with other rows.
 
     Parameters
@@ -128,6 +125,8 @@ class _Record:
         Whether the pass goes from latent to data.
     keeps : bool
         Whether there will be other rows.
+    n_stack : int, default=1
+        Number of fits whose weights are stacked and whose rows lie one after the other.
     """
 
     def __init__(
@@ -140,10 +139,19 @@ class _Record:
         *,
         inverse: bool,
         keeps: bool,
+        n_stack: int = 1,
     ) -> None:
         n_log_slopes = sum(layer.n_log_slopes for layer in layers)
         trains = vectors is not None
-        self.run = Pass(x, context, n_log_slopes, inverse=inverse, keeps=keeps, trains=trains)
+        self.run = Pass(
+            x,
+            context,
+            n_log_slopes,
+            inverse=inverse,
+            keeps=keeps,
+            trains=trains,
+            n_stack=n_stack,
+        )
         self.gradients = [x.new_empty(vector.numel()) for vector in vectors or []]
         grad_weights = _parts(self.gradients, weights) if trains else weights
         parts = list(zip(layers, weights, grad_weights, strict=True))
@@ -164,6 +172,14 @@ class _Record:
         n = len(x)
         rows = self.result.t()[:n].clone(memory_format=torch.contiguous_format)
         return rows, self.run.log_slopes[:, :n].sum(0)
+
+    def log_prior(self) -> Tensor:
+        """Return the log-densities (K,) of the weights under their prior, but for constants."""
+        total = self.result.new_zeros(self.run.n_stack)
+        for tape in self.tapes:
+            if tape.log_prior is not None:
+                total += tape.log_prior
+        return total
 
     def _set(self, x: Tensor, context: Tensor | None) -> None:
         run = self.run
@@ -249,7 +265,7 @@ class _Fused(torch.autograd.Function):
         if torch.is_grad_enabled():
             gradient = _differentiable_gradient(ctx.chain, ctx.inverse, x, context, weights, grads)
             return None, None, *gradient
-        record: _Record | None = ctx.record
+        record: Record | None = ctx.record
         if record is None:
             record = _record(ctx, x, context)
             record.forward(x, context)
@@ -262,13 +278,13 @@ class _Fused(torch.autograd.Function):
         return None, None, of_rows, of_context, *gradients
 
 
-def _record(ctx: Any, x: Tensor, context: Tensor | None) -> _Record:
+def _record(ctx: Any, x: Tensor, context: Tensor | None) -> Record:
     """Return a record for the pass of a node."""
     layers, bound = ctx.chain.fused_layers, ctx.chain.bound_weights
     if bound is None:
         weights = [layer.weights() for layer in layers]
         vectors = [w for of_layer in weights for w in of_layer]
-        return _Record(layers, weights, vectors, x, context, inverse=ctx.inverse, keeps=False)
+        return Record(layers, weights, vectors, x, context, inverse=ctx.inverse, keeps=False)
     ctx.key, record = bound.take(x, context, ctx.inverse, ctx.needs_input_grad[2])
     return record
 
@@ -309,7 +325,7 @@ def _without_gradient(
     contexts = [None] * len(blocks) if context is None else context.split(size)
     layers = chain.fused_layers
     weights = [[w.detach() for w in layer.weights()] for layer in layers]
-    record = _Record(
+    record = Record(
         layers, weights, None, blocks[0], contexts[0], inverse=inverse, keeps=len(blocks) > 1
     )
     results = [record.forward(*block) for block in zip(blocks, contexts, strict=True)]

@@ -140,13 +140,15 @@ class _MarginalTape(Tape):
     ) -> None:
         self.run = run
         self.weights, self.grad_weights = weights, grad_weights
-        knots = spline.knots
+        # With a stack the curves of the fits for a column come one after the other.
+        self.shape = (run.columns.shape[0], run.n_stack, run.n_rows // run.n_stack)
+        knots, is_free = (self._by_column(t) for t in (spline.knots, spline.is_free))
         m, n_knots = knots.shape
         self.table = knots.new_zeros(6, m, n_knots)
         self.table[0] = knots
         self.table[1, :, :-1] = knots.diff(dim=1)
         self.factors = [
-            (spline.gain / bound, spline.is_free * bound)
+            (spline.gain / bound, is_free * bound)
             for bound in (spline.max_log_ratio, spline.max_log_slope)
         ]
         # Sums of bins that give the distance of each knot from the one in the middle, and means of
@@ -158,24 +160,32 @@ class _MarginalTape(Tape):
         beside[0, 0] = beside[-1, -1] = 2
         self.before, self.beside = before.to(knots), 0.5 * beside.to(knots)
         self.prior_scale = spline.prior_scale
-        self.log_slope = run.take_log_slopes(m)
+        self.log_slope = run.take_log_slopes(self.shape[0]).view(m, -1)
+
+    def _by_column(self, tensor: Tensor) -> Tensor:
+        """Return a tensor of all fits (K, D, ...), or of one (D, ...), as (D K, ...)."""
+        if self.run.n_stack == 1:
+            return tensor
+        return tensor.transpose(0, 1).flatten(0, 1)
 
     def _write_table(self) -> None:
         run, call = self.run, self.run.call
         knots, _, heights, ordinates, slopes, next_slopes = self.table
         self.tanh, self.bounded = [], []
         for raw, (inner, outer) in zip(self.weights, self.factors, strict=True):
-            tanh, result = run.like(raw), run.like(raw)
-            call(torch.mul, raw, run.constant(inner), out=tanh)
+            tanh, result = (run.memory(len(outer), raw.shape[-1]) for _ in range(2))
+            by_column = tanh if run.n_stack == 1 else tanh.view(*self.shape[:2], -1).transpose(0, 1)
+            call(torch.mul, raw, run.constant(inner), out=by_column)
             call(tanh.tanh_)
             call(torch.mul, tanh, outer, out=result)
             self.tanh.append(tanh)
             self.bounded.append(result)
         if run.trains:
-            sizes = run.memory(2)
-            self.log_prior = run.memory()
+            sizes = run.memory(2, run.n_stack)
             for bounded, size in zip(self.bounded, sizes, strict=True):
-                call(torch.linalg.vector_norm, bounded, 1, out=size)
+                by_fit = bounded.view(*self.shape[:2], -1)
+                call(torch.linalg.vector_norm, by_fit, 1, (0, 2), out=size)
+            self.log_prior = run.memory(run.n_stack)
             call(torch.sum, sizes, 0, out=self.log_prior)
             call(self.log_prior.mul_, -1 / self.prior_scale)
         log_ratios, log_slopes = self.bounded
@@ -195,6 +205,7 @@ class _MarginalTape(Tape):
     def forward(self, x: Tensor) -> Tensor:
         run, call = self.run, self.run.call
         self._write_table()
+        columns, x = x, x.view(len(self.log_slope), -1)
         edges = self.table[3 if run.inverse else 0]
         inside = run.scratch(*x.shape)
         call(torch.maximum, x, edges[:, :1], out=inside)
@@ -212,13 +223,16 @@ class _MarginalTape(Tape):
         call(torch.sub, x, inside, out=self.beyond)
         call(torch.exp, self.log_slope, out=self.slope)
         call(torch.addcmul, mapped, self.beyond, self.slope, out=x)
-        return x
+        return columns
 
     def backward(self, grad: Tensor, needs_grad: bool) -> Tensor:
         run, call = self.run, self.run.call
+        columns, grad = grad, grad.view_as(self.beyond)
         tail, grad_log = run.like(grad), run.like(grad)
         call(torch.mul, grad, self.slope, out=tail)
-        call(torch.addcmul, run.grad_log_det, self.beyond, tail, out=grad_log)
+        beyond, of_log, of_log_det = (t.view(self.shape) for t in (self.beyond, grad_log, tail))
+        of_rows = run.grad_log_det.view(self.shape[1:])
+        call(torch.addcmul, of_rows, beyond, of_log_det, out=of_log)
         if run.inverse:
             call(grad_log.neg_)
         # Of width, height, ordinate, slope and next slope.
@@ -234,7 +248,7 @@ class _MarginalTape(Tape):
         call(torch.ne, self.beyond, run.constant(0.0), out=is_beyond)
         call(torch.where, is_beyond, tail, grad_v, out=grad)
         self._write_gradient(*table)
-        return grad
+        return columns
 
     def _add_ends(self, of_ordinates: Tensor, grad_v: Tensor, tail: Tensor) -> None:
         """Add the gradients of the ends, from which values beyond are mapped."""
@@ -267,4 +281,9 @@ class _MarginalTape(Tape):
             call(torch.sign, self.bounded[i], out=sign)
             call(of_part.addcmul_, sign, rate)
             call(_tanh_backward, of_part, self.tanh[i], grad_input=of_part)
-            call(torch.mul, of_part, outer * inner, out=self.grad_weights[i])
+            call(of_part.mul_, outer * inner)
+            into = self.grad_weights[i]
+            if run.n_stack == 1:
+                call(into.copy_, of_part)
+            else:
+                call(into.copy_, of_part.view(*self.shape[:2], -1).transpose(0, 1))

@@ -361,32 +361,43 @@ class LinearInjection(GaussianInjection):
 
         Return the mean, and the gradient (n, D) of minus the mean with respect to y.
         """
-        n, a = len(y), self.a
-        excess = self.log_excess.clamp(max=_MAX_LOG).exp()
+        parameters = self.b, self.a, self.log_excess
+        mean, of_y, *gradients = self.mean_and_gradients(y, *parameters)
+        for p, gradient in zip(parameters, gradients, strict=True):
+            if p.grad is not None:
+                p.grad.add_(gradient)
+        return mean, of_y
+
+    def mean_and_gradients(
+        self, y: Tensor, b: Tensor, a: Tensor, log_excess: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return the mean of log p(y), and the gradients of minus the mean by y, b, A, log_excess.
+
+        By operations without a graph that torch.vmap knows.
+        """
+        n = len(y)
+        excess = log_excess.clamp(max=_MAX_LOG).exp()
         variance = (self.noise_floor**2 + excess).expand(self.n_features)
         scaled = a / variance[:, None]
-        lam = a.T @ scaled
-        lam.diagonal().add_(1)
+        lam = a.T @ scaled + torch.eye(self.n_components, dtype=a.dtype, device=a.device)
         factor, info = torch.linalg.cholesky_ex(lam)
         # C^-1 A of the covariance C = A A' + Sigma, means m of z given y, and e = C^-1 (y - b).
         columns = scaled @ torch.cholesky_inverse(factor)
-        mu = y - self.b
+        mu = y - b
         m = mu @ columns
         r = torch.addmm(mu, m, a.T, alpha=-1)
         e = r / variance
         square = torch.dot(r.flatten(), e.flatten()) + torch.dot(m.flatten(), m.flatten())
         log_det = variance.log().sum() + 2 * factor.diagonal().log().sum()
         mean = -0.5 * (square / n + log_det + self.n_features * _LOG_2PI)
+        # NaN where Lam is not positive definite, which the training loop handles.
+        mean = mean.where(info == 0, torch.nan)
         of_variance = 1 / variance - (columns * scaled).sum(1) - e.square().mean(0)
         of_excess = 0.5 * excess * of_variance.sum_to_size(excess.shape)
-        of_excess = of_excess.where(self.log_excess <= _MAX_LOG, 0.0)
+        of_excess = of_excess.where(log_excess <= _MAX_LOG, 0.0)
         of_a = torch.addmm(columns, e.T, m, alpha=-1 / n)
-        e = e / n
-        for p, gradient in ((self.b, -e.sum(0)), (a, of_a), (self.log_excess, of_excess)):
-            if p.grad is not None:
-                p.grad.add_(gradient)
-        # NaN where Lam is not positive definite, which the training loop handles.
-        return mean.where(info == 0, torch.nan), e
+        of_y = e / n
+        return mean, of_y, -of_y.sum(0), of_a, of_excess
 
     def multiply(self, z: Tensor) -> Tensor:
         return z @ self.a.T
