@@ -15,7 +15,7 @@ time on the clock with ``--threads``. RealNVP is 8 affine couplings with two hid
 Adam, float32. ``floor`` is its matrix products alone. The conditioners have SiLU units in all
 libraries, with ``--units ReLU`` the cheaper ones in all but ours. A peer that is not installed is
 left out: ``pip install --no-deps nflows UMNN normflows zuko FrEIA`` beside torch, matplotlib and
-tqdm.
+tqdm, and for training steps compiled by JAX ``pip install flowjax``.
 """
 
 import argparse
@@ -255,6 +255,49 @@ def peer_step(module, log_prob, X):
     return step
 
 
+def flowjax_step(n_features, width, units, X):
+    """A step as flowjax takes it, compiled as a whole; its rows are a JAX array."""
+    import equinox
+    import jax
+    import optax
+    from flowjax.bijections import Affine
+    from flowjax.distributions import StandardNormal
+    from flowjax.flows import coupling_flow
+
+    flow = coupling_flow(
+        jax.random.key(0),
+        base_dist=StandardNormal((n_features,)),
+        transformer=Affine(),
+        flow_layers=N_LAYERS,
+        nn_width=width,
+        nn_depth=2,
+        nn_activation=getattr(jax.nn, units.__name__.lower()),
+    )
+    params, static = equinox.partition(flow, equinox.is_inexact_array)
+    optimizer = optax.adam(1e-3)
+    state = optimizer.init(params)
+    X = jax.numpy.asarray(X.numpy())
+
+    @equinox.filter_value_and_grad
+    def loss_and_gradient(params, X):
+        return -equinox.combine(params, static).log_prob(X).mean()
+
+    @equinox.filter_jit
+    def update(params, state, X):
+        loss, gradient = loss_and_gradient(params, X)
+        updates, state = optimizer.update(gradient, state)
+        return equinox.apply_updates(params, updates), state, loss
+
+    def step():
+        nonlocal params, state
+        params, state, _ = jax.block_until_ready(update(params, state, X))
+
+    return step
+
+
+COMPILED_STEPS = {"flowjax": flowjax_step}
+
+
 class Floor:
     """The matrix products of RealNVP, and nothing else, into memory that is there."""
 
@@ -328,6 +371,8 @@ def steps(args):
                 for name, build in installed(args, PEERS).items():
                     module, log_prob, _ = build(n_features, width, units)
                     competitors[name] = peer_step(module, log_prob, X)
+                for name, build in installed(args, COMPILED_STEPS).items():
+                    competitors[name] = build(n_features, width, units, X)
                 floor = Floor(n_features, width, batch_size)
                 competitors["floor"] = partial(floor.run, floor.all)
                 setting = f"W={width} batch={batch_size} D={n_features}"
@@ -580,6 +625,8 @@ def main():
     warnings.simplefilter("ignore")
     os.environ["PYTHONWARNINGS"] = "ignore"
     torch.set_num_threads(args.threads)
+    # JAX reads it when it starts; XLA_FLAGS do not keep its matrix products to one thread.
+    os.environ["PJRT_NPROC"] = str(args.threads)
     args.run(args)
 
 
