@@ -174,9 +174,13 @@ class Optimizer:
             for parameters, decay in ((decayed, settings.weight_decay), (undecayed, 0.0))
             for dtype in dict.fromkeys(p.dtype for p in parameters)
         ]
+        self.bound: list[BoundWeights] = []
+        inner: set[nn.Module] = set()
         for module in objective.modules():
-            if isinstance(module, Chain):
+            if isinstance(module, Chain) and module not in inner:
                 self._bind(module)
+                if module.bound_weights is not None:
+                    inner.update(module.modules())
         self.learning_rate = settings.learning_rate
         self.averages = [group.values.clone() for group in self.groups]
 
@@ -198,6 +202,7 @@ class Optimizer:
             vectors.append(vector)
         if vectors:
             chain.bound_weights = BoundWeights(vectors, chain.fused_layers)
+            self.bound.append(chain.bound_weights)
 
     @torch.no_grad()
     def average(self, share: float) -> None:
@@ -242,6 +247,8 @@ class Optimizer:
         for group in self.groups:
             group.step(self.learning_rate * one_cycle(progress), scale)
             group.gradient.zero_()
+        for bound in self.bound:
+            bound.is_clean = True
 
 
 def _snapshot(objective: Objective) -> dict[str, Tensor]:

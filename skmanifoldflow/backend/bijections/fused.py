@@ -8,7 +8,7 @@ and called is kept from step to step.
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -64,30 +64,43 @@ class BoundWeights:
         self.parts = _parts(detached, [layer.weights() for layer in layers])
         # Records that no graph uses, by what their calls depend on.
         self.free: dict[Any, list[Record]] = {}
+        #: Whether the gradients of the vectors are known to be zero.
+        self.is_clean = False
 
     def take(
-        self, x: Tensor, context: Tensor | None, inverse: bool, needs_grad: bool
+        self,
+        x: Tensor,
+        context: Tensor | None,
+        inverse: bool,
+        needs_grad: bool,
+        gradients: Sequence[Tensor] | None = None,
     ) -> tuple[Any, "Record"]:
         """Return a record that no graph uses, and a key to give it back with."""
-        key = (x.shape, None if context is None else context.shape, inverse, needs_grad)
+        of_context = None if context is None else context.shape
+        key = (x.shape, of_context, inverse, needs_grad, gradients is None)
         free = self.free.setdefault(key, [])
         if free:
             return key, free.pop()
+        if gradients is None:
+            gradients = [torch.empty_like(vector) for vector in self.vectors]
         return key, Record(
-            self.layers, self.parts, self.vectors, x, context, inverse=inverse, keeps=True
+            self.layers, self.parts, gradients, x, context, inverse=inverse, keeps=True
         )
 
     @torch.no_grad()
     def forward_with_pullback(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | float, PullBack]:
         """See `Bijection.forward_with_pullback`; automatic differentiation has no part in it."""
-        key, record = self.take(x, None, inverse=False, needs_grad=False)
+        # What is written anew has not to be added.
+        gradients = [cast(Tensor, vector.grad) for vector in self.vectors]
+        key, record = self.take(x, None, False, False, gradients)
 
         @torch.no_grad()
         def pull_back(grad: Tensor, grad_log_det: Tensor, grad_log_prior: float) -> None:
+            before = [] if self.is_clean else [gradient.clone() for gradient in gradients]
             record.backward(grad, grad_log_det, False, grad_log_prior)
-            for vector, gradient in zip(self.vectors, record.gradients, strict=True):
-                assert vector.grad is not None
-                vector.grad.add_(gradient)
+            for gradient, part in zip(gradients, before, strict=False):
+                gradient.add_(part)
+            self.is_clean = False
             self.free[key].append(record)
 
         return *record.forward(x, None), record.log_prior()[0], pull_back
@@ -95,7 +108,7 @@ class BoundWeights:
 
 def _parts(vectors: Sequence[Tensor], weights: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
     """Return the parts of vectors that belong to the weights of each layer."""
-    coming = iter(vectors)
+    coming = (vector.flatten() for vector in vectors)
     rest = next(coming, torch.empty(0))
     parts: list[list[Tensor]] = []
     for of_layer in weights:
@@ -117,8 +130,8 @@ class Record:
         The layers, data -> latent.
     weights : sequence of sequence of Tensor
         The weights of each.
-    vectors : sequence of Tensor or None
-        What the weights are parts of, if gradients will be asked for.
+    gradients : sequence of Tensor or None
+        Memory for the gradients of the weights, one after the other, if they will be asked for.
     x, context : Tensor
         Rows, and their context or None, like those that are passed.
     inverse : bool
@@ -133,7 +146,7 @@ class Record:
         self,
         layers: Sequence[FusedLayer],
         weights: Sequence[Sequence[Tensor]],
-        vectors: Sequence[Tensor] | None,
+        gradients: Sequence[Tensor] | None,
         x: Tensor,
         context: Tensor | None,
         *,
@@ -142,7 +155,7 @@ class Record:
         n_stack: int = 1,
     ) -> None:
         n_log_slopes = sum(layer.n_log_slopes for layer in layers)
-        trains = vectors is not None
+        trains = gradients is not None
         self.run = Pass(
             x,
             context,
@@ -152,8 +165,8 @@ class Record:
             trains=trains,
             n_stack=n_stack,
         )
-        self.gradients = [x.new_empty(vector.numel()) for vector in vectors or []]
-        grad_weights = _parts(self.gradients, weights) if trains else weights
+        self.gradients = [] if gradients is None else list(gradients)
+        grad_weights = weights if gradients is None else _parts(self.gradients, weights)
         parts = list(zip(layers, weights, grad_weights, strict=True))
         self.parts = parts[::-1] if inverse else parts
         self.tapes: list[Tape] = []
@@ -273,6 +286,7 @@ class _Fused(torch.autograd.Function):
         # Its memory holds the gradients of the weights from now on.
         ctx.record = None
         if ctx.chain.bound_weights is not None:
+            ctx.chain.bound_weights.is_clean = False
             ctx.chain.bound_weights.free[ctx.key].append(record)
         gradients = [g.view(w.shape) for g, w in zip(record.gradients, weights, strict=True)]
         return None, None, of_rows, of_context, *gradients
@@ -283,8 +297,8 @@ def _record(ctx: Any, x: Tensor, context: Tensor | None) -> Record:
     layers, bound = ctx.chain.fused_layers, ctx.chain.bound_weights
     if bound is None:
         weights = [layer.weights() for layer in layers]
-        vectors = [w for of_layer in weights for w in of_layer]
-        return Record(layers, weights, vectors, x, context, inverse=ctx.inverse, keeps=False)
+        gradients = [torch.empty_like(w) for of_layer in weights for w in of_layer]
+        return Record(layers, weights, gradients, x, context, inverse=ctx.inverse, keeps=False)
     ctx.key, record = bound.take(x, context, ctx.inverse, ctx.needs_input_grad[2])
     return record
 
