@@ -128,7 +128,7 @@ class MLPTape:
         """Write the gradients of the weights, given that of the outputs."""
         run = self.run
         run.call(torch.mm, grad, self.inputs[-1], out=self.grad_weights[-1])
-        run.call(torch.sum, grad, 1, out=self.grad_biases[-1])
+        run.sum_rows(grad, self.grad_biases[-1])
         rows, self.columns = grad.t(), grad
         for i in reversed(range(len(self.raw))):
             into = run.like(self.raw[i])
@@ -136,7 +136,7 @@ class MLPTape:
             run.call(_silu_backward, into, self.raw[i], grad_input=into)
             rows, self.columns = into, into.t()
             run.call(torch.mm, self.columns, self.inputs[i], out=self.grad_weights[i])
-            run.call(torch.sum, rows, 0, out=self.grad_biases[i])
+            run.sum_rows(self.columns, self.grad_biases[i])
 
     def add_input_gradient(self, into: Tensor) -> None:
         """Add the gradient of the inputs to columns (n_inputs, n)."""

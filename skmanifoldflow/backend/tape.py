@@ -15,6 +15,9 @@ from torch import Tensor
 
 __all__ = ["Calls", "Pass", "Tape"]
 
+# Up to so many rows their sum is faster as a product with ones.
+_MAX_SUMMED_ROWS = 256
+
 
 class Calls:
     """Calls that write into memory, made at once and, if they are kept, remembered.
@@ -130,6 +133,7 @@ class Pass(Calls):
         self.reuses = not trains
         self._n_taken = 0
         self._multiples: dict[float, Tensor] = {}
+        self._ones: Tensor | None = None
         # Memory by shape and dtype, how much of it the present layer has, and two tensors of which
         # each layer gets one and fills the other.
         self._pool: dict[Any, list[Tensor]] = {}
@@ -153,6 +157,15 @@ class Pass(Calls):
             of_shape.append(super().memory(*shape, dtype=dtype))
         return of_shape[n_used]
 
+    def sum_rows(self, tensor: Tensor, out: Tensor) -> None:
+        """Sum (m, n) over the rows of the pass."""
+        if self.n_rows > _MAX_SUMMED_ROWS:
+            self.call(torch.sum, tensor, 1, out=out)
+            return
+        if self._ones is None:
+            self._ones = torch.ones_like(tensor[0])
+        self.call(torch.mv, tensor, self._ones, out=out)
+
     def after(self, x: Tensor) -> Tensor:
         """Return memory for what a layer makes of columns x and the next layer gets."""
         if not self.reuses:
@@ -173,7 +186,8 @@ class Pass(Calls):
         """Return a multiple (n,) of the gradient of the log-determinants."""
         if factor not in self._multiples:
             self._multiples[factor] = torch.empty_like(self.grad_log_det)
-            self.call(torch.mul, self.grad_log_det, factor, out=self._multiples[factor])
+            multiple = self.constant(factor)
+            self.call(torch.mul, self.grad_log_det, multiple, out=self._multiples[factor])
         return self._multiples[factor]
 
 

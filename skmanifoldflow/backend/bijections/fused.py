@@ -182,9 +182,10 @@ class Record:
                     call()
         else:
             self._record_forward()
-        n = len(x)
-        rows = self.result.t()[:n].clone(memory_format=torch.contiguous_format)
-        return rows, self.run.log_slopes[:, :n].sum(0)
+        result, log_slopes, n = self.result, self.run.log_slopes, len(x)
+        if n < self.run.n_rows:
+            result, log_slopes = result[:, :n], log_slopes[:, :n]
+        return result.t().clone(memory_format=torch.contiguous_format), log_slopes.sum(0)
 
     def log_prior(self) -> Tensor:
         """Return the log-densities (K,) of the weights under their prior, but for constants."""
@@ -195,11 +196,14 @@ class Record:
         return total
 
     def _set(self, x: Tensor, context: Tensor | None) -> None:
-        run = self.run
-        # The last rows may be fewer.
-        run.columns[:, : len(x)].copy_(x.t())
-        if context is not None and run.context is not None:
-            run.context[:, : len(x)].copy_(context.t())
+        columns, of_context = self.run.columns, self.run.context
+        if len(x) < self.run.n_rows:
+            # The last rows of many.
+            columns = columns[:, : len(x)]
+            of_context = None if of_context is None else of_context[:, : len(x)]
+        columns.copy_(x.t())
+        if context is not None and of_context is not None:
+            of_context.copy_(context.t())
 
     def _record_forward(self) -> None:
         run = self.run
