@@ -173,8 +173,10 @@ class Record:
         self.forward_calls: list[Callable[[], Any]] = []
         self.backward_calls: list[Callable[[], Any]] = []
 
-    def forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return rows mapped and their log-determinants."""
+    def forward(
+        self, x: Tensor, context: Tensor | None, z: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return rows mapped, in memory of their shape if it is given, and log-determinants."""
         self._set(x, context)
         if self.tapes:
             with torch.inference_mode():
@@ -185,7 +187,8 @@ class Record:
         result, log_slopes, n = self.result, self.run.log_slopes, len(x)
         if n < self.run.n_rows:
             result, log_slopes = result[:, :n], log_slopes[:, :n]
-        return result.t().clone(memory_format=torch.contiguous_format), log_slopes.sum(0)
+        z = torch.empty_like(x, memory_format=torch.contiguous_format) if z is None else z
+        return z.copy_(result.t()), log_slopes.sum(0)
 
     def log_prior(self) -> Tensor:
         """Return the log-densities (K,) of the weights under their prior, but for constants."""
@@ -346,9 +349,9 @@ def _without_gradient(
     record = Record(
         layers, weights, None, blocks[0], contexts[0], inverse=inverse, keeps=len(blocks) > 1
     )
-    results = [record.forward(*block) for block in zip(blocks, contexts, strict=True)]
-    rows, log_dets = zip(*results, strict=True)
-    return torch.cat(rows), torch.cat(log_dets)
+    z = torch.empty_like(x, memory_format=torch.contiguous_format)
+    parts = zip(blocks, contexts, z.split(size), strict=True)
+    return z, torch.cat([record.forward(*part)[1] for part in parts])
 
 
 def run_fused(
