@@ -338,7 +338,7 @@ def fit_local_mixture(rows, held_out, noise):
         best = max(scores, key=np.mean)
         errors = [(best - score).std() / np.sqrt(len(best)) for score in scores]
         is_near = [(best - s).mean() <= error for s, error in zip(scores, errors, strict=True)]
-        # Numbers beyond two in a row that are clearly worse are worse still.
+        # Numbers beyond two in a row that are clearly worse are taken to be worse still.
         if not any(is_near[-2:]):
             break
     if not mixtures:

@@ -293,7 +293,8 @@ class _Stack:
         self.constants = {name: tensor[which] for name, tensor in self.constants.items()}
         for group in self.groups:
             group.keep(which)
-        self._start_step()
+        if self.fits:
+            self._start_step()
 
 
 def _train_stack(jobs: Sequence[TrainingJob]) -> list[TrainingReport]:

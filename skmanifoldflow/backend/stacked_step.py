@@ -86,7 +86,7 @@ class StackedStep:
             self.records[rows.shape] = Record(
                 self.layers,
                 weights,
-                [torch.empty(w.shape).to(w) for of_layer in weights for w in of_layer],
+                [w.new_empty(w.shape) for of_layer in weights for w in of_layer],
                 rows.flatten(0, 1),
                 None,
                 inverse=False,

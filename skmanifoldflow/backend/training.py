@@ -186,6 +186,7 @@ class Optimizer:
 
     def _bind(self, chain: Chain) -> None:
         """Let the weights of a chain be parts of the vectors, if all of them lie there."""
+        chain.bound_weights = None
         runs: list[tuple[Adam, int, int]] = []
         for w in (w for layer in chain.fused_layers for w in layer.weights()):
             group = next((group for group in self.groups if id(w) in group.starts), None)

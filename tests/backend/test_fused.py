@@ -172,6 +172,48 @@ def test_a_pass_is_made_again_with_other_rows_and_weights(name, n_context, inver
     assert [len(records) for records in bound.free.values()] == [1]
 
 
+@both_ways
+@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("is_trained", [False, True], ids=["scored", "trained"])
+def test_no_rows(name, inverse, is_trained):
+    chain = build(name, 5).requires_grad_(is_trained)
+    z, log_det = fused(chain, draw(0, 5), None, inverse)
+    assert z.shape == (0, 5) and log_det.shape == (0,)
+
+
+def test_weights_in_any_layout():
+    chain = build("affine", 5)
+    weight = chain.bijections[0].conditioner.layers[1].weight
+    weight.data = weight.data.t().contiguous().t()
+    x, context, inputs = inputs_of(chain, 5, 0)
+    gradients = [
+        torch.autograd.grad(loss_of(method(chain, x, context, False)), inputs)
+        for method in (fused, by_layer)
+    ]
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_graph_may_be_used_again_beside_others_of_its_shape():
+    chain = build("affine", 5)
+    vector = torch.cat([p.detach().flatten() for p in chain.parameters()]).requires_grad_()
+    chain.bound_weights = BoundWeights([vector], chain.fused_layers)
+    losses = [loss_of(fused(chain, draw(7, 5, seed=k), None, False)) for k in (1, 2)]
+    once = [torch.autograd.grad(loss, vector, retain_graph=True)[0].clone() for loss in losses]
+    again = [torch.autograd.grad(loss, vector)[0] for loss in losses]
+    torch.testing.assert_close(again, once)
+
+
+def test_memory_of_few_shapes_is_kept():
+    chain = build("affine", 5)
+    vector = torch.cat([p.detach().flatten() for p in chain.parameters()]).requires_grad_()
+    vector.grad = torch.zeros_like(vector)
+    chain.bound_weights = bound = BoundWeights([vector], chain.fused_layers)
+    for n in range(2, 40):
+        z, log_det, _, pull_back = chain.forward_with_pullback(draw(n, 5))
+        pull_back(z, log_det, 0.0)
+    assert len(bound.free) < 12
+
+
 @pytest.mark.parametrize("name", CHAINS)
 @pytest.mark.parametrize("is_bound", [False, True], ids=["free", "bound"])
 def test_pull_back_adds_the_gradient(name, is_bound):

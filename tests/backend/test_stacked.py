@@ -157,6 +157,24 @@ def test_each_ends_when_it_would_alone():
     assert_same(jobs(), jobs())
 
 
+@pytest.mark.parametrize("reconstruction", [0.0, 0.5])
+def test_all_may_end_together(reconstruction):
+    def jobs():
+        common = {"tol": 10.0, "layer_seed": 7, "reconstruction": reconstruction}
+        return [job(k, n_iter_no_change=2, **common) for k in range(2)]
+
+    assert_same(jobs(), jobs())
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{"kind": "affine", "reconstruction": 0.0}, {"kind": "spline"}], ids=str
+)
+def test_all_may_be_lost(kwargs):
+    common = {"learning_rate": 1e25, "layer_seed": 7, **kwargs}
+    with pytest.raises(FloatingPointError, match="became non-finite"):
+        train_all([job(k, **common) for k in range(2)])
+
+
 def test_shapes_that_differ_are_apart():
     def jobs():
         return [job(0), job(1, kind="affine"), job(2, batch_size=30), job(3, max_iter=2)]

@@ -47,7 +47,9 @@ class Bijection(nn.Module, ABC):
         def pull_back(grad: Tensor, grad_log_det: Tensor, grad_log_prior: float) -> None:
             with torch.enable_grad():
                 loss = (z * grad).sum() + (log_det * grad_log_det).sum()
-                (loss + grad_log_prior * log_prior).backward()
+                loss = loss + grad_log_prior * log_prior
+            if loss.requires_grad:
+                loss.backward()
 
         value = log_prior.detach() if isinstance(log_prior, Tensor) else log_prior
         return z.detach(), log_det.detach(), value, pull_back

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["BoundWeights", "FusedLayer", "Record", "can_fuse", "run_fused"]
 
 
+# Shapes of rows whose passes are kept while weights are trained.
+_MAX_SHAPES = 8
 # Where no gradient is asked for, blocks of rows that stay in the cache of a core are mapped faster:
 # at least so many rows, and more while the widest tensor has fewer elements.
 _BLOCK_ROWS = 512
@@ -64,7 +66,8 @@ class BoundWeights:
         self.parts = _parts(detached, [layer.weights() for layer in layers])
         # Records that no graph uses, by what their calls depend on.
         self.free: dict[Any, list[Record]] = {}
-        #: Whether the gradients of the vectors are known to be zero.
+        #: Whether the gradients of the vectors are known to be zero. What other passes than those
+        #: of this chain add to them before a pull-back is lost while this is set.
         self.is_clean = False
 
     def take(
@@ -81,6 +84,9 @@ class BoundWeights:
         free = self.free.setdefault(key, [])
         if free:
             return key, free.pop()
+        if len(self.free) > _MAX_SHAPES:
+            # The memory of the oldest of many shapes, which hardly comes again.
+            del self.free[next(iter(self.free))]
         if gradients is None:
             gradients = [torch.empty_like(vector) for vector in self.vectors]
         return key, Record(
@@ -101,14 +107,14 @@ class BoundWeights:
             for gradient, part in zip(gradients, before, strict=False):
                 gradient.add_(part)
             self.is_clean = False
-            self.free[key].append(record)
+            self.free.setdefault(key, []).append(record)
 
         return *record.forward(x, None), record.log_prior()[0], pull_back
 
 
 def _parts(vectors: Sequence[Tensor], weights: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
     """Return the parts of vectors that belong to the weights of each layer."""
-    coming = (vector.flatten() for vector in vectors)
+    coming = (vector.view(-1) for vector in vectors)
     rest = next(coming, torch.empty(0))
     parts: list[list[Tensor]] = []
     for of_layer in weights:
@@ -286,6 +292,7 @@ class _Fused(torch.autograd.Function):
             gradient = _differentiable_gradient(ctx.chain, ctx.inverse, x, context, weights, grads)
             return None, None, *gradient
         record: Record | None = ctx.record
+        is_again = record is None
         if record is None:
             record = _record(ctx, x, context)
             record.forward(x, context)
@@ -294,8 +301,10 @@ class _Fused(torch.autograd.Function):
         ctx.record = None
         if ctx.chain.bound_weights is not None:
             ctx.chain.bound_weights.is_clean = False
-            ctx.chain.bound_weights.free[ctx.key].append(record)
+            ctx.chain.bound_weights.free.setdefault(ctx.key, []).append(record)
         gradients = [g.view(w.shape) for g, w in zip(record.gradients, weights, strict=True)]
+        if is_again:
+            gradients = [gradient.clone() for gradient in gradients]
         return None, None, of_rows, of_context, *gradients
 
 
@@ -304,7 +313,7 @@ def _record(ctx: Any, x: Tensor, context: Tensor | None) -> Record:
     layers, bound = ctx.chain.fused_layers, ctx.chain.bound_weights
     if bound is None:
         weights = [layer.weights() for layer in layers]
-        gradients = [torch.empty_like(w) for of_layer in weights for w in of_layer]
+        gradients = [w.new_empty(w.shape) for of_layer in weights for w in of_layer]
         return Record(layers, weights, gradients, x, context, inverse=ctx.inverse, keeps=False)
     ctx.key, record = bound.take(x, context, ctx.inverse, ctx.needs_input_grad[2])
     return record
@@ -358,6 +367,8 @@ def run_fused(
     chain: "Chain", x: Tensor, context: Tensor | None, inverse: bool
 ) -> tuple[Tensor, Tensor]:
     """Map rows through a chain all of whose layers are fused ones."""
+    if not len(x):
+        return (chain.inverse_by_layer if inverse else chain.forward_by_layer)(x, context)
     bound = chain.bound_weights
     if torch.is_grad_enabled() and bound is not None:
         return _Fused.apply(chain, inverse, x, context, *bound.vectors)

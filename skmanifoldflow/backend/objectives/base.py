@@ -26,7 +26,11 @@ class Objective(nn.Module, ABC):
         """Return the loss of a batch of standardised rows; `progress` runs from 0 to 1."""
 
     def add_gradient(self, batch: Tensor, progress: float) -> Tensor:
-        """Add the gradient of the loss of a batch to those of the parameters; return the loss."""
+        """Add the gradient of the loss of a batch to those of the parameters; return the loss.
+
+        Where the flow is pulled back (`Bijection.forward_with_pullback`), nothing else may add to
+        the gradients of its parameters.
+        """
         loss = self.loss(batch, progress)
         loss.backward()
         return loss.detach()
