@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import logsumexp
-from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
 from ._linear_start import supported_components
@@ -78,6 +77,9 @@ def partition(rows, n_charts, seed=0, init="k-means++"):
 
     It starts at given means, or at rows drawn far from each other.
     """
+    # Half of the time of `import skmanifoldflow`, if it were there.
+    from sklearn.cluster import KMeans
+
     with warnings.catch_warnings():
         # Repeated rows may leave fewer cells than were asked for.
         warnings.simplefilter("ignore", ConvergenceWarning)
