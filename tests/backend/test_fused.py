@@ -247,6 +247,7 @@ def test_pull_back_adds_the_gradient(name, is_bound):
 @pytest.mark.parametrize("n_rows", [3, 8, 11])
 def test_rows_are_mapped_in_blocks(name, n_context, inverse, n_rows, monkeypatch):
     monkeypatch.setattr("skmanifoldflow.backend.bijections.fused._BLOCK_ROWS", 4)
+    monkeypatch.setattr("skmanifoldflow.backend.bijections.fused._BLOCK_ELEMENTS", 0)
     chain = build(name, 5, n_context).requires_grad_(False)
     x, context = draw(n_rows, 5), draw(n_rows, n_context, seed=2) if n_context else None
     expected = by_layer(chain, x, context, inverse)

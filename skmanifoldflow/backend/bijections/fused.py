@@ -27,9 +27,9 @@ __all__ = ["BoundWeights", "FusedLayer", "Record", "can_fuse", "run_fused"]
 # Shapes of rows whose passes are kept while weights are trained.
 _MAX_SHAPES = 8
 # Where no gradient is asked for, blocks of rows that stay in the cache of a core are mapped faster:
-# at most so many rows, and fewer where the widest tensor has more elements.
-_BLOCK_ROWS = 1024
-_BLOCK_ELEMENTS = 2**18
+# at least so many rows, and more while the widest tensor has fewer elements.
+_BLOCK_ROWS = 512
+_BLOCK_ELEMENTS = 2**16
 
 
 class FusedLayer(Bijection):
@@ -350,7 +350,7 @@ def _without_gradient(
     chain: "Chain", x: Tensor, context: Tensor | None, inverse: bool
 ) -> tuple[Tensor, Tensor]:
     """Map rows, block by block, where no gradient will be asked for."""
-    size = min(_BLOCK_ROWS, max(1, _BLOCK_ELEMENTS // chain.fused_width))
+    size = max(_BLOCK_ROWS, _BLOCK_ELEMENTS // chain.fused_width)
     blocks = x.split(size)
     contexts = [None] * len(blocks) if context is None else context.split(size)
     layers = chain.fused_layers
