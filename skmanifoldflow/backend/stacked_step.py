@@ -20,9 +20,9 @@ def _same_layers(objectives: Sequence[InjectionLikelihood]) -> list[FusedLayer] 
     """Return layers for all fits, None if these have no closed form or differ in what is fixed."""
     model = objectives[0]
     chain = model.flow.bijection
-    if model.reconstruction or model.objective == "elbo" or not model.law.is_linear:
+    if not model.is_closed_form or len(model.law.mean) < 2:
         return None
-    if not isinstance(chain, Chain) or not chain.fused_layers or len(model.law.mean) < 2:
+    if not isinstance(chain, Chain) or not chain.fused_layers:
         return None
     chains = [cast(Chain, objective.flow.bijection) for objective in objectives]
     layers: list[FusedLayer] = []

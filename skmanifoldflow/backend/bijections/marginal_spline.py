@@ -142,7 +142,7 @@ class _MarginalTape(Tape):
         self.weights, self.grad_weights = weights, grad_weights
         # With a stack the curves of the fits for a column come one after the other.
         self.shape = (run.columns.shape[0], run.n_stack, run.n_rows // run.n_stack)
-        knots, is_free = (self._by_column(t) for t in (spline.knots, spline.is_free))
+        knots, is_free = (self._by_column(t).flatten(0, 1) for t in (spline.knots, spline.is_free))
         m, n_knots = knots.shape
         self.table = knots.new_zeros(6, m, n_knots)
         self.table[0] = knots
@@ -163,10 +163,8 @@ class _MarginalTape(Tape):
         self.log_slope = run.take_log_slopes(self.shape[0]).view(m, -1)
 
     def _by_column(self, tensor: Tensor) -> Tensor:
-        """Return a tensor of all fits (K, D, ...), or of one (D, ...), as (D K, ...)."""
-        if self.run.n_stack == 1:
-            return tensor
-        return tensor.transpose(0, 1).flatten(0, 1)
+        """Return a tensor of all fits (K, D, ...), or of one (D, ...), as (D, K, ...)."""
+        return tensor.view(self.run.n_stack, self.shape[0], -1).transpose(0, 1)
 
     def _write_table(self) -> None:
         run, call = self.run, self.run.call
@@ -174,8 +172,8 @@ class _MarginalTape(Tape):
         self.tanh, self.bounded = [], []
         for raw, (inner, outer) in zip(self.weights, self.factors, strict=True):
             tanh, result = (run.memory(len(outer), raw.shape[-1]) for _ in range(2))
-            by_column = tanh if run.n_stack == 1 else tanh.view(*self.shape[:2], -1).transpose(0, 1)
-            call(torch.mul, raw, run.constant(inner), out=by_column)
+            by_column = tanh.view(*self.shape[:2], -1)
+            call(torch.mul, self._by_column(raw), run.constant(inner), out=by_column)
             call(tanh.tanh_)
             call(torch.mul, tanh, outer, out=result)
             self.tanh.append(tanh)
@@ -282,8 +280,5 @@ class _MarginalTape(Tape):
             call(of_part.addcmul_, sign, rate)
             call(_tanh_backward, of_part, self.tanh[i], grad_input=of_part)
             call(of_part.mul_, outer * inner)
-            into = self.grad_weights[i]
-            if run.n_stack == 1:
-                call(into.copy_, of_part)
-            else:
-                call(into.copy_, of_part.view(*self.shape[:2], -1).transpose(0, 1))
+            into = self._by_column(self.grad_weights[i])
+            call(into.copy_, of_part.view_as(into))

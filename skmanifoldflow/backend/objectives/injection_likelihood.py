@@ -75,6 +75,12 @@ class InjectionLikelihood(Objective):
         """The law of y."""
         return cast(NoisyInjection, self.flow.latent)
 
+    @property
+    def is_closed_form(self) -> bool:
+        """Whether the gradient of the loss is known, given that of the bijection."""
+        is_exact = self.objective == "likelihood" and not self.reconstruction
+        return is_exact and self.law.is_linear
+
     def undecayed_parameters(self) -> list[nn.Parameter]:
         # Networks only are drawn to zero, and with them a layer to the identity.
         return [p for name, p in self.named_parameters() if "conditioner" not in name]
@@ -83,7 +89,7 @@ class InjectionLikelihood(Objective):
         return self.loss_given(batch, *self.draw(batch, progress))
 
     def add_gradient(self, batch: Tensor, progress: float) -> Tensor:
-        if self.objective == "elbo" or self.reconstruction or not self.law.is_linear:
+        if not self.is_closed_form:
             return super().add_gradient(batch, progress)
         noise, _ = self.draw(batch, progress)
         z, log_det, log_prior, pull_back = self.flow.bijection.forward_with_pullback(batch + noise)
