@@ -1,0 +1,77 @@
+"""What a fit says while it runs: to a reader of standard output, or to whoever listens."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+__all__ = ["Progress", "listening", "report"]
+
+
+class Progress(NamedTuple):
+    """How far a fit is, after an epoch.
+
+    Attributes
+    ----------
+    estimator : str
+        Name of the class that is fitted.
+    part : str
+        Which of several trainings of the fit this is, such as "stage 2 of 3"; empty for the only
+        one.
+    epoch, n_epochs : int
+        Epochs done, and the most that this training can take.
+    score : float
+        What is maximised, in nats per standardised row.
+    elapsed, remaining : float
+        Seconds since the fit began, and those that this training takes at most from now on.
+    """
+
+    estimator: str
+    part: str
+    epoch: int
+    n_epochs: int
+    score: float
+    elapsed: float
+    remaining: float
+
+    def __str__(self):
+        part = f"{self.part}, " if self.part else ""
+        return (
+            f"{part}epoch {self.epoch} of {self.n_epochs}, score {self.score:.4f} nats, "
+            f"{_duration(self.elapsed)} elapsed, at most {_duration(self.remaining)} left"
+        )
+
+
+def _duration(seconds):
+    """Return seconds as text that a person reads at a glance."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 599.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+_listener: ContextVar[Callable[[Progress], None] | None] = ContextVar("_listener", default=None)
+
+
+@contextmanager
+def listening(listener: Callable[[Progress], None]) -> Iterator[None]:
+    """Call `listener` with the `Progress` of every fit of a flow in this context.
+
+    Fits in other processes or threads are not heard.
+    """
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def report(progress: Progress, verbose: int) -> None:
+    """Hand progress to the listener, and print it as a line if `verbose` is positive."""
+    listener = _listener.get()
+    if listener is not None:
+        listener(progress)
+    if verbose:
+        print(f"[{progress.estimator}] {progress}", flush=True)
