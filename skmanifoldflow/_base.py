@@ -2,7 +2,8 @@
 
 import copy
 import math
-import warnings
+import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -20,30 +21,61 @@ from sklearn.base import (
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils._set_output import ADAPTERS_MANAGER, _get_output_config
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from . import __version__
 from ._dimension import spectral_dimension
-from .backend.device import make_generator, resolve_device, single_threaded
+from ._progress import epoch_log
+from ._validation import DTYPES, check_rows, list_names, warn
+from .backend.device import make_generator, resolve_device, single_threaded, standard_context
 from .backend.flow import FlowModel, chunks
-from .backend.geometry import jacobian_columns, log_volume_element
+from .backend.geometry import jacobian_columns, log_volume_element, squared_singular_values
 from .backend.objectives import Objective
-from .backend.serialization import arrays_from_module, load_arrays
+from .backend.serialization import arrays_from_module, digest, load_arrays
 from .backend.stacked import train_all
 from .backend.standardize import Standardizer
-from .backend.training import TrainingJob, TrainingSettings, train
+from .backend.training import TrainingInterrupted, TrainingJob, TrainingSettings
 
-__all__ = ["BaseManifoldFlow"]
+__all__ = ["BaseManifoldFlow", "rows_to_tensor"]
 
-_DTYPES = [np.float64, np.float32]
 # With fewer rows there is nothing to validate on, and a network would only learn them by heart.
 _MIN_ROWS_VALIDATED = 40
 _MIN_VALIDATION_ROWS = 10
+# Nats that a score may still rise by in the last epoch before anybody has to be told.
+_WORTH_MORE_EPOCHS = 0.01
+# Share of the gradient steps that may have been skipped before anybody has to be told.
+_WORTH_A_WARNING = 0.1
+# Columns that vary by less have variances near the smallest numbers there are.
+_SMALLEST_RANGE = 1e-150
+# Spacings of columns with ties that one warning names.
+_MAX_STEPS_NAMED = 3
+# Channels that images have: gray, colours, colours with opacity.
+_N_COLORS = (1, 3, 4)
+# What a stored model is recognised by.
+_DIGESTED = ("_flow", "_standardizer", "_config", "n_components_")
+# Standardised values beyond which a flow may overflow: there the density is none.
+_FAR = 1e4
 
 
-def _tensor(rows):
+class _FitInterrupted(KeyboardInterrupt):
+    """Ctrl-C in a fit that leaves a fitted model."""
+
+
+def rows_to_tensor(rows):
     """Return a float64 CPU copy of rows, which may be read-only or have negative strides."""
     return torch.tensor(np.ascontiguousarray(rows), dtype=torch.float64)
+
+
+def _spacing(values, eps):
+    """Return the least distance of distinct sorted values that is not rounding, or 0."""
+    spacings, largest = values.diff(), float(values.abs().max())
+    rounding = max(1e-10 * float(values[-1] - values[0]), 4 * eps * largest)
+    if largest < 1 / torch.finfo(values.dtype).eps and bool((values == values.round()).all()):
+        # Integers are exact.
+        rounding = 0.0
+    spacings = spacings[spacings > rounding]
+    return spacings.min() if len(spacings) else 0.0
 
 
 class _Plan(NamedTuple):
@@ -59,6 +91,8 @@ class _Plan(NamedTuple):
     seeds: list[int]
     # Multiply-adds of the largest product of a step.
     work: float
+    # `time.monotonic` when the fit began.
+    began: float
 
 
 class _Start(NamedTuple):
@@ -82,7 +116,7 @@ class BaseManifoldFlow(
     _parameter_constraints: dict = {
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "n_layers": [Interval(Integral, 1, None, closed="left")],
-        "hidden_layer_sizes": ["array-like"],
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "noise_start": [Interval(Real, 0, None, closed="neither")],
         "noise_floor": [Interval(Real, 0, None, closed="neither")],
         "bounded": [tuple, None],
@@ -97,7 +131,7 @@ class BaseManifoldFlow(
         "tol": [Interval(Real, 0, None, closed="left")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "warm_start": ["boolean"],
-        "device": [str],
+        "device": [str, torch.device],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -139,6 +173,7 @@ class BaseManifoldFlow(
 
     # ------------------------------------------------------------------ fit
 
+    @standard_context()
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
         """Fit the model to data.
@@ -162,17 +197,26 @@ class BaseManifoldFlow(
             If the rows are not finite, fewer than two, or if parameters contradict each other.
         FloatingPointError
             If the training loss kept becoming non-finite at ever smaller learning rates.
+        KeyboardInterrupt
+            If Ctrl-C was pressed. After the first epoch the model is fitted all the same, with the
+            best weights until then, as after an early stop: of several starts the best one, of
+            several stages those that were finished. Before that, and at a second Ctrl-C, the
+            estimator is as it was before the call, which holds for every other exception too.
 
         Warns
         -----
         ConvergenceWarning
-            If the score was still rising by more than `tol` when `max_iter` was reached.
+            If the score was still rising by more than `tol` and by more than 0.01 nats when
+            `max_iter` was reached, if a tenth of the gradients were not finite, or if the fit was
+            interrupted after its first epoch.
         UserWarning
             If columns hold many ties, as integers do, and `dequantize` is False.
         """
         before = dict(vars(self))
         try:
             return self._fit(X)
+        except _FitInterrupted:
+            raise
         except BaseException:
             # A failed fit leaves the estimator, and the model of an earlier fit, as it was.
             vars(self).clear()
@@ -182,32 +226,65 @@ class BaseManifoldFlow(
     def _fit(self, X):
         plan = self._plan(X)
         with single_threaded(plan.work):
-            starts, reports = self._train_starts(plan)
+            starts, reports, is_interrupted = self._train_starts(plan)
             best = max(range(len(starts)), key=lambda i: self._rank(starts[i], reports[i]))
-            report, start = reports[best], starts[best]
-            self._adopt(plan, start)
-            rows = start.prepare(plan.raw).to(plan.device, plan.dtype)
-            self._finish(start, rows)
+            start, report = starts[best], reports[best]
+            try:
+                self._conclude(plan, start, report)
+            except KeyboardInterrupt:
+                if is_interrupted:
+                    raise
+                is_interrupted = True
+                self._conclude(plan, start, report)
+        if is_interrupted:
+            try:
+                warn(
+                    f"{type(self).__name__} was interrupted after {self._reached(plan, report)}: "
+                    "it has the best weights until then.",
+                    ConvergenceWarning,
+                )
+            finally:
+                raise _FitInterrupted
+        self._warn_of(report)
+        return self
+
+    def _conclude(self, plan, start, report):
+        """Make a trained start the fitted model."""
+        self._adopt(plan, start)
+        rows = start.prepare(plan.raw).to(plan.device, plan.dtype)
+        self._finish(start, rows)
         self.n_iter_ = report.n_iter
         self.loss_curve_ = report.loss_curve
         self.validation_scores_ = report.validation_scores
-        if not report.stopped_early and report.last_improvement > self.tol:
-            knob = "Increase max_iter."
-            if report.n_iter < self.max_iter:
-                knob = (
-                    f"The fit ended at its {self._max_steps} gradient steps: increase batch_size."
-                )
-            warnings.warn(
-                f"The score still rose by {report.last_improvement:.3g} nats in the last of "
-                f"{report.n_iter} epochs, more than tol={self.tol:g}. {knob}",
+
+    def _reached(self, plan, report):
+        """Return as text how far an interrupted fit had come."""
+        return f"epoch {report.n_iter} of {self.max_iter}"
+
+    def _warn_of(self, report):
+        """Warn of a training that should have been another one."""
+        if report.n_skipped > _WORTH_A_WARNING * report.n_steps:
+            warn(
+                f"The gradient was not finite in {report.n_skipped} of {report.n_steps} steps, "
+                "which were skipped. Use a smaller learning_rate_init or a larger noise_floor.",
                 ConvergenceWarning,
-                stacklevel=4,
             )
-        return self
+        least = max(self.tol, _WORTH_MORE_EPOCHS)
+        if report.stopped_early or report.last_improvement <= least:
+            return
+        knob = "Increase max_iter."
+        if report.n_iter < self.max_iter:
+            knob = f"The fit ended at its {self._max_steps} gradient steps: increase batch_size."
+        warn(
+            f"The score still rose by {report.last_improvement:.2g} nats in the last of "
+            f"{report.n_iter} epochs, more than {least:g}. {knob}",
+            ConvergenceWarning,
+        )
 
     def _plan(self, X) -> _Plan:
         """Check rows and parameters, and settle what all starts of a fit have in common."""
-        X = validate_data(self, X, dtype=_DTYPES, ensure_min_samples=2)
+        began = time.monotonic()
+        X = check_rows(self, X, ensure_min_samples=2)
         n_features = X.shape[1]
         if self.n_components is not None and self.n_components > n_features:
             raise ValueError(
@@ -222,46 +299,58 @@ class BaseManifoldFlow(
             dtype = torch.float64
 
         random_state = check_random_state(self.random_state)
-        raw = _tensor(X)
+        self._dtype = X.dtype
+        raw = rows_to_tensor(X)
         config = self._flow_config(raw)
-        step = self._dequantization_step(raw, config)
+        step = self._dequantization_step(raw, config, np.finfo(X.dtype).eps)
         previous = None
         if self.warm_start and self._is_same_model(config):
             config, previous = self._config, self._flow
-        width = max(self.hidden_layer_sizes, default=1)
+        width = max(self._layer_sizes(), default=1)
         batch_size = self._batch_size(len(raw), n_features)
         seeds = random_state.randint(2**31, size=1 if previous else self.n_init)
         work = batch_size * width * max(width, n_features)
-        self._dtype = X.dtype
-        return _Plan(raw, step, config, previous, device, dtype, batch_size, seeds, work)
+        return _Plan(raw, step, config, previous, device, dtype, batch_size, seeds, work, began)
 
     def _train_starts(self, plan):
-        """Prepare and train all starts; return them and their reports."""
+        """Prepare and train all starts; return them, their reports, and whether of Ctrl-C."""
         starts = []
         for seed in plan.seeds:
             # Scores of several starts can be compared only on the same rows in the same units.
             starts.append(self._start_fit(plan, seed, starts[0] if starts else None))
-        jobs = [start.job for start in starts]
-        if len(jobs) == 1 or self.verbose:
-            return starts, [train(*job[:-1], self._log) for job in jobs]
-        return starts, train_all(jobs)
+        n_starts = len(starts)
+
+        def log(members):
+            part = f"{len(members)} starts at once"
+            if len(members) == 1:
+                part = "" if n_starts == 1 else f"start {members[0] + 1} of {n_starts}"
+            return self._log(plan, part)
+
+        try:
+            return starts, train_all([start.job for start in starts], log), False
+        except TrainingInterrupted as interrupt:
+            reports = interrupt.reports
+            return [starts[i] for i in reports], list(reports.values()), True
 
     def _rank(self, start, report):
         """Return by what the best start is chosen: its validation score, or minus its loss."""
         return -report.loss_curve[-1] if start.job.validation_rows is None else report.best_score
 
-    @property
-    def _log(self):
-        """What takes a line of text per epoch, or None."""
-        if not self.verbose:
-            return None
-        return lambda line: print(f"[{type(self).__name__}] {line}")
+    def _log(self, plan, part="", n_later=0):
+        """Return what is told of the epochs of a training, or None."""
+        return epoch_log(type(self).__name__, self.verbose, plan.began, part, n_later)
 
     def _adopt(self, plan, start):
         """Take the flow of a trained start as that of the estimator."""
         self._config = plan.config
         self._standardizer = start.standardizer
         flow = start.job.objective.flow
+        broken = [name for name, t in flow.state_dict().items() if not bool(t.isfinite().all())]
+        if broken:
+            raise FloatingPointError(
+                f"The fit ended with weights that are not finite: {list_names(broken)}. Use a "
+                "smaller learning_rate_init or a larger noise_floor."
+            )
         self._flow = flow.place(plan.device, plan.dtype).requires_grad_(False)
         self.device_ = str(plan.device)
 
@@ -272,7 +361,9 @@ class BaseManifoldFlow(
     def _check_parameters(self, X):
         """Check what `_parameter_constraints` cannot express."""
         sizes = self.hidden_layer_sizes
-        if any(not isinstance(size, Integral) or size < 1 for size in sizes):
+        if not isinstance(sizes, Integral) and any(
+            not isinstance(size, Integral) or size < 1 for size in sizes
+        ):
             raise ValueError(f"hidden_layer_sizes must hold integers >= 1, got {sizes!r}.")
         if self.noise_start is not None and self.noise_start < self.noise_floor:
             raise ValueError(
@@ -297,6 +388,25 @@ class BaseManifoldFlow(
             raise ValueError(
                 "The variance of X overflows: its values are too large. Rescale the columns."
             )
+        ranges = np.ptp(X.astype(np.float64, copy=False), axis=0)
+        # A few units in the last place of the values are rounding, not variation.
+        rounding = 4 * np.finfo(np.float64).eps * np.abs(X).max(axis=0)
+        is_small = (ranges > rounding) & (ranges < _SMALLEST_RANGE)
+        if is_small.any():
+            raise ValueError(
+                f"The variance of X underflows in columns "
+                f"{list_names(self._column_names()[is_small])}: their values are too small. "
+                "Rescale the columns."
+            )
+
+    def _column_names(self):
+        """Return the names of the columns, or their numbers."""
+        return np.asarray(getattr(self, "feature_names_in_", range(self.n_features_in_)))
+
+    def _layer_sizes(self):
+        """Return `hidden_layer_sizes` as a tuple of int."""
+        sizes = self.hidden_layer_sizes
+        return (int(sizes),) if isinstance(sizes, Integral) else tuple(int(k) for k in sizes)
 
     def _check_image_shape(self, n_features):
         """Check the `image_shape` of a method that has one."""
@@ -306,6 +416,13 @@ class BaseManifoldFlow(
         if np.prod(shape) != n_features:
             raise ValueError(
                 f"image_shape={shape} has {np.prod(shape)} pixels, but X has {n_features} features."
+            )
+        last = shape[2]
+        if last in _N_COLORS and shape[0] not in _N_COLORS and min(shape[:2]) > last:
+            warn(
+                f"image_shape is (channels, height, width), and {shape} looks like (height, width, "
+                f"channels). If it is, give X.reshape(-1, *{shape}).transpose(0, 3, 1, 2)"
+                f".reshape(len(X), -1) with image_shape=({last}, {shape[0]}, {shape[1]})."
             )
 
     def _batch_size(self, n_samples, n_features):
@@ -321,42 +438,52 @@ class BaseManifoldFlow(
         """
         return max(64, min(max(128, min(512, 4 * n_features)), n_samples // 10))
 
-    def _dequantization_step(self, raw, config):
-        """Return the spacing of the values of each column, 0 where nothing is to be added."""
+    def _dequantization_step(self, raw, config, eps=sys.float_info.epsilon):
+        """Return the spacing of the values of each column, 0 where nothing is to be added.
+
+        `eps` is the relative spacing of the numbers that the rows were given as.
+        """
         n, n_features = raw.shape
         columns = list(raw.T)
         if config.get("image_shape"):
             # All pixels take the same values, though one of them may have taken few.
             columns = [raw.flatten()]
         step = torch.zeros(len(columns), dtype=torch.float64)
-        n_tied = 0
+        is_tied = torch.zeros(len(columns), dtype=torch.bool)
         for j, column in enumerate(columns):
             values = torch.unique(column)
-            if 1 < len(values) < len(column) // 2:
-                n_tied += n_features // len(columns)
-            if self.dequantize and len(values) > 1:
-                spacings = values.diff()
-                # Equal values that were rounded differently are not a spacing.
-                step[j] = spacings[spacings > 1e-9 * values.abs().max()].min()
+            is_tied[j] = 1 < len(values) < len(column) // 2
+            if len(values) > 1 and (self.dequantize or is_tied[j]):
+                step[j] = _spacing(values, eps)
         if self.dequantize:
             # A constant column has no spacing of its own: it gets the most common one.
             known = step[step > 0]
             step[step == 0] = known.mode().values if len(known) else 1.0
-        step = step.expand(n_features) if len(step) == 1 else step
-        if self.dequantize:
+            step = step.expand(n_features) if len(step) == 1 else step
             if self.bounded is not None and (raw.amax(0) + step > self.bounded[1]).any():
                 raise ValueError(
                     f"With dequantize=True each value is spread over a step, so bounded="
                     f"{self.bounded} must reach to the largest value plus its step."
                 )
-        elif n_tied and n >= _MIN_ROWS_VALIDATED:
-            warnings.warn(
-                f"{n_tied} columns hold many ties, as integers do: a density can grow without "
-                "bound there. Set dequantize=True to spread each value over its step.",
-                UserWarning,
-                stacklevel=6,
+            return step
+        if is_tied.any() and n >= _MIN_ROWS_VALIDATED:
+            warn(
+                f"Columns hold many ties, as integers do: {self._tied(is_tied, step)}. A density "
+                "can grow without bound there. Set dequantize=True to spread each value over its "
+                "step."
             )
-        return step
+        return torch.zeros(n_features, dtype=torch.float64)
+
+    def _tied(self, is_tied, step):
+        """Return the names of columns with ties as text, those of one step together."""
+        if len(is_tied) < self.n_features_in_:
+            return f"all pixels (step {step[0]:g})"
+        names, step = self._column_names()[is_tied.numpy()], step[is_tied]
+        parts = [
+            f"{list_names(names[(step == size).numpy()])} (step {size:g})"
+            for size in step.unique().tolist()
+        ]
+        return "; ".join(parts[:_MAX_STEPS_NAMED]) + ("; ..." * (len(parts) > _MAX_STEPS_NAMED))
 
     def _start_fit(self, plan, seed, first) -> _Start:
         """Prepare one random start of a fit, or one from the weights of a previous flow.
@@ -454,7 +581,7 @@ class BaseManifoldFlow(
         results = []
         with torch.no_grad():
             for chunk in chunks(len(rows), elements_per_row):
-                result = function(flow, _tensor(rows[chunk]))
+                result = function(flow, rows_to_tensor(rows[chunk]))
                 results.append(result.to(device="cpu", dtype=torch.float64).numpy())
         # float32 has no room for the density of a row that is very far away: it becomes -inf.
         with np.errstate(over="ignore"):
@@ -462,7 +589,7 @@ class BaseManifoldFlow(
 
     def _check_rows(self, X):
         check_is_fitted(self)
-        return validate_data(self, X, dtype=_DTYPES, reset=False)
+        return check_rows(self, X, reset=False)
 
     def _to_flow(self, flow, rows):
         """Return rows for the flow and the log-determinant of their standardisation."""
@@ -472,6 +599,21 @@ class BaseManifoldFlow(
     def _from_flow(self, rows):
         return self._standardizer.inverse(rows.to(device="cpu", dtype=torch.float64))
 
+    def _named(self, rows, X=None):
+        """Return rows in data units as `set_output` wants them, with the names of the columns.
+
+        The index is that of the rows X that they come from, if it has one.
+        """
+        container = _get_output_config("transform", self)["dense"]
+        if container == "default":
+            return rows
+        names = getattr(self, "feature_names_in_", None)
+        if names is None:
+            names = [f"x{j}" for j in range(self.n_features_in_)]
+        adapter = ADAPTERS_MANAGER.adapters[container]
+        return adapter.create_container(rows, rows if X is None else X, columns=list(names))
+
+    @standard_context()
     def transform(self, X):
         """Return the manifold coordinates of rows.
 
@@ -491,6 +633,7 @@ class BaseManifoldFlow(
     def _project(self, flow, rows):
         return flow.project(self._to_flow(flow, rows)[0])
 
+    @standard_context()
     def inverse_transform(self, X):
         """Return the rows on the model's manifold that have given coordinates.
 
@@ -502,20 +645,21 @@ class BaseManifoldFlow(
         Returns
         -------
         X_original : ndarray of shape (n_samples, `n_features_in_`)
-            Rows in data units.
+            Rows in data units; a frame with the names of the columns after `set_output`.
         """
         check_is_fitted(self)
-        X = check_array(X, dtype=_DTYPES)
+        given, X = X, check_array(X, dtype=DTYPES)
         if X.shape[1] != self.n_components_:
             raise ValueError(
                 f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
                 f"{self.n_components_} features as input of inverse_transform."
             )
-        return self._per_chunk(X, self._embed, X.dtype, self.n_features_in_)
+        return self._named(self._per_chunk(X, self._embed, X.dtype, self.n_features_in_), given)
 
     def _embed(self, flow, u):
         return self._from_flow(flow.embed(u))
 
+    @standard_context()
     def reconstruct(self, X):
         """Project rows on the model's manifold, along its latent law.
 
@@ -529,13 +673,14 @@ class BaseManifoldFlow(
         X_projected : ndarray of shape (n_samples, n_features)
             `inverse_transform(transform(X))`.
         """
-        X = self._check_rows(X)
+        given, X = X, self._check_rows(X)
 
         def project_and_embed(flow, rows):
             return self._embed(flow, self._project(flow, rows))
 
-        return self._per_chunk(X, project_and_embed, X.dtype, X.shape[1])
+        return self._named(self._per_chunk(X, project_and_embed, X.dtype, X.shape[1]), given)
 
+    @standard_context()
     def score_samples(self, X):
         """Log-density of rows.
 
@@ -559,12 +704,20 @@ class BaseManifoldFlow(
         def log_density(flow, rows):
             standardized, log_det = self._to_flow(flow, rows)
             log_prob = flow.log_prob(standardized, **kwargs).to("cpu", torch.float64) + log_det
+            is_far = ~(standardized.abs().amax(dim=1) <= _FAR).cpu()
+            is_broken = log_prob.isnan() & ~is_far
+            if is_broken.any():
+                raise FloatingPointError(
+                    f"The log-density of {int(is_broken.sum())} rows is not a number, although "
+                    "they are not far from the training rows: fit the model again with a smaller "
+                    "learning_rate_init or a larger noise_floor."
+                )
             # Where a row is so far away that the flow overflows there is no density either.
             return torch.where(log_prob.isnan(), -torch.inf, log_prob)
 
         return self._per_chunk(X, log_density, X.dtype, X.shape[1])
 
-    def score(self, X, y=None):
+    def score(self, X, y=None, sample_weight=None):
         """Mean log-density of rows.
 
         Parameters
@@ -573,14 +726,23 @@ class BaseManifoldFlow(
             Rows.
         y : Ignored
             Not used, present for API consistency by convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in the mean; None weighs all alike.
 
         Returns
         -------
         score : float
             Mean of `score_samples(X)` in nats per row.
         """
-        return float(np.mean(self.score_samples(X), dtype=np.float64))
+        log_density = self.score_samples(X)
+        if sample_weight is None:
+            return float(np.mean(log_density, dtype=np.float64))
+        weights = _check_sample_weight(
+            sample_weight, log_density, dtype=np.float64, ensure_non_negative=True
+        )
+        return float(np.average(log_density, weights=weights))
 
+    @standard_context()
     def score_samples_manifold(self, X):
         """Log-density on the model's manifold, at the projection of rows.
 
@@ -606,6 +768,7 @@ class BaseManifoldFlow(
 
         return self._per_chunk(X, log_density, X.dtype, X.shape[1] * self.n_components_)
 
+    @standard_context()
     def sample(self, n_samples=1, *, random_state=None, temperature=1.0, manifold_deviation=1.0):
         """Draw rows from the model.
 
@@ -624,7 +787,7 @@ class BaseManifoldFlow(
         Returns
         -------
         X : ndarray of shape (n_samples, `n_features_in_`)
-            Rows in data units.
+            Rows in data units; a frame with the names of the columns after `set_output`.
         """
         return self._sample(
             self._flow_sample, n_samples, random_state, temperature, manifold_deviation
@@ -651,8 +814,9 @@ class BaseManifoldFlow(
             for chunk in chunks(n_samples, self.n_features_in_):
                 drawn = draw(chunk.stop - chunk.start, generator, **knobs)
                 rows[chunk] = self._from_flow(drawn).numpy()
-        return rows
+        return self._named(rows)
 
+    @standard_context()
     def local_dimension(self, X):
         """Dimension of the model's manifold around each row.
 
@@ -669,6 +833,11 @@ class BaseManifoldFlow(
         -------
         dimension : ndarray of int of shape (n_samples,)
             Between 1 and `n_features_in_`.
+
+        Raises
+        ------
+        ValueError
+            If a row is so far from the training rows that the model overflows there.
         """
         X = self._check_rows(X)
         spectra = self._local_spectra(X, np.dtype(np.float64))
@@ -681,18 +850,19 @@ class BaseManifoldFlow(
             z = flow.bijection.forward_and_log_det(self._to_flow(flow, rows)[0])[0]
             factor = flow.latent.covariance_factor().to(z)
             _, columns = jacobian_columns(flow.decode, z, factor.T)
-            return torch.linalg.svdvals(columns.to("cpu", torch.float64)).square()
+            return squared_singular_values(columns)
 
         return self._per_chunk(X, spectrum, dtype, X.shape[1] ** 2)
 
     # ------------------------------------------------------------------ device and state
 
+    @standard_context()
     def to(self, device):
         """Move the fitted model to a device; the parameter `device` stays as it is.
 
         Parameters
         ----------
-        device : str
+        device : str or torch.device
             "auto", "cpu", "cuda", "cuda:<index>" or "mps".
 
         Returns
@@ -721,6 +891,10 @@ class BaseManifoldFlow(
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
+    def _restore(self, flow):
+        """Set what a stored flow has beside its weights."""
+        flow.n_components = self.n_components_
+
     def __getstate__(self):
         """Turn the weights into numpy arrays, so that no torch object, no device and no code of the
         network travels with a pickle; everything else is kept."""
@@ -729,30 +903,48 @@ class BaseManifoldFlow(
             state["_flow"] = arrays_from_module(self._flow)
             state["_standardizer"] = arrays_from_module(self._standardizer)
             state["_version"] = __version__
+            state["_digest"] = digest(*(state[name] for name in _DIGESTED))
         return state
 
+    @standard_context()
     def __setstate__(self, state):
         """Rebuild the flow on the device it was fitted on, or on the CPU where that is missing."""
         state = dict(state)
         version = state.pop("_version", __version__)
         if version != __version__:
-            warnings.warn(
+            warn(
                 f"Loading a {type(self).__name__} of skmanifoldflow {version} with {__version__}: "
-                "its results may differ.",
-                UserWarning,
-                stacklevel=2,
+                "its results may differ."
             )
+        expected = state.pop("_digest", None)
         arrays = state.pop("_flow", None)
         standardizer = state.pop("_standardizer", None)
         super().__setstate__(state)
         if arrays is None:
             return
-        self._flow = self._build_flow(self._config, make_generator(0))
-        load_arrays(self._flow, arrays)
-        self._flow.n_components = self.n_components_
-        self._standardizer = self._new_standardizer(self._config)
-        load_arrays(self._standardizer, standardizer)
         try:
-            self.to(self.device_)
+            config, n_components = self._config, self.n_components_
+            # Models of the first version have no digest.
+            if expected is not None:
+                found = digest(arrays, standardizer, config, n_components)
+                if found != expected:
+                    raise ValueError("weights and digest disagree")
+            if config["n_layers"] > len(arrays):
+                raise ValueError("it has fewer arrays than layers")
+            self._flow = self._build_flow(config, make_generator(0))
+            load_arrays(self._flow, arrays)
+            self._restore(self._flow)
+            self._standardizer = self._new_standardizer(config)
+            load_arrays(self._standardizer, standardizer)
+            device = self.device_
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            # Half a model must not look like a fitted one.
+            vars(self).pop("_flow", None)
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"The stored {type(self).__name__} is damaged, or was changed: {reason}."
+            ) from error
+        try:
+            self.to(device)
         except ValueError:
             self.to("cpu")

@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from ._base import _DTYPES, BaseManifoldFlow
+from ._base import BaseManifoldFlow
 from ._dimension import spectral_dimension
 from ._linear_start import principal_axes
 from ._mixture_start import (
@@ -21,10 +21,11 @@ from ._mixture_start import (
     partition,
     spread_rows,
 )
+from ._validation import DTYPES
 from .backend.architectures import density_flow, image_flow
 from .backend.atlas import Atlas, Partition
 from .backend.charts import AmbientChartMap, ChartFrames, ConformalChartMap
-from .backend.device import make_generator
+from .backend.device import make_generator, standard_context
 from .backend.flow import chunks
 from .backend.geometry import jacobian_columns
 from .backend.objectives import AtlasLikelihood, Quantization
@@ -106,7 +107,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
         affine couplings whatever is asked for.
     n_layers : int, default=4
         Number of layers; with `image_shape`, steps of GLOW per scale.
-    hidden_layer_sizes : tuple of int, default=(64, 64)
+    hidden_layer_sizes : int or tuple of int, default=(64, 64)
         Hidden layers of the network of each layer, and of encoder and decoder. With `image_shape`
         the first entry is the number of hidden channels.
     image_shape : tuple of int or None, default=None
@@ -167,13 +168,14 @@ class ChartAtlasFlow(BaseManifoldFlow):
     warm_start : bool, default=False
         Start from the weights of the previous fit if the parameters that shape the model and the
         number of columns are the same; `n_init` is then ignored.
-    device : str, default="auto"
+    device : str or torch.device, default="auto"
         "auto" (CUDA if present, else CPU), "cpu", "cuda", "cuda:<index>" or "mps". MPS has no
         float64, so results there have float32 accuracy.
     random_state : int, RandomState instance or None, default=None
         Source of partitions, initial weights, noise and validation rows.
     verbose : int, default=0
-        Print a line per epoch if positive.
+        If positive, print a line per epoch: epoch of how many, score, and the time elapsed and at
+        most left. The model does not depend on it.
 
     Attributes
     ----------
@@ -325,7 +327,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
     def _check_method_parameters(self, n_features):
         if self.image_shape is not None:
             self._check_image_shape(n_features)
-            if len(self.hidden_layer_sizes) == 0:
+            if len(self._layer_sizes()) == 0:
                 raise ValueError("image_shape needs hidden_layer_sizes to hold at least one size.")
             if self.chart_map == "conformal":
                 raise ValueError("chart_map='conformal' has no image_shape: use 'ambient'.")
@@ -347,7 +349,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
         is_conformal = self.chart_map == "conformal"
         if self.dequantize:
             # Values that are repeated would look like charts.
-            step = self._dequantization_step(raw, {})
+            step = self._dequantization_step(raw, {}, np.finfo(self._dtype).eps)
             raw = raw + step * torch.rand(raw.shape, dtype=raw.dtype, generator=make_generator(0))
         standardizer = Standardizer(raw.shape[1], self.bounded, isotropic=is_conformal).fit(raw)
         rows = standardizer.forward_and_log_det(raw)[0].numpy()
@@ -358,7 +360,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
             "flow": self.flow,
             "n_features": n_features,
             "n_layers": self.n_layers,
-            "hidden_layer_sizes": tuple(int(size) for size in self.hidden_layer_sizes),
+            "hidden_layer_sizes": self._layer_sizes(),
             "chart_map": self.chart_map,
             "n_charts": self._numbers_of_charts(rows),
             "n_flat": min(dimension, n_features - 1),
@@ -379,7 +381,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
             "image_shape": tuple(int(k) for k in self.image_shape),
             "n_features": n_features,
             "n_layers": self.n_layers,
-            "hidden_layer_sizes": tuple(int(size) for size in self.hidden_layer_sizes),
+            "hidden_layer_sizes": self._layer_sizes(),
             "chart_map": self.chart_map,
             "n_charts": (int(n_charts),),
             "n_flat": None,
@@ -641,6 +643,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
 
         return self._per_chunk(X, log_joint, X.dtype, max(X.shape[1], self.n_charts_))
 
+    @standard_context()
     def predict_proba(self, X):
         """Probability of each chart given rows.
 
@@ -678,6 +681,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
         """
         return self.predict_proba(X).argmax(axis=1)
 
+    @standard_context()
     def chart_transform(self, X, charts=None):
         """Coordinates of rows in the base space of charts.
 
@@ -712,6 +716,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
         pairs = np.column_stack([X.astype(np.float64), charts])
         return self._per_chunk(pairs, to_latent, X.dtype, X.shape[1])
 
+    @standard_context()
     def chart_inverse_transform(self, Z, charts):
         """Rows that have given coordinates in given charts: the inverse of `chart_transform`.
 
@@ -728,7 +733,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
             Rows in data units.
         """
         check_is_fitted(self)
-        Z = check_array(Z, dtype=_DTYPES)
+        Z = check_array(Z, dtype=DTYPES)
         if Z.shape[1] != self.n_features_in_:
             raise ValueError(
                 f"Z has {Z.shape[1]} features, but {type(self).__name__} is expecting "
@@ -757,6 +762,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
             )
         return charts
 
+    @standard_context()
     def latent_samples(self, X, *, random_state=None):
         """Base coordinates of rows in charts that are drawn, k ~ p(k|x).
 
@@ -778,6 +784,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
         charts = np.minimum((edges < uniform * edges[:, -1:]).sum(axis=1), self.n_charts_ - 1)
         return self._chart_transform(X, charts)
 
+    @standard_context()
     def expected_latent(self, X):
         """Mean of the base coordinates of rows over their charts.
 
@@ -802,6 +809,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
                 Z[rows] += (probabilities[rows, k, None] * z).astype(X.dtype)
         return Z
 
+    @standard_context()
     def sample(
         self,
         n_samples=1,
@@ -830,7 +838,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
         Returns
         -------
         X : ndarray of shape (n_samples, `n_features_in_`)
-            Rows in data units.
+            Rows in data units; a frame with the names of the columns after `set_output`.
         charts : ndarray of int of shape (n_samples,)
             Chart that each row was drawn from. Only with ``return_charts=True``.
         """

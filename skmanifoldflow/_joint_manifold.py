@@ -1,7 +1,6 @@
 """JointManifoldFlow: a manifold and the density on it, learned in one step."""
 
 import math
-import warnings
 from dataclasses import replace
 from itertools import pairwise
 from numbers import Integral, Real
@@ -14,17 +13,19 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_is_fitted
 
-from ._base import _DTYPES, BaseManifoldFlow
+from ._base import BaseManifoldFlow
 from ._dimension import spectral_dimension
 from ._linear_start import principal_axes, supported_components
+from ._validation import DTYPES, warn
 from .backend.architectures import density_flow, split_flow
 from .backend.bijections import Bijection, Chain, ChannelSplit, PrincipalAxes, squeezed_shapes
+from .backend.device import standard_context
 from .backend.flow import ManifoldFlow, Outliers, chunks
-from .backend.geometry import jacobian_columns
+from .backend.geometry import jacobian_columns, squared_singular_values
 from .backend.latents import PenalizedSplit
 from .backend.objectives import JointLikelihood
 from .backend.standardize import Standardizer
-from .backend.training import train
+from .backend.training import TrainingInterrupted, train
 
 __all__ = ["JointManifoldFlow"]
 
@@ -82,7 +83,7 @@ class JointManifoldFlow(BaseManifoldFlow):
     n_layers : int, default=8
         Number of couplings, which map by turns the coordinates given the deviations and the
         deviations given the coordinates.
-    hidden_layer_sizes : tuple of int, default=(64, 64)
+    hidden_layer_sizes : int or tuple of int, default=(64, 64)
         Hidden layers of the network of each coupling. With ``split="channel"`` the first entry is
         the number of hidden channels.
     image_shape : tuple of int or None, default=None
@@ -146,13 +147,14 @@ class JointManifoldFlow(BaseManifoldFlow):
     warm_start : bool, default=False
         Start from the weights of the previous fit if the parameters that shape the model and the
         number of columns are the same; `n_init` is then ignored.
-    device : str, default="auto"
+    device : str or torch.device, default="auto"
         "auto" (CUDA if present, else CPU), "cpu", "cuda", "cuda:<index>" or "mps". MPS has no
         float64, so results there have float32 accuracy.
     random_state : int, RandomState instance or None, default=None
         Source of initial weights, noise and validation rows.
     verbose : int, default=0
-        Print a line per epoch if positive.
+        If positive, print a line per epoch: epoch of how many, score, and the time elapsed and at
+        most left. The model does not depend on it.
 
     Attributes
     ----------
@@ -163,6 +165,10 @@ class JointManifoldFlow(BaseManifoldFlow):
     stage_scores_ : list of float
         Mean log-likelihood after each stage of the rows that were set aside, or of the training
         rows where none were, in nats per standardised row.
+    best_stage_ : int
+        Stage with the best of these scores, from 1: the last one that `score_samples`, `score` and
+        `sample` use. A nested stage of fewer coordinates can fit the rows less well than the one
+        before, since what it leaves out gets the simpler law of a deviation.
     reconstruction_error_ : float
         Mean squared error per entry of the same rows reconstructed from their coordinates, in
         standardised units, weighted by their probability to be no outliers; 0 with as many
@@ -332,7 +338,7 @@ class JointManifoldFlow(BaseManifoldFlow):
     def _check_channels(self, n_features):
         if self.image_shape is None:
             raise ValueError("split='channel' needs image_shape.")
-        if len(self.hidden_layer_sizes) == 0:
+        if len(self._layer_sizes()) == 0:
             raise ValueError("split='channel' needs hidden_layer_sizes to hold at least one size.")
         sizes = [h * w for _, h, w in squeezed_shapes(tuple(self.image_shape))]
         d = self.n_components
@@ -364,7 +370,7 @@ class JointManifoldFlow(BaseManifoldFlow):
             "n_stages": self.n_stages,
             "stage_components": further,
             "n_layers": self.n_layers,
-            "hidden_layer_sizes": tuple(int(size) for size in self.hidden_layer_sizes),
+            "hidden_layer_sizes": self._layer_sizes(),
             "image_shape": shape,
             "split": self.split,
             "penalty": self.penalty,
@@ -440,45 +446,103 @@ class JointManifoldFlow(BaseManifoldFlow):
 
     def _train_starts(self, plan):
         """Train one start after the other, until one has found the manifold."""
-        starts, reports = [], []
-        for seed in plan.seeds:
-            starts.append(self._start_fit(plan, seed, starts[0] if starts else None))
-            reports.append(self._train_stages(*starts[-1].job[:-1]))
-            if self._is_settled(starts[-1].job.objective):
-                break
-        return starts, reports
+        starts, reports, is_interrupted = [], [], False
+        try:
+            for seed in plan.seeds:
+                start = self._start_fit(plan, seed, starts[0] if starts else None)
+                part = f"start {len(starts) + 1}, " if starts else ""
+                report, is_interrupted = self._train_stages(plan, start.job, part)
+                starts, reports = [*starts, start], [*reports, report]
+                if is_interrupted or self._is_settled(start.job.objective):
+                    break
+        except KeyboardInterrupt:
+            if not starts or is_interrupted:
+                raise
+            # A start that was finished is a model.
+            is_interrupted = True
+        return starts, reports, is_interrupted
 
     def _rank(self, start, report):
         return self._is_settled(start.job.objective), super()._rank(start, report)
 
-    def _train_stages(self, objective, draw_rows, validation_rows, settings, generator):
-        """Train stage after stage, the earlier ones frozen; the report is that of the first."""
+    def _train_stages(self, plan, job, part):
+        """Train stage after stage, the earlier ones frozen.
+
+        Return the report of the first one, which counts skipped steps of all, and whether Ctrl-C
+        has ended it or left out a further stage.
+        """
+        objective, draw_rows, validation_rows, settings, generator, _ = job
         law = objective.law
-        stages = [(outer.refinement, outer.inner) for outer in law.stages[:-1]]
+        further = [(outer.refinement, outer.inner) for outer in law.stages[:-1]]
+        n_stages = 1 + len(further)
         law.set_stage(None, None)
         is_trained = any(p.requires_grad for p in objective.parameters())
-        report = train(objective, draw_rows, validation_rows, settings, generator, self._log)
+        n_epochs = -(-settings.max_iter // 2)
+
+        def log(stage):
+            of_stage = f"stage {stage} of {n_stages}" if n_stages > 1 else ""
+            n_later = (n_stages - stage) * n_epochs
+            return self._log(plan, f"{part}{of_stage}".rstrip(", "), n_later)
+
+        def measure():
+            if is_trained and validation_rows is not None:
+                objective.fit_deviations(validation_rows)
+            return objective.mean_log_prob(judged)
+
+        is_interrupted = False
+        try:
+            report = train(objective, draw_rows, validation_rows, settings, generator, log(1))
+        except TrainingInterrupted as interrupt:
+            report, is_interrupted = interrupt.reports[0], True
         judged = draw_rows() if validation_rows is None else validation_rows
-        if is_trained and validation_rows is not None:
-            objective.fit_deviations(validation_rows)
+        objective.stage_scores = [measure()]
         objective.reconstruction_error = objective.mean_squared_residual(judged)
         inlying = objective.inlying(judged)
         objective.pca_error = _linear_error(*objective.linear_manifold, judged, inlying)
-        objective.stage_scores = [objective.mean_log_prob(judged)]
-        settings = replace(
-            settings, max_iter=-(-settings.max_iter // 2), max_steps=settings.max_steps // 2
-        )
-        for refinement, inner in stages:
-            objective.flow.requires_grad_(False)
-            inner.set_stage(None, None)
-            law.stages[-1].set_stage(refinement, inner)
-            refinement.requires_grad_(is_trained)
-            inner.requires_grad_(is_trained)
-            train(objective, draw_rows, validation_rows, settings, generator, self._log)
-            if is_trained and validation_rows is not None:
-                objective.fit_deviations(validation_rows)
-            objective.stage_scores.append(objective.mean_log_prob(judged))
-        return report
+        if is_interrupted:
+            return report, True
+        settings = replace(settings, max_iter=n_epochs, max_steps=settings.max_steps // 2)
+        for stage, (refinement, inner) in enumerate(further, start=2):
+            before = {name: t.clone() for name, t in objective.state_dict().items()}
+            try:
+                objective.flow.requires_grad_(False)
+                inner.set_stage(None, None)
+                law.stages[-1].set_stage(refinement, inner)
+                refinement.requires_grad_(is_trained)
+                inner.requires_grad_(is_trained)
+                of_stage = train(
+                    objective, draw_rows, validation_rows, settings, generator, log(stage)
+                )
+                objective.stage_scores.append(measure())
+                report.n_steps += of_stage.n_steps
+                report.n_skipped += of_stage.n_skipped
+            except KeyboardInterrupt:
+                # What was finished is kept: the stages before.
+                law.stages[stage - 2].set_stage(None, None)
+                objective.load_state_dict(before)
+                del objective.stage_scores[stage - 1 :]
+                return report, True
+        return report, False
+
+    def _reached(self, plan, report):
+        n_stages = len(_stage_components(plan.config))
+        if n_stages == 1:
+            return super()._reached(plan, report)
+        return f"{super()._reached(plan, report)} in stage {len(self.stage_scores_)} of {n_stages}"
+
+    def _adopt(self, plan, start):
+        """Take the flow of a trained start, which has fewer stages after Ctrl-C."""
+        config, n_stages = plan.config, len(start.job.objective.law.stages)
+        if n_stages < len(_stage_components(config)):
+            further = config["stage_components"]
+            further = None if further is None else further[: n_stages - 1]
+            config = config | {"n_stages": n_stages, "stage_components": further}
+        super()._adopt(plan._replace(config=config), start)
+
+    def _restore(self, flow):
+        super()._restore(flow)
+        # Models of the first version have no best stage, and use all.
+        flow.latent.n_used = getattr(self, "best_stage_", None)
 
     def _is_settled(self, objective):
         """Tell whether a trained start reconstructs so well that no other one has to be tried."""
@@ -491,6 +555,7 @@ class JointManifoldFlow(BaseManifoldFlow):
         self.n_components_ = law.n_components
         self.stage_components_ = tuple(stage.n_components for stage in law.stages)
         self.stage_scores_ = objective.stage_scores
+        self.best_stage_ = law.n_used = 1 + int(np.argmax(self.stage_scores_))
         self.reconstruction_error_ = objective.reconstruction_error
         self.pca_reconstruction_error_ = objective.pca_error
         order = torch.randperm(len(rows), generator=objective.generator).to(rows.device)
@@ -509,14 +574,13 @@ class JointManifoldFlow(BaseManifoldFlow):
         outliers = self._flow.outliers
         self.outlier_share_ = 0.0 if outliers is None else float(outliers.share)
         if not self._is_settled(objective):
-            warnings.warn(
+            warn(
                 f"The manifold was not found: rows set aside are reconstructed with a mean squared "
                 f"error of {self.reconstruction_error_:.3g} per entry in standardised units, "
                 f"by PCA with {self.n_components_} components with "
                 f"{self.pca_reconstruction_error_:.3g}. Increase max_iter, n_layers, "
                 "reconstruction or n_init.",
                 ConvergenceWarning,
-                stacklevel=5,
             )
 
     def _latents(self, rows):
@@ -536,7 +600,7 @@ class JointManifoldFlow(BaseManifoldFlow):
             for chunk in chunks(len(rows), n_features**2):
                 z = self._latents(rows[chunk])
                 _, columns = jacobian_columns(self._flow.decode, z, factor.T.to(z))
-                spectra.append(torch.linalg.svdvals(columns.to("cpu", torch.float64)).square())
+                spectra.append(squared_singular_values(columns))
         return torch.cat(spectra).log().mean(0).exp().numpy()
 
     def _set_coordinates(self, stage, rows):
@@ -581,6 +645,7 @@ class JointManifoldFlow(BaseManifoldFlow):
             raise ValueError(f"stage must be between 1 and {n_stages}, or None, got {stage!r}.")
         return int(stage)
 
+    @standard_context()
     def transform(self, X, stage=None):
         """Return the manifold coordinates of rows.
 
@@ -616,6 +681,7 @@ class JointManifoldFlow(BaseManifoldFlow):
 
         return self._per_chunk(X, coordinates, X.dtype, X.shape[1])
 
+    @standard_context()
     def score_samples(self, X, stage=None):
         """Log-density of rows.
 
@@ -624,8 +690,8 @@ class JointManifoldFlow(BaseManifoldFlow):
         X : array-like of shape (n_samples, n_features)
             Rows.
         stage : int or None, default=None
-            Last stage that is used; with 1 the manifold coordinates are taken as normal. None uses
-            all.
+            Last stage that is used; with 1 the manifold coordinates are taken as normal. None is
+            `best_stage_`, which `score` and `sample` use too.
 
         Returns
         -------
@@ -637,6 +703,7 @@ class JointManifoldFlow(BaseManifoldFlow):
         n_stages = None if stage is None else self._check_stage(stage)
         return self._score_samples(X, n_stages=n_stages)
 
+    @standard_context()
     def inverse_transform(self, X, stage=None):
         """Return the rows on the model's manifold that have given coordinates.
 
@@ -656,7 +723,7 @@ class JointManifoldFlow(BaseManifoldFlow):
         stage = self._check_stage(stage)
         if stage == 1:
             return super().inverse_transform(X)
-        X = check_array(X, dtype=_DTYPES)
+        given, X = X, check_array(X, dtype=DTYPES)
         if X.shape[1] != self.stage_components_[stage - 1]:
             raise ValueError(
                 f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
@@ -665,10 +732,10 @@ class JointManifoldFlow(BaseManifoldFlow):
             )
 
         def embed(flow, coordinates):
-            u = flow.latent.stages[stage - 1].raw(coordinates.to(flow.latent.mean.device))
+            u = flow.latent.stages[stage - 1].raw(coordinates.to(flow.latent.mean))
             return self._from_flow(flow.decode(flow.latent.complete(u, stage)))
 
-        return self._per_chunk(X, embed, X.dtype, self.n_features_in_)
+        return self._named(self._per_chunk(X, embed, X.dtype, self.n_features_in_), given)
 
 
 def _stage_components(config):

@@ -49,18 +49,49 @@ def start_injection(injection, y, noise_covariance, smallest):
         rest = eigenvalues[d:].mean(keepdims=True) if d < len(eigenvalues) else np.zeros(1)
         noise = np.maximum(rest, injection.noise_floor**2)
         directions, variances = axes[:, :d], eigenvalues[:d] - noise
-        # Factor analysis has as many factors as rows at most.
-        if noise_covariance == "diag" and d <= len(y):
-            # Slow to import, for a setting that is not the default.
-            from sklearn.decomposition import FactorAnalysis
-
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                model = FactorAnalysis(d, tol=1e-8, max_iter=1000, svd_method="lapack").fit(y)
-            loadings, noise = model.components_.T, model.noise_variance_
-            variances = (loadings**2).sum(0)
-            directions = loadings / np.sqrt(np.maximum(variances, np.finfo(float).tiny))
+        if noise_covariance == "diag":
+            variances = np.maximum(variances, 0.0)
+            start = (directions, variances, np.broadcast_to(noise, mean.shape))
+            directions, variances, noise = _factors(y - mean, start, injection.noise_floor**2)
         injection.start(*map(torch.tensor, (mean, directions, variances, noise)), smallest)
+
+
+def _factors(centred, start, floor):
+    """Return the better one of two linear models with diagonal noise: a start, and its refinement.
+
+    Each is directions (D, d), variances (d,) along them and noise variances (D,), of which none is
+    below `floor`. The refinement is by factor analysis, and it is better if it has the higher
+    likelihood of the centred rows.
+    """
+    # Slow to import, for a setting that is not the default.
+    from sklearn.decomposition import FactorAnalysis
+
+    n, n_features = centred.shape
+    # Rows along the axes add `floor` to each variance: a constant or repeated column has one too.
+    added = np.sqrt(0.5 * n * floor) * np.eye(n_features)
+    scale = np.sqrt((n + 2 * n_features) / n)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = FactorAnalysis(start[0].shape[1], tol=1e-8, max_iter=1000, svd_method="lapack")
+        model.fit(scale * np.concatenate([centred, added, -added]))
+    loadings = model.components_.T
+    variances = (loadings**2).sum(axis=0)
+    directions = loadings / np.sqrt(np.maximum(variances, np.finfo(float).tiny))
+    # A factor that explains nothing has a direction all the same.
+    directions = np.where(variances > 0, directions, start[0])
+    refined = (directions, variances, np.maximum(model.noise_variance_, floor))
+    covariance = centred.T @ centred / n + floor * np.eye(n_features)
+    return max(start, refined, key=lambda model: _log_likelihood(model, covariance))
+
+
+def _log_likelihood(model, covariance):
+    """Return the mean log-likelihood, but for a constant, of rows of a covariance; -inf for NaN."""
+    directions, variances, noise = model
+    fitted = (directions * variances) @ directions.T + np.diag(noise)
+    if not np.isfinite(fitted).all():
+        return -np.inf
+    log_det = np.linalg.slogdet(fitted)[1]
+    return -0.5 * (log_det + np.trace(np.linalg.solve(fitted, covariance)))
 
 
 def principal_axes(y):

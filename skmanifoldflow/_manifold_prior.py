@@ -1,6 +1,5 @@
 """ManifoldPriorFlow: a volume-preserving flow with a learned, degenerate normal prior."""
 
-import warnings
 from numbers import Real
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 from scipy.sparse.csgraph import shortest_path
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._base import BaseManifoldFlow
+from ._base import BaseManifoldFlow, rows_to_tensor
 from ._dimension import (
     Candidate,
     fit_local_mixture,
@@ -17,10 +16,15 @@ from ._dimension import (
     read_spectrum,
 )
 from ._mixture_start import MAX_COMPLETE_FEATURES
+from ._validation import warn
 from .backend.architectures import volume_preserving_flow, volume_preserving_image_flow
-from .backend.device import randn
+from .backend.device import randn, standard_context
 from .backend.flow import ManifoldFlow, chunks
-from .backend.geometry import jacobian_columns, leading_singular_values
+from .backend.geometry import (
+    jacobian_columns,
+    leading_singular_values,
+    squared_singular_values,
+)
 from .backend.latents import LearnedCovariance
 from .backend.objectives import Geodesics, SpreadLikelihood
 
@@ -81,7 +85,7 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         S-curve folded, eight unroll it. With `image_shape`, number of fully connected layers; a
         quarter as many convolutional ones come before them. With eleven the first and the last
         are given 64 principal axes.
-    hidden_layer_sizes : tuple of int, default=(64, 64)
+    hidden_layer_sizes : int or tuple of int, default=(64, 64)
         Hidden layers of the network of each coupling. With `image_shape` the first entry is the
         number of hidden channels of the convolutional layers, the others are the hidden layers of
         the fully connected ones; a single entry is both.
@@ -152,13 +156,14 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         Start from the weights of the previous fit if `flow`, `n_layers`, `hidden_layer_sizes`,
         `image_shape`, `n_components`, `bounded` and the number of columns are the same (and
         `noise_floor`, with `image_shape`); `n_init` is then ignored.
-    device : str, default="auto"
+    device : str or torch.device, default="auto"
         "auto" (CUDA if present, else CPU), "cpu", "cuda", "cuda:<index>" or "mps". MPS has no
         float64, so results there have float32 accuracy.
     random_state : int, RandomState instance or None, default=None
         Source of rotations, initial weights, noise and validation rows.
     verbose : int, default=0
-        Print a line per epoch if positive.
+        If positive, print a line per epoch: epoch of how many, score, and the time elapsed and at
+        most left. The model does not depend on it.
 
     Attributes
     ----------
@@ -300,7 +305,7 @@ class ManifoldPriorFlow(BaseManifoldFlow):
     def _check_method_parameters(self, n_features):
         if self.image_shape is not None:
             self._check_image_shape(n_features)
-            if len(self.hidden_layer_sizes) == 0:
+            if len(self._layer_sizes()) == 0:
                 raise ValueError("image_shape needs hidden_layer_sizes to hold at least one size.")
         if self.entropy == "taylor" and self.spread == "data":
             raise ValueError(
@@ -313,7 +318,7 @@ class ManifoldPriorFlow(BaseManifoldFlow):
             "flow": self.flow,
             "n_features": raw.shape[1],
             "n_layers": self.n_layers,
-            "hidden_layer_sizes": tuple(int(size) for size in self.hidden_layer_sizes),
+            "hidden_layer_sizes": self._layer_sizes(),
             "n_free": self.n_components,
             "bounded": self.bounded,
             "image_shape": self.image_shape and tuple(int(k) for k in self.image_shape),
@@ -404,7 +409,7 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         self.prior_eigenvalues_ = variance.cpu().numpy()
         message = self.dimension_report_.disagreement()
         if message and self.n_components is None:
-            warnings.warn(message, UserWarning, stacklevel=5)
+            warn(message)
 
     def _geometry(self, rows):
         """Return spectra of the local covariance at rows, by their units, and lengths (D,).
@@ -461,7 +466,7 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         factor = columns * self._flow.latent.spectrum.sqrt().to(columns)
         if units == "data":
             factor = slope[:, :, None] * factor / self._mean_variance**0.5
-        return torch.linalg.svdvals(factor).square()
+        return squared_singular_values(factor)
 
     def _read_dimension(self, start, score, rows, x, reading, component_scale):
         """Return the report of the dimension.
@@ -517,6 +522,7 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         n_varying = int(self._varies.sum())
         return read_dimension(x[:n_rows], candidates, prior, n_varying, noise**2)
 
+    @standard_context()
     def local_dimension(self, X):
         """Dimension of the model around each row.
 
@@ -538,7 +544,7 @@ class ManifoldPriorFlow(BaseManifoldFlow):
         """
         X = self._check_rows(X)
         if self._mixture is not None:
-            z = self._standardizer.forward_and_log_det(torch.tensor(X, dtype=torch.float64))[0]
+            z = self._standardizer.forward_and_log_det(rows_to_tensor(X))[0]
             return self._mixture_dimensions[self._mixture.log_joint(z.numpy()).argmax(axis=1)]
         return read_spectrum(self._local_spectra(X, np.dtype(np.float64)), self._noise_variance)
 

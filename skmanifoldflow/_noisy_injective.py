@@ -11,9 +11,9 @@ from ._dimension import spectral_dimension
 from ._linear_start import principal_axes, start_injection, supported_components
 from .backend.architectures import density_flow, image_flow
 from .backend.bijections import Chain, MarginalSpline
-from .backend.device import make_generator
+from .backend.device import make_generator, standard_context
 from .backend.flow import ManifoldFlow, chunks
-from .backend.geometry import jacobian_columns
+from .backend.geometry import jacobian_columns, squared_singular_values
 from .backend.latents import (
     LinearInjection,
     NoisyInjection,
@@ -73,7 +73,7 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
         affine couplings whatever is asked for.
     n_layers : int, default=8
         Number of layers; with `image_shape`, steps of GLOW per scale.
-    hidden_layer_sizes : tuple of int, default=(64, 64)
+    hidden_layer_sizes : int or tuple of int, default=(64, 64)
         Hidden layers of the network of each layer. With `image_shape` the first entry is the number
         of hidden channels.
     image_shape : tuple of int or None, default=None
@@ -142,13 +142,14 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
     warm_start : bool, default=False
         Start from the weights of the previous fit if the parameters that shape the model and the
         number of columns are the same; `n_init` is then ignored.
-    device : str, default="auto"
+    device : str or torch.device, default="auto"
         "auto" (CUDA if present, else CPU), "cpu", "cuda", "cuda:<index>" or "mps". MPS has no
         float64, so results there have float32 accuracy.
     random_state : int, RandomState instance or None, default=None
         Source of rotations, initial weights, noise and validation rows.
     verbose : int, default=0
-        Print a line per epoch if positive.
+        If positive, print a line per epoch: epoch of how many, score, and the time elapsed and at
+        most left. The model does not depend on it.
 
     Attributes
     ----------
@@ -302,7 +303,7 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
     def _check_method_parameters(self, n_features):
         if self.image_shape is not None:
             self._check_image_shape(n_features)
-            if len(self.hidden_layer_sizes) == 0:
+            if len(self._layer_sizes()) == 0:
                 raise ValueError("image_shape needs hidden_layer_sizes to hold at least one size.")
         is_exact = self.injection != "coupling" and self.n_latent_layers == 0
         if self.objective == "likelihood" and not is_exact:
@@ -351,7 +352,7 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
             "n_features": raw.shape[1],
             "n_layers": self.n_layers,
             "n_marginal_bins": max(2, min(_MAX_MARGINAL_BINS, len(raw) // _ROWS_PER_BIN)),
-            "hidden_layer_sizes": tuple(int(size) for size in self.hidden_layer_sizes),
+            "hidden_layer_sizes": self._layer_sizes(),
             "image_shape": shape,
             "injection": self.injection,
             "noise_covariance": self.noise_covariance,
@@ -499,7 +500,7 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
             for chunk in chunks(min(rows_of_spectrum, len(picked)), n_features**2):
                 y = self._flow.bijection.forward_and_log_det(picked[chunk])[0]
                 _, columns = jacobian_columns(self._flow.decode, y, factor.T.to(y))
-                spectra.append(torch.linalg.svdvals(columns.to("cpu", torch.float64)).square())
+                spectra.append(squared_singular_values(columns))
             for chunk in chunks(len(picked), n_features * d):
                 y = self._flow.bijection.forward_and_log_det(picked[chunk])[0]
                 z = law.injection.mode(y.to(law.mean))
@@ -537,6 +538,7 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
 
     # ------------------------------------------------------------------ inference
 
+    @standard_context()
     def posterior_mean(self, X):
         """Return the mean of the manifold coordinates given rows.
 
@@ -562,6 +564,7 @@ class NoisyInjectiveFlow(BaseManifoldFlow):
 
         return self._per_chunk(X, mean, X.dtype, X.shape[1])
 
+    @standard_context()
     def sample_latent(self, X, n_draws=1, *, random_state=None):
         """Draw manifold coordinates of rows from the stochastic inverse.
 

@@ -1,11 +1,12 @@
 """What a fit says while it runs: to a reader of standard output, or to whoever listens."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
-__all__ = ["Progress", "listening", "report"]
+__all__ = ["Progress", "epoch_log", "listening", "report"]
 
 
 class Progress(NamedTuple):
@@ -23,7 +24,7 @@ class Progress(NamedTuple):
     score : float
         What is maximised, in nats per standardised row.
     elapsed, remaining : float
-        Seconds since the fit began, and those that this training takes at most from now on.
+        Seconds since the fit began, and those that it takes at most from now on.
     """
 
     estimator: str
@@ -75,3 +76,34 @@ def report(progress: Progress, verbose: int) -> None:
         listener(progress)
     if verbose:
         print(f"[{progress.estimator}] {progress}", flush=True)
+
+
+def epoch_log(
+    estimator: str, verbose: int, began: float, part: str = "", n_later: int = 0
+) -> Callable[[int, int, float], None] | None:
+    """Return what reports the epochs of a training, or None if nobody would see it.
+
+    Parameters
+    ----------
+    estimator : str
+        Name of the class that is fitted.
+    verbose : int
+        Whether to print.
+    began : float
+        `time.monotonic` at the beginning of the fit.
+    part : str, default=""
+        Which training of the fit it is.
+    n_later : int, default=0
+        Epochs of the trainings that follow it.
+    """
+    if not verbose and _listener.get() is None:
+        return None
+    start = time.monotonic()
+
+    def log(epoch: int, n_epochs: int, score: float) -> None:
+        now = time.monotonic()
+        remaining = (now - start) / epoch * (n_epochs - epoch + n_later)
+        progress = Progress(estimator, part, epoch, n_epochs, score, now - began, remaining)
+        report(progress, verbose)
+
+    return log

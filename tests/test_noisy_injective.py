@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.preprocessing import StandardScaler
 
 from skmanifoldflow import NoisyInjectiveFlow
-from skmanifoldflow import _base as base
+from skmanifoldflow.backend import stacked
 from skmanifoldflow.datasets import SCurve, SinCurve, Sphere
 
 SMALL = {"n_layers": 2, "hidden_layer_sizes": (16,), "max_iter": 10}
@@ -103,13 +103,13 @@ def test_flow_beats_its_start(curve, curve_model):
 
 def test_best_validation_weights_are_kept(curve, monkeypatch):
     """On the rows that were set aside the model scores what the best epoch scored."""
-    train, seen = base.train, []
+    train, seen = stacked.train, []
 
     def watched(objective, draw, validation, *args):
         seen.append(validation)
         return train(objective, draw, validation, *args)
 
-    monkeypatch.setattr(base, "train", watched)
+    monkeypatch.setattr(stacked, "train", watched)
     model = NoisyInjectiveFlow(random_state=0, max_iter=60).fit(curve[:200])
     best = max(model.validation_scores_)
     assert model.validation_scores_[-1] < best - 0.01

@@ -49,8 +49,11 @@ class Partition(nn.Module):
         super().__init__()
         self.chart_map = chart_map
         self.n_charts = len(chart_map.frames.mean)
-        self.register_buffer("descriptors", torch.zeros(self.n_charts, n_descriptors))
-        embedding = torch.randn(self.n_charts, n_embedding, generator=generator)
+        self.register_buffer(
+            "descriptors", torch.zeros(self.n_charts, n_descriptors, dtype=torch.float32)
+        )
+        shape = (self.n_charts, n_embedding)
+        embedding = torch.randn(shape, dtype=torch.float32, generator=generator)
         self.embedding = nn.Parameter(_EMBEDDING_SCALE * embedding)
 
     def context(self, charts: Tensor) -> Tensor | None:
@@ -112,7 +115,7 @@ class Atlas(FlowModel):
         self.n_neighbors = n_neighbors
         self.overlap = overlap
         n_charts, self.n_components = quantizer.codebook.shape
-        self.register_buffer("weights", torch.full((n_charts,), 1 / n_charts))
+        self.register_buffer("weights", torch.full((n_charts,), 1 / n_charts, dtype=torch.float32))
         self.register_buffer("dimensions", torch.ones(n_charts, dtype=torch.long))
 
     @property

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .bijections import Bijection
+from .device import head_dtype
 
 __all__ = ["AmbientChartMap", "ChartFrames", "ChartMap", "ConformalChartMap"]
 
@@ -60,10 +61,12 @@ class ChartFrames(nn.Module):
 
     def __init__(self, n_charts: int, n_features: int, n_axes: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(n_charts, n_features))
-        self.register_buffer("axes", torch.eye(n_features)[:, :n_axes].repeat(n_charts, 1, 1))
-        self.register_buffer("scale", torch.ones(n_charts, n_axes))
-        self.register_buffer("rest", torch.ones(n_charts, 1))
+        self.register_buffer("mean", torch.zeros(n_charts, n_features, dtype=torch.float32))
+        self.register_buffer(
+            "axes", torch.eye(n_features, dtype=torch.float32)[:, :n_axes].repeat(n_charts, 1, 1)
+        )
+        self.register_buffer("scale", torch.ones(n_charts, n_axes, dtype=torch.float32))
+        self.register_buffer("rest", torch.ones(n_charts, 1, dtype=torch.float32))
 
     def set(self, mean: Tensor, axes: Tensor, scale: Tensor, rest: Tensor) -> None:
         """Set means (K, D), axes (K, D, q), scales (K, q) and scales of the rest (K, 1)."""
@@ -80,6 +83,7 @@ class ChartFrames(nn.Module):
         """
         n_charts, n_features, n_axes = self.axes.shape
         rows = rows.to(self.mean)
+        dtype = head_dtype(rows.device)
         members = nn.functional.one_hot(charts, n_charts).to(rows)
         numbers = members.sum(0)[:, None]
         mean = (members.T @ rows + self.n_mean_rows * rows.mean(0)) / (numbers + self.n_mean_rows)
@@ -92,13 +96,13 @@ class ChartFrames(nn.Module):
             spread = torch.cat([mine, pooled]) / math.sqrt(len(mine) + self.n_pooled_rows)
             # Of the smaller one of the two matrices of products.
             if len(spread) < n_features:
-                variances, vectors = torch.linalg.eigh((spread @ spread.T).double())
-                vectors = spread.T.double() @ vectors
+                variances, vectors = torch.linalg.eigh((spread @ spread.T).to(dtype))
+                vectors = spread.T.to(dtype) @ vectors
                 # Few rows have few axes of their own: any orthonormal ones complete them.
                 vectors = _completed(vectors.flip(1), n_axes).flip(1)
                 variances = nn.functional.pad(variances, (max(0, n_axes - len(variances)), 0))
             else:
-                variances, vectors = torch.linalg.eigh((spread.T @ spread).double())
+                variances, vectors = torch.linalg.eigh((spread.T @ spread).to(dtype))
             total = variances.sum()
             variances, vectors = variances.flip(0)[:n_axes], vectors.flip(1)[:, :n_axes]
             axes[k] = vectors

@@ -3,12 +3,20 @@
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["head_dtype", "make_generator", "randn", "resolve_device", "single_threaded"]
+__all__ = [
+    "head_dtype",
+    "make_generator",
+    "randn",
+    "resolve_device",
+    "single_threaded",
+    "standard_context",
+]
 
 # Below this many multiply-adds in one matrix product a second intra-op thread costs more than it
 # gives: with a busy neighbour process it makes a small training step 2 to 50 times slower.
@@ -20,12 +28,32 @@ _n_fits: Counter[int] = Counter()
 _threads_outside = 1
 
 
-def resolve_device(device: str) -> torch.device:
+@contextmanager
+def standard_context() -> Iterator[None]:
+    """Compute as in a fresh process, whatever the caller has set for its own computations.
+
+    That is gradient modes, automatic casts and the default device of torch, and what numpy does
+    about floating-point errors. The default dtype of torch belongs to all threads, so it stays, and
+    every draw of random numbers names its own.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
+        yield
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
     """Return the torch device that a `device` parameter names; "auto" is CUDA if present, else CPU.
 
     MPS is used only when it is named, since it has no float64.
     """
-    if device == "auto":
+    if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)

@@ -165,7 +165,7 @@ class ManifoldFlow(FlowModel):
         return self.bijection.inverse_and_log_det(z.to(**self.tensor_options))[0]
 
     def embed(self, u: Tensor) -> Tensor:
-        return self.decode(self.latent.embed(u.to(self.latent.mean.device)))
+        return self.decode(self.latent.embed(u.to(self.latent.mean)))
 
     def sample(self, n_samples: int, generator: torch.Generator, **knobs: float) -> Tensor:
         return self.decode(self.latent.sample(n_samples, generator, **knobs))

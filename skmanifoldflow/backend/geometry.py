@@ -5,7 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["jacobian_columns", "leading_singular_values", "log_volume_element"]
+__all__ = [
+    "jacobian_columns",
+    "leading_singular_values",
+    "log_volume_element",
+    "squared_singular_values",
+]
 
 
 def jacobian_columns(
@@ -78,6 +83,21 @@ def leading_singular_values(
             for v in basis.unbind(dim=-1)
         ]
     return torch.linalg.svdvals((torch.stack(rows, dim=1) @ factor).cpu())
+
+
+def squared_singular_values(columns: Tensor) -> Tensor:
+    """Return the eigenvalues (n, min(D, k)) of F F', descending, of matrices F (n, D, k).
+
+    Raises ValueError where a matrix is not finite.
+    """
+    columns = columns.to("cpu", torch.float64)
+    is_broken = ~columns.isfinite().flatten(1).all(dim=1)
+    if is_broken.any():
+        raise ValueError(
+            f"The Jacobian of the model overflows at {int(is_broken.sum())} rows: they are too far "
+            "from the training rows."
+        )
+    return torch.linalg.svdvals(columns).square()
 
 
 def log_volume_element(jacobian: Tensor) -> Tensor:

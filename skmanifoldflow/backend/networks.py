@@ -27,7 +27,10 @@ _silu_backward = torch.ops.aten.silu_backward.grad_input
 
 
 class Linear(nn.Linear):
-    """Linear layer whose weights are left to its owner, who has the generator."""
+    """Linear layer in float32 whose weights are left to its owner, who has the generator."""
+
+    def __init__(self, n_inputs: int, n_outputs: int, bias: bool = True) -> None:
+        super().__init__(n_inputs, n_outputs, bias, dtype=torch.float32)
 
     def reset_parameters(self) -> None:
         pass
@@ -241,7 +244,7 @@ class MaskedMLP(nn.Module):
         degrees.append(columns.repeat(n_params))
         layers = [Linear(len(a), len(b)) for a, b in pairwise(degrees)]
         for i, (before, after) in enumerate(pairwise(degrees)):
-            mask = (before <= after[:, None]).to(torch.get_default_dtype())
+            mask = (before <= after[:, None]).to(torch.float32)
             self.register_buffer(f"mask_{i}", mask, persistent=False)
         for i, layer in enumerate(layers[:-1]):
             fan_in = self.get_buffer(f"mask_{i}").sum(dim=1).clamp(min=1)
@@ -268,10 +271,11 @@ class MaskedMLP(nn.Module):
 
 
 class _Conv2d(nn.Conv2d):
-    """Padded convolution whose weights are left to its owner, who has the generator."""
+    """Padded convolution in float32 whose weights are left to its owner, who has the generator."""
 
     def __init__(self, n_inputs: int, n_outputs: int, kernel_size: int, stride: int = 1) -> None:
-        super().__init__(n_inputs, n_outputs, kernel_size, stride, padding=kernel_size // 2)
+        padding, dtype = kernel_size // 2, torch.float32
+        super().__init__(n_inputs, n_outputs, kernel_size, stride, padding=padding, dtype=dtype)
 
     def reset_parameters(self) -> None:
         pass
@@ -310,7 +314,7 @@ class ConvNet(nn.Module):
         super().__init__()
         height, width = size
         self.first = _Conv2d(n_inputs, hidden_channels, 3)
-        self.place = nn.Parameter(torch.zeros(height, width, hidden_channels))
+        self.place = nn.Parameter(torch.zeros(height, width, hidden_channels, dtype=torch.float32))
         self.summary = Linear(n_inputs * height * width, hidden_channels)
         self.broadcast = Linear(hidden_channels, hidden_channels)
         self.second = _Conv2d(hidden_channels, hidden_channels, 1)

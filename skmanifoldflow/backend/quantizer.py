@@ -17,7 +17,7 @@ def k_means_plus_plus(codes: Tensor, n_codes: int, generator: torch.Generator) -
     Each is drawn with a probability proportional to the squared distance from those before it.
     """
     picked = [int(torch.randint(len(codes), (), generator=generator))]
-    squares = torch.full((len(codes),), torch.inf, device=codes.device)
+    squares = codes.new_full((len(codes),), torch.inf)
     while len(picked) < n_codes:
         squares = torch.minimum(squares, (codes - codes[picked[-1]]).square().sum(1))
         total = squares.to("cpu", torch.float64).cumsum(0)
@@ -151,10 +151,10 @@ class Quantizer(nn.Module):
     def __init__(self, autoencoder: _Autoencoder, n_codes: int, n_components: int) -> None:
         super().__init__()
         self.autoencoder = autoencoder
-        self.register_buffer("codebook", torch.zeros(n_codes, n_components))
-        self.register_buffer("axes", torch.eye(n_components))
+        self.register_buffer("codebook", torch.zeros(n_codes, n_components, dtype=torch.float32))
+        self.register_buffer("axes", torch.eye(n_components, dtype=torch.float32))
         # Share of the rows that each entry takes.
-        self.register_buffer("occupancy", torch.full((n_codes,), 1 / n_codes))
+        self.register_buffer("occupancy", torch.full((n_codes,), 1 / n_codes, dtype=torch.float32))
 
     def encode(self, x: Tensor) -> Tensor:
         """Return the codes (n, c) of standardised rows."""

@@ -5,16 +5,27 @@ calls than one. Each fit has its own rows, noise, clipping, learning rate and en
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from .device import head_dtype
 from .objectives import InjectionLikelihood, Objective
 from .stacked_step import StackedStep
-from .training import CLIP_NORM, TrainingJob, TrainingReport, VectorAdam, one_cycle, train
+from .training import (
+    CLIP_NORM,
+    EpochLog,
+    TrainingInterrupted,
+    TrainingJob,
+    TrainingReport,
+    VectorAdam,
+    one_cycle,
+    train,
+)
 
 __all__ = ["train_all"]
 
@@ -24,13 +35,23 @@ _MAX_ROWS = 8192
 _PER_FIT = ("noise_start", "noise_floor")
 
 
-def train_all(jobs: Sequence[TrainingJob]) -> list[TrainingReport]:
+def train_all(
+    jobs: Sequence[TrainingJob],
+    log: Callable[[Sequence[int]], EpochLog | None] = lambda members: None,
+) -> list[TrainingReport]:
     """Train as `train` does, jobs that have the same shapes together.
 
     Parameters
     ----------
     jobs : sequence of TrainingJob
         Objectives, which are left at their best weights, with their rows and settings.
+    log : callable, optional
+        Gives what is told of the epochs of some jobs, by their indices; the score is the best one.
+
+    Raises
+    ------
+    TrainingInterrupted
+        If a KeyboardInterrupt came after the first epoch of a job.
     """
     groups: dict[Any, list[int]] = {}
     for i, job in enumerate(jobs):
@@ -40,10 +61,17 @@ def train_all(jobs: Sequence[TrainingJob]) -> list[TrainingReport]:
         size = max(1, _MAX_ROWS // jobs[group[0]].settings.batch_size)
         for start in range(0, len(group), size):
             members = group[start : start + size]
-            if len(members) == 1:
-                of_members = [train(*jobs[members[0]][:-1])]
-            else:
-                of_members = _train_stack([jobs[i] for i in members])
+            try:
+                if len(members) == 1:
+                    of_members = [train(*jobs[members[0]][:-1], log(members))]
+                else:
+                    of_members = _train_stack([jobs[i] for i in members], log(members))
+            except KeyboardInterrupt as interrupt:
+                done = interrupt.reports if isinstance(interrupt, TrainingInterrupted) else {}
+                reports |= {members[i]: report for i, report in done.items()}
+                if not reports:
+                    raise
+                raise TrainingInterrupted(reports) from interrupt
             reports.update(zip(members, of_members, strict=True))
     return [reports[i] for i in range(len(jobs))]
 
@@ -52,8 +80,9 @@ def _shape(job: TrainingJob) -> Any:
     """Return what two jobs have in common if they can be stacked, None if this one cannot."""
     objective, settings = job.objective, job.settings
     trained = [name for name, p in objective.named_parameters() if p.requires_grad]
-    # Other objectives set their closed forms with decisions that depend on the data.
-    if not isinstance(objective, InjectionLikelihood) or not trained:
+    # Other objectives set their closed forms with decisions that depend on the data, and
+    # importance samples are drawn, which a batched call cannot do.
+    if not isinstance(objective, InjectionLikelihood) or not objective.law.is_exact or not trained:
         return None
     constants = [
         (name, type(module), key, value)
@@ -143,34 +172,41 @@ class _Fit:
         order = torch.randperm(len(self.rows), generator=self.job.generator)
         return self.rows[order.to(self.rows.device)]
 
-    def judge(self, mean_loss: float, scores: Tensor | None, progress: float) -> bool:
-        """Take the results of an epoch; tell whether they are the best so far."""
+    def judge(
+        self,
+        mean_loss: float,
+        scores: Tensor | None,
+        progress: float,
+        weights: Callable[[], list[Tensor]],
+    ) -> float:
+        """Take the results of an epoch, and its weights if it is the best one; return its score."""
         report, settings = self.report, self.job.settings
         score = -mean_loss if scores is None else float(scores.mean())
         if not (math.isfinite(mean_loss) and math.isfinite(score)):
             self.is_lost = True
-            return False
-        report.n_iter += 1
-        report.loss_curve.append(mean_loss)
-        is_best = scores is None
-        if scores is not None:
+            return score
+        if scores is None:
+            self.best = weights()
+        else:
             report.validation_scores.append(score)
-            is_best = score > report.best_score
-            if is_best:
-                report.best_score, self.best_scores = score, scores
+            if score > report.best_score:
+                best = weights()
+                report.best_score, self.best_scores, self.best = score, scores, best
+        report.loss_curve.append(mean_loss)
         report.last_improvement = 0.0 if self.reference is None else score - self.reference
         if self.reference is None or report.last_improvement > settings.tol:
             self.reference, self.n_stalled = score, 0
         elif progress >= settings.min_progress:
             self.n_stalled += 1
             report.stopped_early = self.n_stalled >= settings.n_iter_no_change
-        return is_best
+        return score
 
     def finish(self, groups: Sequence[_Group]) -> TrainingReport:
         """Leave the objective at its best weights."""
         if self.is_lost:
             # Alone it can go back to the last good weights.
             return train(*self.job[:-1])
+        self.report.check_gradients()
         objective = self.job.objective
         start = {name: t.clone() for name, t in objective.state_dict().items()}
         parameters = dict(objective.named_parameters())
@@ -260,14 +296,18 @@ class _Stack:
         noise = [torch.stack(of_fits) for of_fits in zip(*draws, strict=True)]
         losses = self._gradients(batches, noise)
         of_groups = [torch.linalg.vector_norm(group.gradient, dim=1) for group in self.groups]
-        norms = torch.stack([norm.double() for norm in of_groups]).square().sum(0).sqrt()
+        norms = torch.stack([norm.to(head_dtype(norm.device)) for norm in of_groups])
+        norms = norms.square().sum(0).sqrt()
         is_finite = norms.isfinite()
         if not is_finite.all():
             for group in self.groups:
                 # A gradient that overflows says nothing: such a step follows the momentum alone.
                 group.gradient[~is_finite] = 0
         scales = (norms / CLIP_NORM).clamp(min=1).where(is_finite, 1.0).tolist()
-        for i, (fit, scale) in enumerate(zip(self.fits, scales, strict=True)):
+        of_fits = zip(self.fits, scales, is_finite.tolist(), strict=True)
+        for i, (fit, scale, has_gradient) in enumerate(of_fits):
+            fit.report.n_steps += 1
+            fit.report.n_skipped += not has_gradient
             learning_rate = fit.job.settings.learning_rate * one_cycle(progress)
             for group in self.groups:
                 group.optimizers[i].step(learning_rate, scale)
@@ -287,6 +327,10 @@ class _Stack:
                 [self.call(self.log_likelihood, parameters, piece) for piece in pieces], dim=1
             )
 
+    def weights(self, i: int, averaged: bool) -> list[Tensor]:
+        """Return a copy of the weights of a fit, by groups."""
+        return [(group.averages if averaged else group.values)[i].clone() for group in self.groups]
+
     def keep(self, which: list[int]) -> None:
         """Go on with some of the fits only."""
         self.fits = [self.fits[i] for i in which]
@@ -297,16 +341,33 @@ class _Stack:
             self._start_step()
 
 
-def _train_stack(jobs: Sequence[TrainingJob]) -> list[TrainingReport]:
+def _train_stack(jobs: Sequence[TrainingJob], log: EpochLog | None) -> list[TrainingReport]:
     stack = _Stack(jobs)
-    fits, settings = stack.fits, jobs[0].settings
-    batch_size, n_rows = settings.batch_size, jobs[0].n_rows
-    n_steps = min(settings.max_iter * -(-n_rows // batch_size), settings.max_steps)
+    fits = stack.fits
+    try:
+        _run_stack(stack, jobs[0], log)
+    except KeyboardInterrupt as interrupt:
+        reports = {}
+        for i, fit in enumerate(fits):
+            if fit.report.n_iter and not fit.is_lost:
+                del fit.report.validation_scores[fit.report.n_iter :]
+                reports[i] = fit.finish(stack.groups)
+        if not reports:
+            raise
+        raise TrainingInterrupted(reports) from interrupt
+    return [fit.finish(stack.groups) for fit in fits]
+
+
+def _run_stack(stack: _Stack, like: TrainingJob, log: EpochLog | None) -> None:
+    """Train a stack of fits that have numbers of rows and steps in common with a job."""
+    settings = like.settings
+    batch_size, per_epoch = settings.batch_size, -(-like.n_rows // settings.batch_size)
+    n_steps = min(settings.max_iter * per_epoch, settings.max_steps)
     horizon = max(1.0, settings.averaging * n_steps)
-    step = 0
+    step = n_epochs = 0
     while stack.fits and step < n_steps:
         shuffled = torch.stack([fit.shuffled() for fit in stack.fits])
-        total, n_taken = shuffled.new_zeros(len(stack.fits), dtype=torch.float64), 0
+        total, n_taken = shuffled.new_zeros(len(stack.fits)).to(head_dtype(shuffled.device)), 0
         for batches in shuffled.split(batch_size, dim=1):
             if step == n_steps:
                 break
@@ -321,13 +382,14 @@ def _train_stack(jobs: Sequence[TrainingJob]) -> list[TrainingReport]:
                     group.averages.lerp_(group.values, 1 / min(step, horizon))
         mean_losses = (total / n_taken).tolist()
         scores = stack.scores(bool(settings.averaging))
+        n_epochs += 1
+        of_fits = []
         for i, fit in enumerate(stack.fits):
             of_fit = None if scores is None else scores[i]
-            if fit.judge(mean_losses[i], of_fit, step / n_steps):
-                fit.best = [
-                    (group.averages if settings.averaging else group.values)[i].clone()
-                    for group in stack.groups
-                ]
+            weights = partial(stack.weights, i, bool(settings.averaging))
+            of_fits.append(fit.judge(mean_losses[i], of_fit, step / n_steps, weights))
+        if log is not None:
+            log(n_epochs, -(-n_steps // per_epoch), max(of_fits))
         going = [
             i for i, fit in enumerate(stack.fits) if not (fit.is_lost or fit.report.stopped_early)
         ]
@@ -335,4 +397,3 @@ def _train_stack(jobs: Sequence[TrainingJob]) -> list[TrainingReport]:
             stack.keep(going)
         for fit in stack.fits:
             fit.rows = fit.job.draw_rows()
-    return [fit.finish(stack.groups) for fit in fits]

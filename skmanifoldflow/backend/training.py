@@ -12,11 +12,21 @@ from .bijections import Chain
 from .bijections.fused import BoundWeights
 from .objectives import Objective
 
-__all__ = ["TrainingJob", "TrainingReport", "TrainingSettings", "train"]
+__all__ = [
+    "EpochLog",
+    "TrainingInterrupted",
+    "TrainingJob",
+    "TrainingReport",
+    "TrainingSettings",
+    "train",
+]
 
 CLIP_NORM = 5.0
 _WARM_UP = 0.1
 _MAX_ROLLBACKS = 3
+
+#: Takes the number of epochs done, the largest number there can be, and the score of the last one.
+EpochLog = Callable[[int, int, float], None]
 
 
 @dataclass(frozen=True)
@@ -60,14 +70,45 @@ class TrainingSettings:
 
 @dataclass
 class TrainingReport:
-    """What happened: epochs, mean loss of each and validation score after each, both in nats."""
+    """What happened: mean loss of each epoch and validation score after it, both in nats.
 
-    n_iter: int = 0
+    `n_skipped` of the `n_steps` gradients were not finite.
+    """
+
     loss_curve: list[float] = field(default_factory=list)
     validation_scores: list[float] = field(default_factory=list)
     best_score: float = -math.inf
     last_improvement: float = 0.0
     stopped_early: bool = False
+    n_steps: int = 0
+    n_skipped: int = 0
+
+    @property
+    def n_iter(self) -> int:
+        """Epochs done."""
+        return len(self.loss_curve)
+
+    def check_gradients(self) -> None:
+        """Raise FloatingPointError if no step of the training had a gradient."""
+        if self.n_steps and self.n_skipped == self.n_steps:
+            raise FloatingPointError(
+                f"The gradient of the training loss was not finite in any of {self.n_steps} steps. "
+                "Use a smaller learning_rate_init or a larger noise_floor."
+            )
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C in a training that had finished an epoch.
+
+    Attributes
+    ----------
+    reports : dict of int to TrainingReport
+        By the index of the job, those whose objectives have been left at their best weights.
+    """
+
+    def __init__(self, reports: dict[int, TrainingReport]) -> None:
+        super().__init__()
+        self.reports = reports
 
 
 class TrainingJob(NamedTuple):
@@ -237,8 +278,8 @@ class Optimizer:
         """Steps taken so far."""
         return self.groups[0].n_steps
 
-    def step(self, progress: float) -> None:
-        """Take a step along the gradient, and set it to zero."""
+    def step(self, progress: float) -> bool:
+        """Take a step along the gradient, and set it to zero; tell whether it was finite."""
         norm = math.hypot(*(float(group.gradient.norm()) for group in self.groups))
         if not math.isfinite(norm):
             # A gradient that overflows says nothing: such a step follows the momentum alone.
@@ -250,6 +291,7 @@ class Optimizer:
             group.gradient.zero_()
         for bound in self.bound:
             bound.is_clean = True
+        return math.isfinite(norm)
 
 
 def _snapshot(objective: Objective) -> dict[str, Tensor]:
@@ -266,16 +308,18 @@ class _Run:
         validation_rows: Tensor | None,
         settings: TrainingSettings,
         generator: torch.Generator,
+        report: TrainingReport,
     ) -> None:
         self.objective = objective
+        self.report = report
         self.validation_rows = validation_rows
         self.settings = settings
         self.generator = generator
         self.optimizer = Optimizer(objective, settings)
         self.step = self.epoch_start = 0
-        self.n_steps = min(
-            settings.max_iter * -(-n_rows // settings.batch_size), settings.max_steps
-        )
+        per_epoch = -(-n_rows // settings.batch_size)
+        self.n_steps = min(settings.max_iter * per_epoch, settings.max_steps)
+        self.n_epochs = -(-self.n_steps // per_epoch)
         self.n_rollbacks = 0
         # Steps over which weights are averaged; fewer at first, when there are no more.
         self.horizon = max(1.0, settings.averaging * self.n_steps)
@@ -296,7 +340,8 @@ class _Run:
                 batch = shuffled[-batch_size:]
             progress = self.step / self.n_steps
             total += self.objective.add_gradient(batch, progress)
-            self.optimizer.step(progress)
+            self.report.n_skipped += not self.optimizer.step(progress)
+            self.report.n_steps += 1
             if self.settings.averaging:
                 self.optimizer.average(1 / min(self.optimizer.n_steps, self.horizon))
             self.step += 1
@@ -347,7 +392,7 @@ def train(
     validation_rows: Tensor | None,
     settings: TrainingSettings,
     generator: torch.Generator,
-    log: Callable[[str], None] | None = None,
+    log: EpochLog | None = None,
 ) -> TrainingReport:
     """Minimise an objective and leave it at its best weights.
 
@@ -371,12 +416,14 @@ def train(
     generator : torch.Generator
         Source of the permutations.
     log : callable or None, default=None
-        Takes a line of text per epoch.
+        Is told of every epoch.
 
     Raises
     ------
     FloatingPointError
-        If the loss became non-finite four times.
+        If the loss became non-finite four times, or no gradient was finite.
+    TrainingInterrupted
+        If a KeyboardInterrupt came after the first epoch; the objective is at its best weights.
     """
     report = TrainingReport()
     rows = draw_rows()
@@ -388,42 +435,49 @@ def train(
     if validation_rows is not None:
         report.best_score = float(start_scores.mean())
     if not any(p.requires_grad for p in objective.parameters()):
-        report.n_iter = 1
         report.stopped_early = True
         report.loss_curve = [-float(objective.log_likelihood(rows).mean())]
         return report
 
     start = best = last = good = _snapshot(objective)
-    run = _Run(objective, len(rows), validation_rows, settings, generator)
+    run = _Run(objective, len(rows), validation_rows, settings, generator, report)
     reference = report.best_score if validation_rows is not None else None
     n_stalled = 0
-    while run.step < run.n_steps:
-        mean_loss = run.epoch(rows)
-        scores, state = run.judge(rows, mean_loss)
-        score = float(scores.mean())
-        if not math.isfinite(score):
-            run.roll_back(good)
-            continue
-        last = state
-        good = _snapshot(objective) if settings.averaging else last
-        report.n_iter += 1
-        report.loss_curve.append(mean_loss)
-        if validation_rows is not None:
-            report.validation_scores.append(score)
-            if score > report.best_score:
-                report.best_score, best, best_scores = score, last, scores
-        if log is not None:
-            log(f"Epoch {report.n_iter}, loss {mean_loss:.4f}, score {score:.4f}")
-        # The first loss has none before it to be compared with.
-        report.last_improvement = 0.0 if reference is None else score - reference
-        if reference is None or report.last_improvement > settings.tol:
-            reference, n_stalled = score, 0
-        elif run.step >= settings.min_progress * run.n_steps:
-            n_stalled += 1
-            if n_stalled >= settings.n_iter_no_change:
-                report.stopped_early = True
-                break
-        rows = draw_rows()
+    is_interrupted = False
+    try:
+        while run.step < run.n_steps:
+            mean_loss = run.epoch(rows)
+            scores, state = run.judge(rows, mean_loss)
+            score = float(scores.mean())
+            if not math.isfinite(score):
+                run.roll_back(good)
+                continue
+            last = state
+            good = _snapshot(objective) if settings.averaging else last
+            if validation_rows is not None:
+                report.validation_scores.append(score)
+                if score > report.best_score:
+                    report.best_score, best, best_scores = score, last, scores
+            report.loss_curve.append(mean_loss)
+            if log is not None:
+                log(report.n_iter, run.n_epochs, score)
+            # The first loss has none before it to be compared with.
+            report.last_improvement = 0.0 if reference is None else score - reference
+            if reference is None or report.last_improvement > settings.tol:
+                reference, n_stalled = score, 0
+            elif run.step >= settings.min_progress * run.n_steps:
+                n_stalled += 1
+                if n_stalled >= settings.n_iter_no_change:
+                    report.stopped_early = True
+                    break
+            rows = draw_rows()
+    except KeyboardInterrupt:
+        if not report.n_iter:
+            raise
+        # What was done until now is kept, as after an early stop.
+        is_interrupted = True
+        del report.validation_scores[report.n_iter :]
+    report.check_gradients()
     if validation_rows is None:
         best = last
         objective.load_state_dict(best)
@@ -433,4 +487,6 @@ def train(
         best, report.best_score = start, float(start_scores.mean())
     objective.load_state_dict(best)
     run.optimizer.release(objective)
+    if is_interrupted:
+        raise TrainingInterrupted({0: report})
     return report

@@ -242,11 +242,11 @@ def test_same_seed_same_result_and_no_global_random_numbers():
     assert not torch.equal(first.centre, other.centre)
 
 
-def test_log_takes_a_line_per_epoch():
-    lines = []
-    report = run(Centre(), log=lines.append, max_iter=4)
-    assert len(lines) == 4
-    assert lines[3].startswith(f"Epoch 4, loss {report.loss_curve[3]:.4f}, score")
+def test_log_is_told_of_every_epoch():
+    calls = []
+    report = run(Centre(), log=lambda *call: calls.append(call), max_iter=4)
+    assert [call[:2] for call in calls] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert [-score for _, _, score in calls] == pytest.approx(report.loss_curve)
 
 
 # Best weights

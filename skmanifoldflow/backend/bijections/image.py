@@ -97,7 +97,7 @@ class InvertibleConv(Bijection):
         super().__init__()
         rotation = Orthogonal(n_channels, generator=generator).q.double()
         permutation, lower, upper = torch.linalg.lu(rotation)
-        dtype = torch.get_default_dtype()
+        dtype = torch.float32
         self.register_buffer("permutation", permutation.to(dtype))
         self.register_buffer("sign", upper.diagonal().sign().to(dtype))
         self.lower = nn.Parameter(lower.tril(-1).to(dtype))

@@ -36,7 +36,7 @@ class Orthogonal(FusedLayer):
             normal = torch.randn(n_features, n_features, dtype=torch.float64, generator=generator)
             q, r = torch.linalg.qr(normal)
             q = q * torch.where(r.diagonal() < 0, -1.0, 1.0)
-        self.register_buffer("q", q.to(torch.get_default_dtype()))
+        self.register_buffer("q", q.to(torch.float32))
         n_angles = n_features * (n_features - 1) // 2
         self.angles = nn.Parameter(torch.zeros(n_angles)) if learned else None
         self.is_fused = not learned

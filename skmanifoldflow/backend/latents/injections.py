@@ -41,6 +41,9 @@ class Injection(nn.Module, ABC):
         Number of columns d of z.
     """
 
+    # Whether `log_marginal` has a closed form.
+    is_exact = False
+
     def __init__(self, n_features: int, n_components: int) -> None:
         super().__init__()
         self.n_features = n_features
@@ -113,6 +116,7 @@ class GaussianInjection(Injection):
         Source of its weights; needed with a context.
     """
 
+    is_exact = True
     # exp(+-2) on the variance: enough for noise that changes from place to place.
     max_log_factor = 2.0
 
@@ -436,6 +440,7 @@ class SquareInjection(Injection):
         Smallest scale.
     """
 
+    is_exact = True
     u: Tensor
 
     def __init__(self, n_features: int, *, noise_floor: float) -> None:

@@ -110,6 +110,11 @@ class NoisyInjection(LatentLaw):
         return torch.logsumexp(log_weights, dim=0) - math.log(len(log_weights))
 
     @property
+    def is_exact(self) -> bool:
+        """Whether `log_prob` has a closed form, and draws nothing."""
+        return self.prior is None and self.injection.is_exact
+
+    @property
     def is_linear(self) -> bool:
         """Whether this is a linear model under z ~ N(0, I)."""
         return self.prior is None and isinstance(self.injection, LinearInjection)

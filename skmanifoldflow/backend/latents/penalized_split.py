@@ -38,6 +38,8 @@ class PenalizedSplit(LatentLaw):
     ----------
     components : Tensor of shape (d, d)
         The matrix that turns u into coordinates.
+    n_used : int or None
+        Stages that the law consists of, this one counted; None for all there are.
     """
 
     components: Tensor
@@ -56,6 +58,7 @@ class PenalizedSplit(LatentLaw):
         self.log_scales = nn.Parameter(torch.zeros(n_deviations, dtype=f64))
         self.refinement: Bijection | None = None
         self.inner: PenalizedSplit | None = None
+        self.n_used: int | None = None
 
     def set_stage(self, refinement: Bijection | None, inner: "PenalizedSplit | None") -> None:
         """Take a bijection of u, and the law of what it makes of u, in the place of N(0, I)."""
@@ -120,7 +123,8 @@ class PenalizedSplit(LatentLaw):
     # ------------------------------------------------------------------ law
 
     def log_prob_u(self, u: Tensor, n_stages: int | None = None) -> Tensor:
-        """Return the log-density (n,) of manifold parts."""
+        """Return the log-density (n,) of manifold parts, by as many stages as `log_prob`."""
+        n_stages = n_stages or self.n_used
         if self.inner is not None and n_stages != 1:
             z, log_det = self._refine(u)
             return self.inner.log_prob(z, n_stages and n_stages - 1) + log_det
@@ -128,7 +132,7 @@ class PenalizedSplit(LatentLaw):
         return -0.5 * (u.square().sum(1) + self.n_components * math.log(2 * math.pi))
 
     def log_prob(self, z: Tensor, n_stages: int | None = None) -> Tensor:
-        """Return the log-density (n,) of latent rows, by the first `n_stages` stages or by all."""
+        """Return the log-density (n,) of latent rows, by `n_stages` stages or by those in use."""
         d = self.n_components
         deviation = z[:, d:].to(self.mean)
         penalties = self.penalty.log_prob(deviation, self.scales())
@@ -151,7 +155,7 @@ class PenalizedSplit(LatentLaw):
     def covariance_factor(self) -> Tensor:
         d = self.n_components
         factor = torch.eye(self.n_features, dtype=self.mean.dtype, device=self.mean.device)
-        if self.inner is not None:
+        if self.inner is not None and self.n_used != 1:
             u = self.sample_u(max(_N_COVARIANCE_DRAWS, 4 * d), make_generator(0), 1.0)
             u = u - u.mean(0)
             eigenvalues, eigenvectors = torch.linalg.eigh(u.T @ u / len(u))
@@ -159,14 +163,25 @@ class PenalizedSplit(LatentLaw):
         factor.diagonal()[d:] = self.scales() * math.sqrt(self.penalty.variance)
         return factor
 
-    def sample_u(self, n_samples: int, generator: torch.Generator, temperature: float) -> Tensor:
-        """Draw manifold parts (n, d)."""
-        if self.inner is None:
+    def sample_u(
+        self,
+        n_samples: int,
+        generator: torch.Generator,
+        temperature: float,
+        n_stages: int | None = None,
+    ) -> Tensor:
+        """Draw manifold parts (n, d), by as many stages as `log_prob`."""
+        n_stages = n_stages or self.n_used
+        if self.inner is None or n_stages == 1:
             normal = randn((n_samples, self.n_components), self.mean, generator)
             return math.sqrt(temperature) * normal
         # What a further stage splits off is a part of the manifold of this one.
         z = self.inner.sample(
-            n_samples, generator, temperature=temperature, manifold_deviation=temperature
+            n_samples,
+            generator,
+            temperature=temperature,
+            manifold_deviation=temperature,
+            n_stages=n_stages and n_stages - 1,
         )
         return self._coarsen(z).to(self.mean)
 
@@ -177,8 +192,9 @@ class PenalizedSplit(LatentLaw):
         *,
         temperature: float = 1.0,
         manifold_deviation: float = 1.0,
+        n_stages: int | None = None,
     ) -> Tensor:
-        u = self.sample_u(n_samples, generator, temperature)
+        u = self.sample_u(n_samples, generator, temperature, n_stages)
         shape = (n_samples, self.n_features - self.n_components)
         v = self.scales() * self.penalty.sample(shape, self.mean, generator)
         return torch.cat([u, math.sqrt(manifold_deviation) * v], dim=1)

@@ -128,7 +128,7 @@ class AtlasLikelihood(Objective):
                 of_rows, charts = self.atlas.contained(x)[:, own].nonzero(as_tuple=True)
                 z, log_det = part.to_latent(x[of_rows], charts)
                 log_joint = log_det - 0.5 * z.square().sum(1) + log_weights[charts]
-                table = torch.full((len(x), part.n_charts), -torch.inf, device=x.device)
+                table = log_joint.new_full((len(x), part.n_charts), -torch.inf)
                 chosen = table.index_put((of_rows, charts), log_joint).argmax(1)
                 is_chosen = charts == chosen[of_rows]
                 best.append(charts[is_chosen])

@@ -1,0 +1,146 @@
+"""Checks of rows whose messages name the column and the remedy, and warnings at the user's line."""
+
+import sys
+import warnings
+
+import numpy as np
+import torch
+from sklearn.utils.validation import validate_data
+
+__all__ = ["DTYPES", "check_rows", "list_names", "warn"]
+
+DTYPES = [np.float64, np.float32]
+
+# Names in one sentence.
+_MAX_NAMES = 5
+# Packages whose frames lie between a line of the user's and the one that warns.
+_INNER = {"skmanifoldflow", "sklearn", "contextlib", "joblib"}
+
+
+def warn(message, category=UserWarning):
+    """Warn at the line, of the user's code, that called this library or scikit-learn."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and _package(frame) in _INNER:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level - 1)
+
+
+def _package(frame):
+    return frame.f_globals.get("__name__", "").partition(".")[0]
+
+
+def list_names(names):
+    """Return names as text, only the first ones of many."""
+    names = [str(name) for name in names]
+    more = len(names) - _MAX_NAMES
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def check_rows(estimator, X, **options):
+    """Return rows as `validate_data` does; where it fails, the message says what to do.
+
+    Parameters
+    ----------
+    estimator : estimator instance
+        Whose rows they are.
+    X : array-like of shape (n_samples, n_features)
+        Rows; a tensor on any device as well.
+    **options : dict
+        For `sklearn.utils.validation.validate_data`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in scikit-learn, which also sees to the type.
+    """
+    if isinstance(X, torch.Tensor):
+        X = X.detach().cpu().numpy()
+    try:
+        return validate_data(estimator, X, dtype=DTYPES, **options)
+    except (ValueError, TypeError) as error:
+        remedy = _remedy(X, str(error))
+        if not remedy:
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        # Scikit-learn's first sentence stays: its lines after that recommend other estimators.
+        raise kind(f"{str(error).splitlines()[0].rstrip('.')}. {remedy}") from error
+
+
+def _remedy(X, message):
+    """Return what to do about rows that cannot be used, or an empty text."""
+    if "Found array with dim" in message:
+        return (
+            "Rows of images are flattened ones, X.reshape(len(X), -1), whose (channels, height, "
+            "width) can be given as image_shape."
+        )
+    kinds = {}
+    for name, values in _columns(X):
+        kind = _kind(values)
+        if kind:
+            kinds.setdefault(kind, []).append(name)
+    sentences = []
+    for kind, names in kinds.items():
+        one = len(names) == 1
+        which = f"{'Column' if one else 'Columns'} {list_names(names)} {_HOLDS[kind][not one]}"
+        sentences.append(f"{which}: {_REMEDIES[kind]}.")
+    return " ".join(sentences)
+
+
+_HOLDS = {
+    "text": ("holds text", "hold text"),
+    "dates": ("holds dates", "hold dates"),
+    "missing": ("has missing cells", "have missing cells"),
+    "infinite": ("has infinite values", "have infinite values"),
+}
+_REMEDIES = {
+    "text": "encode it as numbers, for instance with sklearn.preprocessing.OneHotEncoder, or leave "
+    "it out",
+    "dates": "turn them into numbers, such as days since the first one, or leave them out",
+    "missing": "leave these rows out, or fill the cells in first, for instance with "
+    "sklearn.impute.SimpleImputer",
+    "infinite": "leave these rows out, or replace the values first",
+}
+
+
+def _columns(X):
+    """Yield the columns of a table by name or number; of anything else none."""
+    names = getattr(X, "columns", None)
+    if names is not None:
+        for name in names:
+            yield repr(name), np.asarray(X[name])
+        return
+    try:
+        array = np.asarray(X)
+    except ValueError:
+        return
+    if array.ndim == 2:
+        yield from enumerate(array.T)
+
+
+def _kind(values):
+    """Return what keeps a column from being used, or None."""
+    if values.ndim != 1:
+        return None
+    if values.dtype.kind in "Mm":
+        return "dates"
+    if values.dtype.kind in "biu":
+        return None
+    if values.dtype.kind in "fc":
+        return (
+            "missing" if np.isnan(values).any() else "infinite" if np.isinf(values).any() else None
+        )
+    is_missing = np.array([_is_missing(value) for value in values], dtype=bool)
+    for value in values[~is_missing]:
+        if isinstance(value, (str, bytes)):
+            try:
+                float(value)
+            except ValueError:
+                return "text"
+        elif hasattr(value, "year") or isinstance(value, np.datetime64):
+            return "dates"
+    return "missing" if is_missing.any() else None
+
+
+def _is_missing(value):
+    is_nan = isinstance(value, float) and value != value
+    return value is None or is_nan or type(value).__name__ in ("NAType", "NaTType")
