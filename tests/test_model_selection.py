@@ -282,6 +282,20 @@ def test_callbacks_are_called(stacks):
 
 
 @pytest.mark.parametrize(
+    "parameters",
+    [{}, {"n_latent_layers": 1}, {"injection": "coupling", "n_components": 2}],
+    ids=str,
+)
+def test_flows_without_a_closed_form_can_be_searched(parameters):
+    model = flow(objective="elbo").set_params(**parameters)
+    grid = {"learning_rate_init": [1e-3, 1e-2]}
+    ours = StackedSearchCV(model, grid, cv=2).fit(X)
+    theirs = GridSearchCV(model, grid, cv=2).fit(X)
+    scores = [search.cv_results_["mean_test_score"] for search in (ours, theirs)]
+    np.testing.assert_allclose(*scores, atol=1e-2)
+
+
+@pytest.mark.parametrize(
     ("estimator", "grid", "kwargs"),
     [
         (make_pipeline(StandardScaler(), flow()), {"noisyinjectiveflow__n_layers": [1, 2]}, {}),
