@@ -14,7 +14,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.manifold import TSNE, Isomap
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, OrdinalEncoder, StandardScaler
 
 from skmanifoldflow import ChartAtlasFlow, ManifoldPriorFlow
@@ -211,8 +211,8 @@ def test_samples_behind_steps_without_an_inverse(frame):
         drawn = SampleDisplay.from_estimator(pipeline, X, random_state=0)
         np.testing.assert_array_equal(drawn.data, pipeline[:-1].transform(X))
         np.testing.assert_array_equal(drawn.samples[0], pipeline[-1].sample(150, random_state=0))
-        title = f"Samples after {type(steps[-1]).__name__}"
-        assert drawn.figure_.get_suptitle() == title
+        last = steps[-1][-1] if isinstance(steps[-1], Pipeline) else steps[-1]
+        assert drawn.figure_.get_suptitle() == f"Samples after {type(last).__name__}"
     drawn = SampleDisplay.from_estimator(pipeline, X, random_state=0, temperatures=(0, 1))
     assert drawn.title == "Samples at temperature t, after OrdinalEncoder"
 

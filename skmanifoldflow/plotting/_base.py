@@ -3,8 +3,6 @@
 import math
 
 from sklearn.impute import SimpleImputer
-from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
-from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
     KBinsDiscretizer,
@@ -12,7 +10,8 @@ from sklearn.preprocessing import (
     OrdinalEncoder,
 )
 from sklearn.utils import check_array
-from sklearn.utils.validation import check_is_fitted
+
+from .._unwrap import unwrap
 
 __all__ = ["MAX_COLUMNS", "Unwrapped", "check_matplotlib", "new_axes", "panel_axes"]
 
@@ -41,19 +40,7 @@ class Unwrapped:
 
     def __init__(self, estimator):
         self.feature_names = getattr(estimator, "feature_names_in_", None)
-        self._steps = []
-        while isinstance(estimator, Pipeline) or _is_search(estimator):
-            if isinstance(estimator, Pipeline):
-                self._steps += [step for _, step in estimator.steps[:-1] if _is_step(step)]
-                estimator = estimator.steps[-1][1]
-                continue
-            check_is_fitted(estimator)
-            if not hasattr(estimator, "best_estimator_"):
-                raise ValueError(
-                    f"{type(estimator).__name__} has no best_estimator_: it needs refit=True."
-                )
-            estimator = estimator.best_estimator_
-        self.model = estimator
+        self.model, self._steps = unwrap(estimator)
         self.units = None
         if not all(map(_has_inverse, self._steps)):
             self.units = f"after {type(self._steps[-1]).__name__}"
@@ -82,20 +69,8 @@ class Unwrapped:
         return [f"column {column + 1} {self.units}" for column in range(n_columns)]
 
 
-def _is_search(estimator):
-    # Searches by halving are experimental, and known by what they find.
-    searches = GridSearchCV, RandomizedSearchCV
-    return isinstance(estimator, searches) or hasattr(estimator, "best_estimator_")
-
-
-def _is_step(step):
-    return step is not None and step != "passthrough"
-
-
 def _has_inverse(step):
     """Tell whether a transformer brings any rows back into the units of its input."""
-    if isinstance(step, Pipeline):
-        return all(_has_inverse(part) for _, part in step.steps if _is_step(part))
     if isinstance(step, FunctionTransformer):
         # Without an inverse it returns what it is given.
         return step.func is None or step.inverse_func is not None
