@@ -226,6 +226,17 @@ def test_samples_behind_steps_with_an_inverse(frame):
     assert drawn.title is None and drawn.samples.shape == (1, 20, 4)
 
 
+def test_samples_have_the_columns_of_the_data_frame(frame):
+    columns = frame.iloc[:, 1:3]
+    pipeline = make_pipeline(MinMaxScaler(), Knobs()).fit(columns)
+    (ax,) = SampleDisplay.from_estimator(pipeline, columns).axes_
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("sepal width (cm)", "petal length (cm)")
+    (ax,) = SampleDisplay.from_estimator(pipeline.fit(columns.to_numpy()), columns).axes_
+    assert ax.get_xlabel() == "column 1"
+    with pytest.raises(ValueError, match="column_names must hold one for each of 2 columns, got 1"):
+        SampleDisplay(np.eye(2), column_names=["x"]).plot()
+
+
 def test_images_behind_a_scaler():
     X = np.array([[-10.0], [30.0]]) * np.ones(8)
     pipeline = make_pipeline(MinMaxScaler(), Knobs(8, image_shape=(1, 2, 4))).fit(X)

@@ -38,6 +38,8 @@ class SampleDisplay:
     image_shape : tuple (C, H, W), default=None
         Channels, height and width of the images that rows are. C is 1, drawn in grey, or 3, red,
         green and blue. None draws points.
+    column_names : array-like of shape (n_features,), default=None
+        Names of the columns, on the axes of points of up to three columns.
 
     Attributes
     ----------
@@ -80,12 +82,22 @@ class SampleDisplay:
     ['t = 0', 't = 0.5', 't = 1']
     """
 
-    def __init__(self, samples, *, labels=None, title=None, data=None, image_shape=None):
+    def __init__(
+        self,
+        samples,
+        *,
+        labels=None,
+        title=None,
+        data=None,
+        image_shape=None,
+        column_names=None,
+    ):
         self.samples = samples
         self.labels = labels
         self.title = title
         self.data = data
         self.image_shape = image_shape
+        self.column_names = column_names
 
     @classmethod
     def from_estimator(
@@ -187,6 +199,7 @@ class SampleDisplay:
             title=title,
             data=data,
             image_shape=image_shape,
+            column_names=None if unwrapped.units else unwrapped.feature_names,
         )
         return display.plot(figure=figure)
 
@@ -231,6 +244,11 @@ class SampleDisplay:
             )
         if data is not None and data.shape[1] != n_features:
             raise ValueError(f"data has {data.shape[1]} columns, but samples have {n_features}.")
+        if self.column_names is not None and len(self.column_names) != n_features:
+            raise ValueError(
+                f"column_names must hold one for each of {n_features} columns, got "
+                f"{len(self.column_names)}."
+            )
         shape = self.image_shape
         if shape is not None and (
             len(shape) != 3 or shape[0] not in (1, 3) or np.prod(shape) != n_features
@@ -243,7 +261,9 @@ class SampleDisplay:
     def _plot_points(self, figure, samples, data):
         n_panels, n_features = len(samples), samples.shape[2]
         flat = samples.reshape(-1, n_features)
-        names = [f"column {j + 1}" for j in range(n_features)]
+        names = self.column_names
+        if names is None:
+            names = [f"column {j + 1}" for j in range(n_features)]
         if n_features > 3:
             project = principal_plane(flat if data is None else data)
             samples = np.stack([project(rows) for rows in samples])
