@@ -4,7 +4,9 @@ import time
 
 import numpy as np
 from sklearn.base import clone, is_classifier
+from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
+from sklearn.utils import indexable
 
 from ._noisy_injective import NoisyInjectiveFlow
 from .backend.device import single_threaded
@@ -23,12 +25,13 @@ class StackedSearchCV(GridSearchCV):
 
     Stacked are fits of `NoisyInjectiveFlow` that differ in `learning_rate_init`, `weight_decay`,
     `noise_start`, `n_iter_no_change`, `tol` or `random_state`, and all folds of a candidate. With
-    another estimator, such as a pipeline, with `scoring` or with invalid candidates the search is
-    that of `GridSearchCV`.
+    another estimator, such as a pipeline, with `n_init` above 1, `scoring`, callbacks or parameters
+    of `fit`, and with a candidate whose fit fails, the search is that of `GridSearchCV`.
 
-    Parameters are those of `sklearn.model_selection.GridSearchCV`. `n_jobs` and `pre_dispatch` are
-    not used by the stack, and `mean_fit_time` is the share of a fit in the time of all. The fits of
-    the search raise no ConvergenceWarning; that of `best_estimator_` does.
+    Parameters and attributes are those of `sklearn.model_selection.GridSearchCV`, but `n_jobs` and
+    `pre_dispatch` are not used by the stack, and `mean_fit_time` is the share of a fit in the time
+    of all. The scores that ``verbose=2`` prints come all at once, after the stack is trained. The
+    fits of the search raise no ConvergenceWarning; that of `best_estimator_` does.
 
     Examples
     --------
@@ -59,66 +62,92 @@ class StackedSearchCV(GridSearchCV):
         self : object
             The fitted search.
         """
-        candidates = list(ParameterGrid(self.param_grid))
+        self._validate_params()
         is_plain = isinstance(self.estimator, NoisyInjectiveFlow) and self.scoring is None
-        if not is_plain or params or callable(self.refit) or not candidates:
+        # Only from scikit-learn 1.9 on there are callbacks, which follow each fit.
+        has_callbacks = bool(getattr(self, "_skl_callbacks", None))
+        if not is_plain or params or callable(self.refit) or has_callbacks:
             return super().fit(X, y, **params)
+        X, y = indexable(X, y)
         splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
-        rows = np.asarray(X) if not hasattr(X, "iloc") else X
-        folds = list(splitter.split(rows, y))
+        folds = list(splitter.split(X, y))
+        candidates = list(ParameterGrid(self.param_grid))
         try:
-            out = self._fit_and_score(rows, candidates, folds)
-        except (ValueError, FloatingPointError):
-            # A candidate that fails is dealt with as `error_score` wants it.
-            return super().fit(X, y, **params)
+            out = self._fit_and_score(X, candidates, folds)
+        except Exception as error:
+            # Alone, a candidate that fails is dealt with as `error_score` wants it.
+            if self.verbose > 0:
+                print(f"Fits are not stacked: {type(error).__name__}: {error}")
+            return self._fit_one_by_one(X, y, folds)
         self.multimetric_ = False
-        self.scorer_ = _score
+        self.scorer_ = check_scoring(self.estimator)
         self.n_splits_ = len(folds)
         self.cv_results_ = self._format_results(candidates, len(folds), out)
+        self.best_index_ = self.cv_results_["rank_test_score"].argmin()
+        self.best_score_ = self.cv_results_["mean_test_score"][self.best_index_]
+        self.best_params_ = candidates[self.best_index_]
         if self.refit:
-            self.best_index_ = int(self.cv_results_["rank_test_score"].argmin())
-            self.best_score_ = self.cv_results_["mean_test_score"][self.best_index_]
-            self.best_params_ = candidates[self.best_index_]
+            self.best_estimator_ = self._new_model(self.best_params_)
             start = time.time()
-            self.best_estimator_ = clone(self.estimator).set_params(**self.best_params_).fit(X, y)
+            self.best_estimator_.fit(X, y)
             self.refit_time_ = time.time() - start
             if hasattr(self.best_estimator_, "feature_names_in_"):
                 self.feature_names_in_ = self.best_estimator_.feature_names_in_
         return self
 
+    def _fit_one_by_one(self, X, y, folds):
+        """Search as `GridSearchCV` does, over folds that are already known."""
+        cv = self.cv
+        # An iterator of splits has nothing left, and a random splitter would draw others.
+        self.cv = folds
+        try:
+            return super().fit(X, y)
+        finally:
+            self.cv = cv
+
+    def _new_model(self, candidate):
+        # A random state among the parameters must not be shared by several fits.
+        return clone(self.estimator).set_params(**clone(candidate, safe=False))
+
     def _fit_and_score(self, X, candidates, folds):
         """Return what scikit-learn's function of that name does, for each candidate and fold."""
         begin = time.time()
+        rows = X if hasattr(X, "iloc") else np.asarray(X)
         fits = []
         for candidate in candidates:
             for train, test in folds:
-                model = clone(self.estimator).set_params(**candidate)
+                model = self._new_model(candidate)
                 model._validate_params()
-                plan = model._plan(_take(X, train))
-                fits.append((model, plan, train, test))
-        starts = []
+                if model.n_init > 1:
+                    raise ValueError("n_init must be 1.")
+                fits.append((model, model._plan(_take(rows, train)), train, test))
         work = max(plan.work for _, plan, _, _ in fits)
         with single_threaded(work):
-            for model, plan, _, _ in fits:
-                if len(plan.seeds) > 1:
-                    raise ValueError("n_init must be 1.")
-                starts.append(model._start_fit(plan, plan.seeds[0], None))
+            starts = [model._start_fit(plan, plan.seeds[0], None) for model, plan, _, _ in fits]
+            if self.verbose > 0:
+                print(
+                    f"Fitting {len(folds)} folds for each of {len(candidates)} candidates, "
+                    f"totalling {len(fits)} fits"
+                )
             train_all([start.job for start in starts])
         fit_time = (time.time() - begin) / len(fits)
         out = []
         for (model, plan, train, test), start in zip(fits, starts, strict=True):
             model._adopt(plan, start)
+            test_rows = _take(rows, test)
             begin = time.time()
             result = {
-                "test_scores": model.score(_take(X, test)),
+                "test_scores": model.score(test_rows),
                 "fit_error": None,
                 "fit_time": fit_time,
-                "n_test_samples": len(test),
+                "n_test_samples": len(test_rows),
             }
             result["score_time"] = time.time() - begin
             if self.return_train_score:
-                result["train_scores"] = model.score(_take(X, train))
+                result["train_scores"] = model.score(_take(rows, train))
             out.append(result)
+        if self.verbose > 1:
+            _print_scores(candidates, len(folds), out)
         return out
 
 
@@ -126,6 +155,12 @@ def _take(X, index):
     return X.iloc[index] if hasattr(X, "iloc") else X[index]
 
 
-def _score(estimator, X, y=None):
-    """The estimator's own score, as scikit-learn's scorer for `scoring=None` has it."""
-    return estimator.score(X)
+def _print_scores(candidates, n_folds, out):
+    """Print a line for each candidate and fold, in the form that `GridSearchCV` has."""
+    for i, result in enumerate(out):
+        candidate, fold = candidates[i // n_folds], i % n_folds + 1
+        parameters = ", ".join(f"{name}={candidate[name]}" for name in sorted(candidate))
+        score = f"{result['test_scores']:.3f}"
+        if "train_scores" in result:
+            score = f"(train={result['train_scores']:.3f}, test={score})"
+        print(f"[CV {fold}/{n_folds}] END {parameters}; score={score}")

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
-from scipy.stats import norm, ortho_group
+from scipy.stats import multivariate_normal, norm, ortho_group
+from sklearn.base import BaseEstimator
+from sklearn.decomposition import PCA
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 
 from skmanifoldflow.metrics import bits_per_dim, continuity, frechet_distance
 
@@ -121,6 +126,83 @@ def test_bits_are_infinite_outside_the_support():
 def test_bits_errors(X, options, message):
     with pytest.raises(ValueError, match=message):
         bits_per_dim(Density(lambda rows: np.zeros(len(rows))), X, **options)
+
+
+class NormalLaw(BaseEstimator):
+    """The normal law of the mean and the covariance of the rows, wherever they are."""
+
+    def fit(self, X, y=None):
+        self.law_ = multivariate_normal(X.mean(axis=0), np.cov(X.T))
+        return self
+
+    def score_samples(self, X):
+        return self.law_.logpdf(X)
+
+    def score(self, X, y=None):
+        return self.score_samples(X).mean()
+
+
+@pytest.fixture(scope="module")
+def integers():
+    rng = np.random.RandomState(0)
+    return rng.binomial([15, 255, 60], [0.3, 0.5, 0.1], size=(200, 3))
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [StandardScaler()],
+        [StandardScaler(with_std=False)],
+        [MinMaxScaler((-1, 4))],
+        [MaxAbsScaler()],
+        [RobustScaler(quantile_range=(10, 70))],
+        [RobustScaler(with_scaling=False)],
+        ["passthrough"],
+        [MinMaxScaler(), make_pipeline(MaxAbsScaler(), "passthrough"), StandardScaler()],
+    ],
+    ids=str,
+)
+def test_bits_do_not_depend_on_the_units_of_a_pipeline(steps, integers):
+    Y = integers + np.random.RandomState(1).uniform(size=integers.shape)
+    # The normal law goes with the units, so that the model is the same in all of them.
+    expected = bits_per_dim(NormalLaw().fit(Y), integers, random_state=0)
+    pipeline = make_pipeline(*steps, NormalLaw()).fit(Y)
+    assert bits_per_dim(pipeline, integers, random_state=0) == pytest.approx(expected)
+    search = GridSearchCV(pipeline, {"normallaw": [NormalLaw()]}, cv=2).fit(Y)
+    assert bits_per_dim(search, integers, random_state=0) == pytest.approx(expected)
+    nested = make_pipeline(StandardScaler(), pipeline).fit(Y)
+    assert bits_per_dim(nested, integers, random_state=0) == pytest.approx(expected)
+
+
+class Uniform(BaseEstimator):
+    """The uniform law on the unit cube."""
+
+    def fit(self, X, y=None):
+        self.n_features_in_ = X.shape[1]
+        return self
+
+    def score_samples(self, X):
+        return np.where(((X >= 0) & (X <= 1)).all(axis=1), 0.0, -np.inf)
+
+
+def test_bits_of_the_uniform_law_behind_a_scaler():
+    X = np.array([[0, 0], [15, 15], [3, 8]])
+    uniform = make_pipeline(MinMaxScaler(), Uniform()).fit(np.array([[0, 0], [16, 16]]))
+    assert bits_per_dim(uniform, X, n_levels=16, random_state=0) == pytest.approx(4)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (PCA(), "behind PCA cannot be brought into the units of X"),
+        (make_pipeline(StandardScaler(), PCA()), "behind PCA cannot"),
+        (MinMaxScaler(clip=True), r"no density behind MinMaxScaler\(clip=True\)"),
+    ],
+)
+def test_bits_behind_steps_of_unknown_jacobian(step, message, integers):
+    pipeline = make_pipeline(step, NormalLaw()).fit(integers)
+    with pytest.raises(ValueError, match=message):
+        bits_per_dim(pipeline, integers)
 
 
 def rows_with_moments(mean, covariance, n, seed):

@@ -1,8 +1,11 @@
 """Search over flows whose fits are trained as one stack, against scikit-learn's search."""
 
+import re
+
 import numpy as np
 import pytest
-from sklearn.model_selection import GridSearchCV, KFold
+from sklearn import config_context
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -19,6 +22,11 @@ GRID = {"learning_rate_init": [1e-3, 1e-2], "weight_decay": [0.0, 1e-2]}
 def flow(**parameters):
     defaults = {"n_layers": 2, "hidden_layer_sizes": (8,), "max_iter": 4, "random_state": 0}
     return NoisyInjectiveFlow(1, **(defaults | parameters))
+
+
+def public(search):
+    """The names of attributes that are public."""
+    return {name for name in vars(search) if name[0] != "_"}
 
 
 @pytest.fixture
@@ -48,18 +56,243 @@ def test_is_the_grid_search_of_scikit_learn(stacks):
         assert getattr(ours, name) == getattr(theirs, name)
     assert ours.score(X) == pytest.approx(theirs.score(X), abs=1e-3)
     np.testing.assert_allclose(ours.transform(X), ours.best_estimator_.transform(X))
-    public = [{name for name in vars(s) if name[0] != "_"} for s in (ours, theirs)]
-    assert public[0] == public[1]
+    assert public(ours) == public(theirs)
 
 
 def test_what_has_other_shapes_is_trained_apart(stacks):
     grid = {"hidden_layer_sizes": [(8,), (4, 4)], "noise_floor": [1e-3, 1e-2]}
     cv = KFold(2, shuffle=True, random_state=0)
-    ours = StackedSearchCV(flow(), grid, cv=cv, refit=False).fit(X)
-    theirs = GridSearchCV(flow(), grid, cv=cv, refit=False).fit(X)
-    assert stacks == [8] and not hasattr(ours, "best_estimator_")
+    ours = StackedSearchCV(flow(), grid, cv=cv).fit(X)
+    theirs = GridSearchCV(flow(), grid, cv=cv).fit(X)
+    assert stacks == [8]
     scores = [search.cv_results_["mean_test_score"] for search in (ours, theirs)]
     np.testing.assert_allclose(*scores, atol=1e-3)
+
+
+def test_the_best_candidate_is_known_without_a_refit(stacks):
+    ours = StackedSearchCV(flow(), GRID, cv=2, refit=False).fit(X)
+    theirs = GridSearchCV(flow(), GRID, cv=2, refit=False).fit(X)
+    assert stacks == [8]
+    assert ours.best_params_ == theirs.best_params_ and ours.best_index_ == theirs.best_index_
+    assert ours.best_score_ == pytest.approx(theirs.best_score_, abs=1e-3)
+    assert public(ours) == public(theirs) and "best_estimator_" not in public(ours)
+
+
+def test_a_random_state_among_the_parameters_is_that_of_each_fit(stacks):
+    def grid():
+        return {"random_state": [np.random.RandomState(3), 5]}
+
+    ours = StackedSearchCV(flow(), grid(), cv=3, refit=False).fit(X)
+    theirs = GridSearchCV(flow(), grid(), cv=3, refit=False).fit(X)
+    assert stacks == [6]
+    for key in ("split0_test_score", "split1_test_score", "split2_test_score"):
+        np.testing.assert_allclose(ours.cv_results_[key], theirs.cv_results_[key], atol=1e-3)
+
+
+@pytest.mark.parametrize("one_shot", [True, False], ids=["generator", "random splitter"])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.FitFailedWarning")
+@pytest.mark.filterwarnings("ignore:One or more of the test scores:UserWarning")
+def test_folds_are_drawn_once_though_a_candidate_fails(one_shot):
+    def cv():
+        folds = KFold(3, shuffle=True, random_state=np.random.RandomState(0))
+        return folds.split(X) if one_shot else folds
+
+    grid = {"n_layers": [2, -1]}
+    ours = StackedSearchCV(flow(), grid, cv=cv())
+    given, text = ours.cv, repr(ours)
+    ours.fit(X)
+    theirs = GridSearchCV(flow(), grid, cv=cv()).fit(X)
+    for key in ("split0_test_score", "split1_test_score", "split2_test_score"):
+        np.testing.assert_array_equal(ours.cv_results_[key], theirs.cv_results_[key])
+    assert public(ours) == public(theirs) and ours.n_splits_ == theirs.n_splits_ == 3
+    assert ours.cv is given and ours.get_params()["cv"] is given and repr(ours) == text
+    if one_shot:
+        # What is left of the splits is nothing, for both.
+        for search in (ours, theirs):
+            with pytest.raises(ValueError, match="Was the CV iterator empty"):
+                search.fit(X)
+
+
+class Fragile(NoisyInjectiveFlow):
+    """A flow whose fit fails with one of its learning rates."""
+
+    error = RuntimeError
+
+    def _start_fit(self, plan, seed, first):
+        if self.learning_rate_init > 0.1:
+            raise self.error("no memory left")
+        return super()._start_fit(plan, seed, first)
+
+
+def fragile():
+    return Fragile(1, n_layers=1, hidden_layer_sizes=(4,), max_iter=1, random_state=0)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.FitFailedWarning")
+@pytest.mark.filterwarnings("ignore:One or more of the test scores:UserWarning")
+@pytest.mark.parametrize("error_score", [np.nan, -7.0])
+def test_any_error_of_a_fit_costs_its_candidate_alone(error_score):
+    grid = {"learning_rate_init": [1e-2, 1.0]}
+    kwargs = {"cv": 2, "error_score": error_score}
+    ours = StackedSearchCV(fragile(), grid, **kwargs).fit(X)
+    theirs = GridSearchCV(fragile(), grid, **kwargs).fit(X)
+    for key in ("mean_test_score", "rank_test_score"):
+        np.testing.assert_array_equal(ours.cv_results_[key], theirs.cv_results_[key])
+    assert ours.best_params_ == theirs.best_params_ == {"learning_rate_init": 1e-2}
+
+
+def test_an_error_within_the_stack_does_not_end_the_search(monkeypatch):
+    def fail(jobs):
+        raise RuntimeError("the stack is out of memory")
+
+    monkeypatch.setattr(skmanifoldflow.model_selection, "train_all", fail)
+    ours = StackedSearchCV(flow(), GRID, cv=2).fit(X)
+    theirs = GridSearchCV(flow(), GRID, cv=2).fit(X)
+    np.testing.assert_array_equal(
+        ours.cv_results_["mean_test_score"], theirs.cv_results_["mean_test_score"]
+    )
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_errors_that_are_wanted_pass(error, monkeypatch):
+    monkeypatch.setattr(Fragile, "error", error)
+    cv = KFold(2)
+    search = StackedSearchCV(fragile(), {"learning_rate_init": [1.0]}, cv=cv, error_score="raise")
+    with pytest.raises(error, match="no memory left"):
+        search.fit(X)
+    assert search.cv is cv and not hasattr(search, "cv_results_")
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"error_score": "x"},
+        {"cv": 1},
+        {"cv": "x"},
+        {"n_jobs": "x"},
+        {"return_train_score": "x"},
+        {"verbose": -1},
+        {"refit": 3.5},
+        {"pre_dispatch": None},
+        {"estimator": "x"},
+        {"param_grid": {"learning_rate_init": 1e-3}},
+        {"param_grid": {"learning_rate_init": []}},
+        {"param_grid": {"learning_rate": [1e-3]}},
+        {"param_grid": []},
+        {"param_grid": 3},
+        {"cv": 200},
+    ],
+    ids=str,
+)
+def test_parameters_are_checked_as_in_scikit_learn(kwargs):
+    kwargs = {"estimator": flow(), "param_grid": GRID} | kwargs
+    messages = []
+    for kind in (StackedSearchCV, GridSearchCV):
+        with pytest.raises(Exception) as caught:  # noqa: B017
+            kind(**kwargs).fit(X)
+        message = str(caught.value).replace(kind.__name__, "")
+        messages.append((caught.type, message))
+    assert messages[0] == messages[1]
+
+
+def test_rows_and_targets_must_be_as_many():
+    messages = []
+    for kind in (StackedSearchCV, GridSearchCV):
+        with pytest.raises(ValueError) as caught:
+            kind(flow(), GRID, cv=2).fit(X, np.zeros(3))
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize("verbose", [0, 1, 3])
+def test_verbose_prints_what_scikit_learn_prints(verbose, stacks, capsys):
+    grid = {"learning_rate_init": [1e-3, 1e-2]}
+    lines = []
+    for kind in (StackedSearchCV, GridSearchCV):
+        kind(flow(), grid, cv=2, refit=False, verbose=verbose, return_train_score=True).fit(X)
+        # The line of scikit-learn has dots and the time of a fit besides, and digits may round.
+        text = re.sub(r"\.\.+|total time=.*|(?<=\d\.\d)\d*", "", capsys.readouterr().out)
+        lines.append([re.sub(r"[;, ]+", " ", line).strip() for line in text.splitlines()])
+    assert stacks == [4]
+    assert lines[0] == lines[1] and len(lines[0]) == {0: 0, 1: 1, 3: 5}[verbose]
+
+
+def test_scores_are_printed(stacks, capsys):
+    search = StackedSearchCV(flow(), {"tol": [0.5]}, cv=2, refit=False, verbose=2).fit(X)
+    score = search.cv_results_["split1_test_score"][0]
+    assert capsys.readouterr().out.splitlines()[2] == f"[CV 2/2] END tol=0.5; score={score:.3f}"
+
+
+def test_the_reason_why_fits_are_not_stacked_is_printed(capsys):
+    StackedSearchCV(flow(n_init=2), {"tol": [0.5]}, cv=2, refit=False, verbose=1).fit(X)
+    assert capsys.readouterr().out.splitlines() == [
+        "Fits are not stacked: ValueError: n_init must be 1.",
+        "Fitting 2 folds for each of 1 candidates, totalling 2 fits",
+    ]
+
+
+def test_with_metadata_routing(stacks):
+    with config_context(enable_metadata_routing=True):
+        search = StackedSearchCV(flow(), GRID, cv=2).fit(X)
+        assert stacks == [8]
+        assert search.best_score_ == search.cv_results_["mean_test_score"].max()
+        assert np.isfinite(search.score(X))
+
+
+def test_groups_and_parameters_of_a_fit(stacks):
+    groups = np.arange(len(X)) // 30
+    kwargs = {"cv": GroupKFold(2), "refit": False}
+    grid = {"learning_rate_init": [1e-3]}
+    ours = StackedSearchCV(flow(), grid, **kwargs).fit(X, groups=groups)
+    theirs = GridSearchCV(flow(), grid, **kwargs).fit(X, groups=groups)
+    assert not stacks
+    np.testing.assert_array_equal(
+        ours.cv_results_["mean_test_score"], theirs.cv_results_["mean_test_score"]
+    )
+
+
+class Tasks:
+    """A callback that remembers the tasks of a search."""
+
+    def __init__(self):
+        self.names = []
+
+    def setup(self, estimator, context):
+        self.names.append("setup")
+
+    def teardown(self, estimator, context):
+        self.names.append("teardown")
+
+    def on_fit_task_begin(self, estimator, context, **kwargs):
+        self.names.append(context.task_name)
+
+    def on_fit_task_end(self, estimator, context, **kwargs):
+        self.names.append(context.task_name)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not support callbacks:UserWarning")
+def test_callbacks_are_called(stacks):
+    pytest.importorskip("sklearn.callback")
+    tasks = []
+    for kind in (StackedSearchCV, GridSearchCV):
+        callback = Tasks()
+        kind(flow(), {"tol": [0.5]}, cv=2).set_callbacks(callback).fit(X)
+        tasks.append(callback.names)
+    assert not stacks and tasks[0] == tasks[1] and len(tasks[0]) > 4
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{}, {"n_latent_layers": 1}, {"injection": "coupling", "n_components": 2}],
+    ids=str,
+)
+def test_flows_without_a_closed_form_can_be_searched(parameters):
+    model = flow(objective="elbo").set_params(**parameters)
+    grid = {"learning_rate_init": [1e-3, 1e-2]}
+    ours = StackedSearchCV(model, grid, cv=2).fit(X)
+    theirs = GridSearchCV(model, grid, cv=2).fit(X)
+    scores = [search.cv_results_["mean_test_score"] for search in (ours, theirs)]
+    np.testing.assert_allclose(*scores, atol=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,20 @@ import matplotlib
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
+from sklearn.impute import SimpleImputer
 from sklearn.manifold import TSNE, Isomap
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, OrdinalEncoder, StandardScaler
 
 from skmanifoldflow import ChartAtlasFlow, ManifoldPriorFlow
 from skmanifoldflow.datasets import LinkedCircles
+from skmanifoldflow.model_selection import StackedSearchCV
 from skmanifoldflow.plotting import (
     AtlasDisplay,
     EmbeddingDisplay,
@@ -120,6 +124,187 @@ def test_without_matplotlib(name, display, flow, monkeypatch):
         (kind(*arguments) if arguments else display).plot()
     with pytest.raises(ImportError, match=rf"{name}.from_estimator needs .* \[plot\]"):
         kind.from_estimator(flow, *data_of(kind))
+
+
+# Pipelines and searches
+
+
+def small_flow():
+    return ManifoldPriorFlow(
+        n_components=2, n_layers=1, hidden_layer_sizes=(4,), max_iter=1, random_state=0
+    )
+
+
+def small_atlas():
+    return ChartAtlasFlow(
+        n_charts=3, n_layers=1, hidden_layer_sizes=(4,), max_iter=1, random_state=0
+    )
+
+
+@pytest.fixture(scope="module")
+def frame():
+    X = load_iris(as_frame=True).data
+    # Spread over the millimetre that they are rounded to.
+    return X + np.random.RandomState(0).uniform(0, 0.1, X.shape)
+
+
+@pytest.fixture(scope="module")
+def scaled(frame):
+    """A flow behind a scaler, a pipeline in a search, and a search behind a scaler."""
+    grid = {"n_layers": [1]}
+    searched = {f"manifoldpriorflow__{name}": values for name, values in grid.items()}
+    pipeline = make_pipeline(StandardScaler(), small_flow())
+    estimators = {
+        "pipeline": pipeline,
+        "search": GridSearchCV(pipeline, searched, cv=2),
+        "pipeline of a pipeline": make_pipeline("passthrough", pipeline),
+        "pipeline of a search": make_pipeline(
+            StandardScaler(), StackedSearchCV(small_flow(), grid, cv=2)
+        ),
+    }
+    return {name: estimator.fit(frame) for name, estimator in estimators.items()}
+
+
+@pytest.fixture(params=["pipeline", "search", "pipeline of a pipeline", "pipeline of a search"])
+def wrapped(request, scaled):
+    return scaled[request.param]
+
+
+def test_displays_of_the_model_in_a_pipeline_or_a_search(wrapped, frame):
+    scaler = StandardScaler().fit(frame)
+    model = small_flow().fit(scaler.transform(frame))
+    drawn = SpectrumDisplay.from_estimator(wrapped)
+    np.testing.assert_array_equal(drawn.spectrum, model.local_spectrum_)
+    drawn = LossCurveDisplay.from_estimator(wrapped)
+    np.testing.assert_array_equal(drawn.loss_curve, model.loss_curve_)
+    drawn = EmbeddingDisplay.from_estimator(wrapped, frame)
+    np.testing.assert_allclose(drawn.embedding, model.transform(scaler.transform(frame)))
+    drawn = SampleDisplay.from_estimator(wrapped, frame, n_samples=50, random_state=0)
+    expected = scaler.inverse_transform(model.sample(50, random_state=0))
+    np.testing.assert_allclose(drawn.samples[0], expected)
+    np.testing.assert_array_equal(drawn.data, frame)
+    assert drawn.title is None
+
+
+@pytest.mark.parametrize("name", ["LossCurveDisplay", "SpectrumDisplay"])
+def test_a_search_itself(name, frame):
+    search = GridSearchCV(small_flow(), {"n_layers": [1]}, cv=2).fit(frame)
+    display = DISPLAYS[name][0]
+    ours, plain = (display.from_estimator(model) for model in (search, search.best_estimator_))
+    for ax in (ours.ax_, plain.ax_):
+        assert len(ax.lines) > 1
+    for a, b in zip(ours.ax_.lines, plain.ax_.lines, strict=True):
+        np.testing.assert_array_equal(a.get_ydata(), b.get_ydata())
+
+
+def test_samples_behind_steps_without_an_inverse(frame):
+    gaps = frame.mask(frame > 7.5)
+    half = ColumnTransformer([("half", StandardScaler(), list(frame.columns[:2]))])
+    for steps, X in [
+        ([SimpleImputer(), StandardScaler()], gaps),
+        ([half], frame),
+        ([FunctionTransformer(np.log1p), make_pipeline(StandardScaler())], frame),
+        ([make_pipeline(FunctionTransformer(np.log1p))], frame),
+        ([OrdinalEncoder()], frame),
+    ]:
+        pipeline = make_pipeline(*steps, Knobs(X.shape[1] if steps[0] is not half else 2)).fit(X)
+        drawn = SampleDisplay.from_estimator(pipeline, X, random_state=0)
+        np.testing.assert_array_equal(drawn.data, pipeline[:-1].transform(X))
+        np.testing.assert_array_equal(drawn.samples[0], pipeline[-1].sample(150, random_state=0))
+        last = steps[-1][-1] if isinstance(steps[-1], Pipeline) else steps[-1]
+        assert drawn.figure_.get_suptitle() == f"Samples after {type(last).__name__}"
+    drawn = SampleDisplay.from_estimator(pipeline, X, random_state=0, temperatures=(0, 1))
+    assert drawn.title == "Samples at temperature t, after OrdinalEncoder"
+
+
+def test_samples_behind_steps_with_an_inverse(frame):
+    log = FunctionTransformer(np.log1p, inverse_func=np.expm1)
+    pipeline = make_pipeline(log, make_pipeline(MinMaxScaler(), PCA(3)), Knobs(3)).fit(frame)
+    drawn = SampleDisplay.from_estimator(pipeline, frame, n_samples=20, random_state=0)
+    expected = pipeline[:-1].inverse_transform(pipeline[-1].sample(20, random_state=0))
+    np.testing.assert_array_equal(drawn.samples[0], expected)
+    assert drawn.title is None and drawn.samples.shape == (1, 20, 4)
+
+
+def test_samples_have_the_columns_of_the_data_frame(frame):
+    columns = frame.iloc[:, 1:3]
+    pipeline = make_pipeline(MinMaxScaler(), Knobs()).fit(columns)
+    (ax,) = SampleDisplay.from_estimator(pipeline, columns).axes_
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("sepal width (cm)", "petal length (cm)")
+    (ax,) = SampleDisplay.from_estimator(pipeline.fit(columns.to_numpy()), columns).axes_
+    assert ax.get_xlabel() == "column 1"
+    with pytest.raises(ValueError, match="column_names must hold one for each of 2 columns, got 1"):
+        SampleDisplay(np.eye(2), column_names=["x"]).plot()
+
+
+def test_images_behind_a_scaler():
+    X = np.array([[-10.0], [30.0]]) * np.ones(8)
+    pipeline = make_pipeline(MinMaxScaler(), Knobs(8, image_shape=(1, 2, 4))).fit(X)
+    drawn = SampleDisplay.from_estimator(pipeline, X, n_samples=4, random_state=0)
+    assert drawn.image_shape == (1, 2, 4) and drawn.images_[0].get_clim() == (-10, 30)
+    rows = pipeline[-1].sample(4, random_state=0)
+    np.testing.assert_allclose(drawn.samples[0], 40 * rows - 10)
+
+
+def test_an_atlas_in_a_pipeline_has_the_columns_of_the_data_frame(frame):
+    pipeline = make_pipeline(StandardScaler(), small_atlas()).fit(frame)
+    display = AtlasDisplay.from_estimator(pipeline, frame, components=(2, 0), shade=False)
+    names = (display.ax_.get_xlabel(), display.ax_.get_ylabel())
+    assert names == ("petal length (cm)", "sepal length (cm)")
+    np.testing.assert_array_equal(display.points_.get_offsets(), frame.to_numpy()[:, [2, 0]])
+    colors = display.chart_colors_[pipeline.predict(frame)]
+    np.testing.assert_array_equal(display.points_.get_facecolors(), colors)
+    display = AtlasDisplay.from_estimator(pipeline, frame, space="embedding")
+    assert display.ax_.get_xlabel() == "component 1"
+    np.testing.assert_array_equal(display.points, pipeline.transform(frame))
+    rows = frame.to_numpy()
+    display = AtlasDisplay.from_estimator(small_atlas().fit(frame), frame)
+    assert display.ax_.get_ylabel() == "sepal width (cm)"
+    display = AtlasDisplay.from_estimator(small_atlas().fit(rows), rows)
+    assert display.ax_.get_ylabel() == "column 2"
+
+
+def test_an_atlas_behind_steps_without_an_inverse(frame):
+    gaps = frame.mask(frame > 7.5)
+    pipeline = make_pipeline(SimpleImputer(), StandardScaler(), small_atlas()).fit(gaps)
+    display = AtlasDisplay.from_estimator(pipeline, gaps)
+    assert display.ax_.get_xlabel() == "column 1 after StandardScaler"
+    np.testing.assert_array_equal(display.points, pipeline[:-1].transform(gaps))
+
+
+@pytest.mark.parametrize("name", list(DISPLAYS))
+def test_pipelines_and_searches_that_are_not_fitted(name, frame):
+    display = DISPLAYS[name][0]
+    data = [frame] if display in (AtlasDisplay, EmbeddingDisplay) else []
+    flow = small_atlas() if display is AtlasDisplay else small_flow()
+    for estimator in (
+        make_pipeline(StandardScaler(), flow),
+        GridSearchCV(flow, {"n_layers": [1]}),
+        make_pipeline(StandardScaler(), GridSearchCV(flow, {"n_layers": [1]})),
+    ):
+        with pytest.raises(NotFittedError):
+            display.from_estimator(estimator, *data)
+    search = GridSearchCV(flow, {"n_layers": [1]}, cv=2, refit=False).fit(frame)
+    with pytest.raises(ValueError, match="GridSearchCV has no best_estimator_: it needs refit"):
+        display.from_estimator(search, *data)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("AtlasDisplay", "charts"),
+        ("LossCurveDisplay", "loss curve"),
+        ("SampleDisplay", "method sample"),
+        ("SpectrumDisplay", "spectrum"),
+    ],
+)
+def test_pipelines_that_do_not_end_in_a_flow(name, what, frame):
+    display = DISPLAYS[name][0]
+    data = [frame] if display is AtlasDisplay else []
+    for estimator in (PCA(2), make_pipeline(StandardScaler(), PCA(2))):
+        with pytest.raises(ValueError, match=f"PCA has no {what}"):
+            display.from_estimator(estimator.fit(frame), *data)
+    assert not plt.get_fignums()
 
 
 # Embeddings
@@ -617,6 +802,7 @@ def test_one_partition_of_several():
         ({"components": (0, 1, 2, 0)}, "one to three integers"),
         ({"entries": np.eye(3)}, r"entries must have the shape \(4, 3\)"),
         ({"colors": ["red"]}, "each of 4 charts, got 1"),
+        ({"column_names": ["x", "y"]}, "each of 3 columns, got 2"),
         ({"probabilities": np.eye(5)}, "inconsistent numbers"),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
-from ._base import check_matplotlib, new_axes
+from ._base import Unwrapped, check_matplotlib, new_axes
 from ._colors import class_handles
 from ._rows import draw_cloud, frame
 
@@ -54,7 +54,9 @@ class AtlasDisplay:
         three, else the first two. A single column is set against the probability of the most
         probable chart.
     name : str, default="column"
-        What a column is called on the axes.
+        What a column is called on the axes, before its number.
+    column_names : array-like of shape (n_columns,), default=None
+        Names of the columns on the axes, in place of `name` and a number.
 
     Attributes
     ----------
@@ -93,6 +95,7 @@ class AtlasDisplay:
         shade=True,
         components=None,
         name="column",
+        column_names=None,
     ):
         self.points = points
         self.probabilities = probabilities
@@ -101,6 +104,7 @@ class AtlasDisplay:
         self.shade = shade
         self.components = components
         self.name = name
+        self.column_names = column_names
 
     @classmethod
     def from_estimator(
@@ -111,12 +115,15 @@ class AtlasDisplay:
         Parameters
         ----------
         estimator : ChartAtlasFlow
-            Fitted atlas.
+            Fitted atlas, a :class:`~sklearn.pipeline.Pipeline` that ends in one, or a search over
+            either, whose best estimator is drawn.
         X : array-like of shape (n_samples, n_features)
             Rows.
         space : {"data", "embedding"}, default="data"
             What is drawn: the columns of X, or the codes of the rows with the entries of the
-            codebook over them. A chart has the same colour in both.
+            codebook over them. A chart has the same colour in both. Columns have the names of the
+            data frame that the estimator was fitted to. Where a step of a pipeline has no inverse,
+            X is shown after the steps, and the axes say so.
         partition : int, default=None
             Which of several partitions into charts is drawn, counted from 0. Each covers all rows.
             None takes the one of the largest weight.
@@ -142,32 +149,37 @@ class AtlasDisplay:
             If the estimator is not fitted.
         """
         check_matplotlib(f"{cls.__name__}.from_estimator")
-        check_is_fitted(estimator)
-        if not hasattr(estimator, "codebook_"):
-            raise ValueError(f"{type(estimator).__name__} has no charts.")
+        unwrapped = Unwrapped(estimator)
+        model = unwrapped.model
+        check_is_fitted(model)
+        if not hasattr(model, "codebook_"):
+            raise ValueError(f"{type(model).__name__} has no charts.")
         if space not in ("data", "embedding"):
             raise ValueError(f"space must be 'data' or 'embedding', got {space!r}.")
-        charts = _charts_of(estimator, partition)
-        probabilities = estimator.predict_proba(X)[:, charts]
+        charts = _charts_of(model, partition)
+        rows = unwrapped.to_model(X)
+        probabilities = model.predict_proba(rows)[:, charts]
         total = probabilities.sum(axis=1, keepdims=True)
         # A row that is all of another partition has no probability left here.
-        weights = estimator.chart_weights_[charts]
+        weights = model.chart_weights_[charts]
         probabilities = np.where(
             total > 0, probabilities / np.where(total > 0, total, 1), weights / weights.sum()
         )
         if space == "embedding":
-            points = check_array(estimator.transform(X))
-            entries, name = estimator.codebook_[charts], "component"
+            points = check_array(model.transform(rows))
+            entries, name, column_names = model.codebook_[charts], "component", None
         else:
-            points, entries, name = check_array(X), None, "column"
+            points, entries, name = unwrapped.to_shown(X), None, "column"
+            column_names = unwrapped.column_names(points.shape[1])
         display = cls(
             points,
             probabilities,
             entries=entries,
-            colors=_spread_colors(_standardized(estimator.chart_centers_[charts])),
+            colors=_spread_colors(_standardized(model.chart_centers_[charts])),
             shade=shade,
             components=components,
             name=name,
+            column_names=column_names,
         )
         return display.plot(ax=ax)
 
@@ -203,6 +215,11 @@ class AtlasDisplay:
                 f"entries must have the shape {(n_charts, points.shape[1])}, a row for each chart, "
                 f"got {entries.shape}."
             )
+        if self.column_names is not None and len(self.column_names) != points.shape[1]:
+            raise ValueError(
+                f"column_names must hold one for each of {points.shape[1]} columns, got "
+                f"{len(self.column_names)}."
+            )
         colors = self._colors(points, probabilities)
         components = self._check_components(points.shape[1], ax)
         ax = _new_axes(len(components)) if ax is None else ax
@@ -215,6 +232,8 @@ class AtlasDisplay:
             of_rows = _fade(of_rows, certainty, n_charts)
         drawn = points[:, components]
         names = [f"{self.name} {component + 1}" for component in components]
+        if self.column_names is not None:
+            names = [str(self.column_names[component]) for component in components]
         if len(components) == 1:
             drawn = np.column_stack([drawn, certainty])
             names.append("probability of the chart")

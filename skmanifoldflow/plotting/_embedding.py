@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils import assert_all_finite, check_array, check_consistent_length, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
-from ._base import check_matplotlib, new_axes
+from ._base import Unwrapped, check_matplotlib, new_axes
 from ._colors import CLASS_COLORS, SAMPLE_COLOR, class_colors, class_handles
 
 __all__ = ["EmbeddingDisplay"]
@@ -73,7 +73,8 @@ class EmbeddingDisplay:
         ----------
         estimator : estimator instance
             Fitted transformer: one of this package, one of scikit-learn, a
-            :class:`~sklearn.pipeline.Pipeline`.
+            :class:`~sklearn.pipeline.Pipeline` that ends in one, or a search over either, whose
+            best estimator embeds the rows.
         X : array-like of shape (n_samples, n_features)
             Rows.
         y : array-like of shape (n_samples,), default=None
@@ -100,16 +101,18 @@ class EmbeddingDisplay:
             If the estimator is not fitted.
         """
         check_matplotlib(f"{cls.__name__}.from_estimator")
-        if not hasattr(estimator, "transform"):
+        unwrapped = Unwrapped(estimator)
+        model = unwrapped.model
+        if not hasattr(model, "transform"):
             raise ValueError(
-                f"{type(estimator).__name__} has no method transform. If it has fit_transform, "
+                f"{type(model).__name__} has no method transform. If it has fit_transform, "
                 f"draw {cls.__name__}(estimator.fit_transform(X), y).plot()."
             )
-        check_is_fitted(estimator)
+        check_is_fitted(model)
         if y_name is None:
             y_name = getattr(y, "name", None)
         display = cls(
-            check_array(estimator.transform(X)),
+            check_array(model.transform(unwrapped.to_model(X))),
             None if y is None else np.asarray(y),
             components=components,
             y_name=y_name,

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ._base import check_matplotlib, new_axes
+from ._base import Unwrapped, check_matplotlib, new_axes
 
 __all__ = ["LossCurveDisplay"]
 
@@ -53,7 +53,9 @@ class LossCurveDisplay:
         Parameters
         ----------
         estimator : estimator instance
-            Fitted estimator with `loss_curve_` and, optionally, `validation_scores_`.
+            Fitted estimator with `loss_curve_` and, optionally, `validation_scores_`, a
+            :class:`~sklearn.pipeline.Pipeline` that ends in one, or a search over either, whose
+            best estimator is drawn.
         ax : matplotlib Axes, default=None
             Axes to draw on. None makes a new figure.
 
@@ -66,15 +68,18 @@ class LossCurveDisplay:
         ------
         ImportError
             If matplotlib is not installed.
+        ValueError
+            If the estimator has no loss curve.
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
         """
         check_matplotlib(f"{cls.__name__}.from_estimator")
-        check_is_fitted(estimator, "loss_curve_")
-        scores = getattr(estimator, "validation_scores_", None)
-        display = cls(
-            np.asarray(estimator.loss_curve_), None if scores is None else np.asarray(scores)
-        )
+        model = Unwrapped(estimator).model
+        check_is_fitted(model)
+        if not hasattr(model, "loss_curve_"):
+            raise ValueError(f"{type(model).__name__} has no loss curve.")
+        scores = getattr(model, "validation_scores_", None)
+        display = cls(np.asarray(model.loss_curve_), None if scores is None else np.asarray(scores))
         return display.plot(ax=ax)
 
     def plot(self, ax=None):

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ._base import MAX_COLUMNS, check_matplotlib, panel_axes
+from ._base import MAX_COLUMNS, Unwrapped, check_matplotlib, panel_axes
 from ._colors import DATA_COLOR, SAMPLE_COLOR
 from ._rows import draw_cloud, frame, mosaic, principal_plane
 
@@ -38,6 +38,8 @@ class SampleDisplay:
     image_shape : tuple (C, H, W), default=None
         Channels, height and width of the images that rows are. C is 1, drawn in grey, or 3, red,
         green and blue. None draws points.
+    column_names : array-like of shape (n_features,), default=None
+        Names of the columns, on the axes of points of up to three columns.
 
     Attributes
     ----------
@@ -80,12 +82,22 @@ class SampleDisplay:
     ['t = 0', 't = 0.5', 't = 1']
     """
 
-    def __init__(self, samples, *, labels=None, title=None, data=None, image_shape=None):
+    def __init__(
+        self,
+        samples,
+        *,
+        labels=None,
+        title=None,
+        data=None,
+        image_shape=None,
+        column_names=None,
+    ):
         self.samples = samples
         self.labels = labels
         self.title = title
         self.data = data
         self.image_shape = image_shape
+        self.column_names = column_names
 
     @classmethod
     def from_estimator(
@@ -105,7 +117,10 @@ class SampleDisplay:
         Parameters
         ----------
         estimator : estimator instance
-            Fitted model with a method `sample(n_samples, *, random_state)`.
+            Fitted model with a method `sample(n_samples, *, random_state)`, a
+            :class:`~sklearn.pipeline.Pipeline` that ends in one, or a search over either, whose
+            best estimator is drawn from. Samples are brought back into the units of X; where a step
+            of the pipeline has no inverse, both are shown after the steps, and the title says so.
         X : array-like of shape (n_rows, n_features), default=None
             Training or test rows to compare with.
         n_samples : int, default=None
@@ -118,8 +133,8 @@ class SampleDisplay:
             Values s of the parameter `manifold_deviation` of `sample`, how far samples are from the
             manifold, each with a panel. Not together with `temperatures`.
         image_shape : tuple (C, H, W), default=None
-            Shape of the images that rows are. None is `estimator.image_shape` where there is such a
-            parameter, else rows are points.
+            Shape of the images that rows are. None is `image_shape` of the model where there is
+            such a parameter, else rows are points.
         random_state : int, RandomState instance or None, default=None
             Source of the draw. Each panel starts from the same state.
         figure : matplotlib Figure or SubFigure, default=None
@@ -141,17 +156,19 @@ class SampleDisplay:
             If the estimator is not fitted.
         """
         check_matplotlib(f"{cls.__name__}.from_estimator")
-        if not hasattr(estimator, "sample"):
-            raise ValueError(f"{type(estimator).__name__} has no method sample.")
+        unwrapped = Unwrapped(estimator)
+        model = unwrapped.model
+        if not hasattr(model, "sample"):
+            raise ValueError(f"{type(model).__name__} has no method sample.")
         if temperatures is not None and manifold_deviations is not None:
             raise ValueError(
                 "temperatures and manifold_deviations cannot both be given: each panel shows one "
                 "value of one of them."
             )
-        check_is_fitted(estimator)
-        data = None if X is None else check_array(X, input_name="X")
+        check_is_fitted(model)
+        data = None if X is None else unwrapped.to_shown(X)
         if image_shape is None:
-            image_shape = getattr(estimator, "image_shape", None)
+            image_shape = getattr(model, "image_shape", None)
 
         knob, symbol, values, title = None, None, (None,), None
         if temperatures is not None:
@@ -160,6 +177,8 @@ class SampleDisplay:
         elif manifold_deviations is not None:
             knob, symbol, values = "manifold_deviation", "s", manifold_deviations
             title = "Samples at manifold deviation s"
+        if unwrapped.units is not None:
+            title = f"{title}, {unwrapped.units}" if title else f"Samples {unwrapped.units}"
         values = np.atleast_1d(values).tolist()
         if not values:
             raise ValueError(f"{knob}s must hold at least one value, got none.")
@@ -173,12 +192,14 @@ class SampleDisplay:
         if not isinstance(seed, Integral):
             seed = check_random_state(seed).randint(2**31)
         options = [{knob: value} if knob else {} for value in values]
+        samples = [model.sample(n_samples, random_state=seed, **o) for o in options]
         display = cls(
-            np.stack([estimator.sample(n_samples, random_state=seed, **o) for o in options]),
+            np.stack([check_array(unwrapped.from_model(rows)) for rows in samples]),
             labels=[f"{symbol} = {value:g}" for value in values] if knob else None,
             title=title,
             data=data,
             image_shape=image_shape,
+            column_names=None if unwrapped.units else unwrapped.feature_names,
         )
         return display.plot(figure=figure)
 
@@ -223,6 +244,11 @@ class SampleDisplay:
             )
         if data is not None and data.shape[1] != n_features:
             raise ValueError(f"data has {data.shape[1]} columns, but samples have {n_features}.")
+        if self.column_names is not None and len(self.column_names) != n_features:
+            raise ValueError(
+                f"column_names must hold one for each of {n_features} columns, got "
+                f"{len(self.column_names)}."
+            )
         shape = self.image_shape
         if shape is not None and (
             len(shape) != 3 or shape[0] not in (1, 3) or np.prod(shape) != n_features
@@ -235,7 +261,9 @@ class SampleDisplay:
     def _plot_points(self, figure, samples, data):
         n_panels, n_features = len(samples), samples.shape[2]
         flat = samples.reshape(-1, n_features)
-        names = [f"column {j + 1}" for j in range(n_features)]
+        names = self.column_names
+        if names is None:
+            names = [f"column {j + 1}" for j in range(n_features)]
         if n_features > 3:
             project = principal_plane(flat if data is None else data)
             samples = np.stack([project(rows) for rows in samples])

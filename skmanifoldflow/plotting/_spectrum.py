@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ._base import check_matplotlib, new_axes
+from ._base import Unwrapped, check_matplotlib, new_axes
 
 __all__ = ["SpectrumDisplay"]
 
@@ -58,7 +58,8 @@ class SpectrumDisplay:
         ----------
         estimator : estimator instance
             Fitted estimator with `local_spectrum_`, such as
-            :class:`~skmanifoldflow.ManifoldPriorFlow`.
+            :class:`~skmanifoldflow.ManifoldPriorFlow`, a :class:`~sklearn.pipeline.Pipeline` that
+            ends in one, or a search over either, whose best estimator is drawn.
         ax : matplotlib Axes, default=None
             Axes to draw on. None makes a new figure.
 
@@ -71,15 +72,20 @@ class SpectrumDisplay:
         ------
         ImportError
             If matplotlib is not installed.
+        ValueError
+            If the estimator has no spectrum.
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
         """
         check_matplotlib(f"{cls.__name__}.from_estimator")
-        check_is_fitted(estimator, "local_spectrum_")
+        model = Unwrapped(estimator).model
+        check_is_fitted(model)
+        if not hasattr(model, "local_spectrum_"):
+            raise ValueError(f"{type(model).__name__} has no spectrum.")
         display = cls(
-            estimator.local_spectrum_,
-            noise_variance=estimator._noise_variance,
-            intrinsic_dimension=estimator.intrinsic_dimension_,
+            model.local_spectrum_,
+            noise_variance=model._noise_variance,
+            intrinsic_dimension=model.intrinsic_dimension_,
         )
         return display.plot(ax=ax)
 
