@@ -9,7 +9,7 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.utils import indexable
 
 from ._noisy_injective import NoisyInjectiveFlow
-from .backend.device import single_threaded
+from .backend.device import single_threaded, standard_context
 from .backend.stacked import train_all
 
 __all__ = ["StackedSearchCV"]
@@ -109,6 +109,7 @@ class StackedSearchCV(GridSearchCV):
         # A random state among the parameters must not be shared by several fits.
         return clone(self.estimator).set_params(**clone(candidate, safe=False))
 
+    @standard_context()
     def _fit_and_score(self, X, candidates, folds):
         """Return what scikit-learn's function of that name does, for each candidate and fold."""
         begin = time.time()
