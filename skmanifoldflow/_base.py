@@ -50,7 +50,7 @@ _WORTH_A_WARNING = 0.1
 _SMALLEST_RANGE = 1e-150
 # Spacings of columns with ties that one warning names.
 _MAX_STEPS_NAMED = 3
-# Channels that images have: gray, colours, colours with opacity.
+# Channels that images have: gray, colours, and colours with opacity.
 _N_COLORS = (1, 3, 4)
 # What a stored model is recognised by.
 _DIGESTED = ("_flow", "_standardizer", "_config", "n_components_")
@@ -418,7 +418,7 @@ class BaseManifoldFlow(
                 f"image_shape={shape} has {np.prod(shape)} pixels, but X has {n_features} features."
             )
         last = shape[2]
-        if last in _N_COLORS and shape[0] not in _N_COLORS and min(shape[:2]) > last:
+        if last in _N_COLORS and shape[0] not in _N_COLORS[:2] and min(shape[:2]) > last:
             warn(
                 f"image_shape is (channels, height, width), and {shape} looks like (height, width, "
                 f"channels). If it is, give X.reshape(-1, *{shape}).transpose(0, 3, 1, 2)"

@@ -43,6 +43,8 @@ class JointLikelihood(Objective):
     averaging = 0.05
     # Smallest scale of residuals, relative to the floor of the noise.
     min_scale = 0.1
+    # Smallest factor of `fit_deviations`: rows that lie on a manifold exactly must not make it 0.
+    min_factor = 1e-3
     share_reconstructed = 0.5
 
     def __init__(
@@ -193,7 +195,7 @@ class JointLikelihood(Objective):
         if law.n_components < law.n_features:
             v, weight = self._weighted(rows, lambda _, z: self.law.deviations(z, self.stage))
             t = v.to(law.mean) / law.scales()
-            factor = law.penalty.fit_scale(t, torch.finfo(t.dtype).tiny, weight=weight.to(t))
+            factor = law.penalty.fit_scale(t, self.min_factor, weight=weight.to(t))
             law.set_scales(factor * law.scales(), law.scale_floor)
 
 
