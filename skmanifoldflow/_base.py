@@ -136,6 +136,13 @@ class BaseManifoldFlow(
         "verbose": ["verbose"],
     }
 
+    # Where the HTML representation of scikit-learn finds the documentation of a class.
+    _doc_link_module = "skmanifoldflow"
+    _doc_link_template = (
+        "https://skmanifoldflow.readthedocs.io/en/stable/generated/"
+        "{estimator_module}.{estimator_name}.html"
+    )
+
     # Gradient steps after which a fit ends: ten passes over a million rows in batches of 512.
     _max_steps = 20_000
 
