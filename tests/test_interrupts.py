@@ -8,6 +8,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
+from torch.nn.utils._named_member_accessor import NamedMemberAccessor
 
 from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow
 from skmanifoldflow._progress import listening
@@ -115,6 +116,27 @@ def test_of_several_starts_the_best_is_kept(rows):
         model.fit(rows)
     assert max(model.validation_scores_) == pytest.approx(max(best), abs=0.02)
     assert max(best) - min(best) > 0.05
+
+
+def test_interrupt_while_the_weights_of_a_stack_are_exchanged(rows, monkeypatch):
+    """Batched calls put stacked tensors into a module for a while: not into one that is kept."""
+    swap = NamedMemberAccessor.swap_tensor
+    is_near = []
+
+    def stop(self, *args, **kwargs):
+        if len(is_near) == 2:
+            is_near.append("done")
+        elif len(is_near) == 3:
+            is_near.append("raised")
+            raise KeyboardInterrupt
+        return swap(self, *args, **kwargs)
+
+    monkeypatch.setattr(NamedMemberAccessor, "swap_tensor", stop)
+    model = clone(MODELS["stack"])
+    with interrupted(), listening(lambda progress: is_near.append(progress.epoch)):
+        model.fit(rows)
+    assert is_near[:2] == [1, 2] and is_near[-1] == "raised"
+    assert np.isfinite(model.score_samples(rows)).all()
 
 
 def test_a_finished_start_is_kept(rows):

@@ -196,6 +196,35 @@ def test_narrowing_stages_survive_a_pickle(nested):
         )
 
 
+def test_the_best_stage_is_used(nested):
+    """Whichever it is, `score`, `score_samples` and `sample` follow the law of that stage."""
+    X, model = nested
+    assert model.best_stage_ == 1 + np.argmax(model.stage_scores_)
+    for best in (1, 2, 3):
+        scores = [0.0, 0.0, 0.0]
+        scores[best - 1] = 1.0
+
+        class Scored(JointManifoldFlow):
+            def _train_stages(self, plan, job, part, scores=scores):
+                trained = super()._train_stages(plan, job, part)
+                job.objective.stage_scores = scores
+                return trained
+
+        other = Scored(**model.get_params()).fit(X)
+        assert other.best_stage_ == best
+        np.testing.assert_array_equal(other.score_samples(X), other.score_samples(X, stage=best))
+        assert other.score(X) == pytest.approx(other.score_samples(X, stage=best).mean())
+        # A density is that of its samples: where it is high, there are many of them.
+        drawn = other.sample(4000, random_state=0)
+        gap = other.score_samples(drawn) - other.score_samples(drawn, stage=1 + best % 3)
+        assert gap.mean() > 0.02
+        # A model of a local class cannot be stored, but its state can.
+        again = object.__new__(JointManifoldFlow)
+        again.__setstate__(pickle.loads(pickle.dumps(other.__getstate__())))
+        np.testing.assert_array_equal(again.score_samples(X), other.score_samples(X))
+        np.testing.assert_array_equal(again.sample(4000, random_state=0), drawn)
+
+
 def test_stages_that_do_not_exist(nested):
     X, model = nested
     for stage in (0, 4, 1.5):

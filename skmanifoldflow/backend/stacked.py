@@ -4,6 +4,7 @@ A step of a small flow costs calls rather than arithmetic, and a stack of flows 
 calls than one. Each fit has its own rows, noise, clipping, learning rate and end, as in `train`.
 """
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -230,7 +231,7 @@ class _Stack:
     def __init__(self, jobs: Sequence[TrainingJob]) -> None:
         self.fits = [_Fit(job) for job in jobs]
         objectives = [job.objective for job in jobs]
-        model = objectives[0]
+        model = cast(InjectionLikelihood, objectives[0])
         undecayed = {id(p) for p in model.undecayed_parameters()}
         names: dict[Any, list[str]] = {}
         for name, p in model.named_parameters():
@@ -248,9 +249,11 @@ class _Stack:
             for name in states[0]
             if name not in trained
         }
-        self.loss = _Method(model, "loss_given")
+        # Its tensors are exchanged during a call, and Ctrl-C may come just then: so it is a copy.
+        called = copy.deepcopy(model, {id(model.generator): model.generator})
+        self.loss = _Method(called, "loss_given")
         self._start_step()
-        self.log_likelihood = _Method(model, "log_likelihood")
+        self.log_likelihood = _Method(called, "log_likelihood")
 
     def _start_step(self) -> None:
         objectives = [cast(InjectionLikelihood, fit.job.objective) for fit in self.fits]

@@ -183,3 +183,35 @@ def test_knobs_scale_variances(generator):
         np.testing.assert_array_equal(on[:, 3:], 0)
         wide = law.sample(50_000, generator, manifold_deviation=4.0)
     np.testing.assert_allclose(wide[:, 3:].var(0), 4 * 2 * 0.25, rtol=0.1)
+
+
+def _nested(generator, n_laws=3):
+    """Return a law of 4 columns with stages of 3, 2 and 1 coordinates whose maps do something."""
+    laws = [PenalizedSplit(*sizes, penalty="huber") for sizes in ((4, 3), (3, 2), (2, 1))[:n_laws]]
+    for outer, inner in zip(laws, laws[1:], strict=False):
+        d = inner.n_features
+        outer.set_stage(split_flow("affine", d, 1, 2, (4,), generator=generator).double(), inner)
+    with torch.no_grad():
+        for p in laws[0].parameters():
+            p.add_(0.1 * torch.randn(p.shape, dtype=p.dtype, generator=generator))
+    return laws[0]
+
+
+@pytest.mark.parametrize("n_used", [1, 2, 3])
+def test_a_law_of_the_first_stages_alone(n_used, generator):
+    """It is the law that has no others: its density, its samples and its covariance."""
+    law = _nested(generator)
+    # The stages are nested modules: those that are not in use are left out.
+    alone = _nested(generator, n_used)
+    alone.load_state_dict(law.state_dict(), strict=False)
+    law.n_used = n_used
+    z = torch.randn(50, 4, dtype=torch.float64, generator=generator)
+    torch.testing.assert_close(law.log_prob(z), alone.log_prob(z), rtol=0, atol=0)
+    torch.testing.assert_close(law.log_prob(z), law.log_prob(z, n_used), rtol=0, atol=0)
+    draws = [m.sample(40, torch.Generator().manual_seed(1)) for m in (law, alone)]
+    torch.testing.assert_close(*draws, rtol=0, atol=0)
+    torch.testing.assert_close(law.covariance_factor(), alone.covariance_factor(), rtol=0, atol=0)
+    u = z[:, :3]
+    torch.testing.assert_close(
+        law.log_prob_manifold(u), alone.log_prob_manifold(u), rtol=0, atol=1e-12
+    )
