@@ -37,7 +37,7 @@ from .backend.stacked import train_all
 from .backend.standardize import Standardizer
 from .backend.training import TrainingInterrupted, TrainingJob, TrainingSettings
 
-__all__ = ["BaseManifoldFlow", "rows_to_tensor"]
+__all__ = ["BaseManifoldFlow", "ManifoldDensityMixin", "rows_to_tensor"]
 
 # With fewer rows there is nothing to validate on, and a network would only learn them by heart.
 _MIN_ROWS_VALIDATED = 40
@@ -750,32 +750,6 @@ class BaseManifoldFlow(
         return float(np.average(log_density, weights=weights))
 
     @standard_context()
-    def score_samples_manifold(self, X):
-        """Log-density on the model's manifold, at the projection of rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows; each is projected on the manifold first.
-
-        Returns
-        -------
-        log_density : ndarray of shape (n_samples,)
-            Natural logarithm of the density with respect to the volume of the manifold in data
-            units, log p(u) - 1/2 logdet(J'J) with J the exact Jacobian of the embedding.
-        """
-        X = self._check_rows(X)
-
-        def log_density(flow, rows):
-            u = self._project(flow, rows)
-            embedded, jacobian = flow.embedding_jacobian(u)
-            slope = self._standardizer.inverse_slope(embedded.to("cpu", torch.float64))
-            jacobian = slope[:, :, None] * jacobian.to("cpu", torch.float64)
-            return flow.latent.log_prob_manifold(u).cpu() - log_volume_element(jacobian)
-
-        return self._per_chunk(X, log_density, X.dtype, X.shape[1] * self.n_components_)
-
-    @standard_context()
     def sample(self, n_samples=1, *, random_state=None, temperature=1.0, manifold_deviation=1.0):
         """Draw rows from the model.
 
@@ -955,3 +929,33 @@ class BaseManifoldFlow(
             self.to(device)
         except ValueError:
             self.to("cpu")
+
+
+class ManifoldDensityMixin:
+    """Density on the manifold, of the estimators that have a single one."""
+
+    @standard_context()
+    def score_samples_manifold(self, X):
+        """Log-density on the model's manifold, at the projection of rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows; each is projected on the manifold first.
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+            Natural logarithm of the density with respect to the volume of the manifold in data
+            units, log p(u) - 1/2 logdet(J'J) with J the exact Jacobian of the embedding.
+        """
+        X = self._check_rows(X)
+
+        def log_density(flow, rows):
+            u = self._project(flow, rows)
+            embedded, jacobian = flow.embedding_jacobian(u)
+            slope = self._standardizer.inverse_slope(embedded.to("cpu", torch.float64))
+            jacobian = slope[:, :, None] * jacobian.to("cpu", torch.float64)
+            return flow.latent.log_prob_manifold(u).cpu() - log_volume_element(jacobian)
+
+        return self._per_chunk(X, log_density, X.dtype, X.shape[1] * self.n_components_)

@@ -7,7 +7,6 @@ import torch
 from scipy.special import softmax
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ._base import BaseManifoldFlow
@@ -67,12 +66,6 @@ _N_IMAGE_COMPONENTS = 16
 _N_IMAGE_AXES = 16
 _MAX_START_IMAGES = 512
 _MAX_CHART_IMAGES = 4096
-
-
-def _has_manifold_density(estimator):
-    raise AttributeError(
-        f"{type(estimator).__name__} has no density on a manifold: its charts overlap."
-    )
 
 
 class ChartAtlasFlow(BaseManifoldFlow):
@@ -867,7 +860,3 @@ class ChartAtlasFlow(BaseManifoldFlow):
         """
         charts = self.predict(X)
         return self.chart_dimensions_[charts]
-
-    score_samples_manifold = available_if(_has_manifold_density)(
-        BaseManifoldFlow.score_samples_manifold
-    )

@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_is_fitted
 
-from ._base import BaseManifoldFlow
+from ._base import BaseManifoldFlow, ManifoldDensityMixin
 from ._dimension import spectral_dimension
 from ._linear_start import principal_axes, supported_components
 from ._validation import DTYPES, warn
@@ -43,7 +43,7 @@ _MAX_GEOMETRY_ROWS = 256
 _MAX_GEOMETRY_ENTRIES = 2**20
 
 
-class JointManifoldFlow(BaseManifoldFlow):
+class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
     r"""Flow whose latent space is split into a manifold and deviations from it, learned jointly.
 
     The rows x, standardised, are mapped by a bijection g to (u, v): d coordinates u on the manifold

@@ -7,7 +7,7 @@ import torch
 from scipy.sparse.csgraph import shortest_path
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._base import BaseManifoldFlow, rows_to_tensor
+from ._base import BaseManifoldFlow, ManifoldDensityMixin, rows_to_tensor
 from ._dimension import (
     Candidate,
     fit_local_mixture,
@@ -53,7 +53,7 @@ _MAX_LEADING_ROWS = 64
 _IMAGE_BATCH_SIZE = 128
 
 
-class ManifoldPriorFlow(BaseManifoldFlow):
+class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
     """Volume-preserving flow with a learned, nearly degenerate normal prior.
 
     The rows x, standardised and inflated by a little noise, are mapped by a volume-preserving

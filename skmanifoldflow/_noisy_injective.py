@@ -6,7 +6,7 @@ import torch
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._base import BaseManifoldFlow
+from ._base import BaseManifoldFlow, ManifoldDensityMixin
 from ._dimension import spectral_dimension
 from ._linear_start import principal_axes, start_injection, supported_components
 from .backend.architectures import density_flow, image_flow
@@ -44,7 +44,7 @@ _MAX_START_IMAGES = 512
 _START_IMAGES_PER_PIXEL = 4
 
 
-class NoisyInjectiveFlow(BaseManifoldFlow):
+class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
     r"""Flow above an injective linear map with normal noise; exact likelihood, stochastic inverse.
 
     The rows x, standardised, are mapped by a flow g to y = A z + b + e with z ~ N(0, I) of d
