@@ -500,8 +500,9 @@ def _is_header(first, body, number):
     ]
     if not any(is_number):
         return not any(map(number.fullmatch, first))
-    if not first[0] and columns[0][:2] in (("0", "1"), ("1", "2")):
-        # The numbers of the rows have no name.
+    names = first[1:]
+    if not first[0] and len(known[0]) == len(body) and len(set(names) - _HOLES) == len(names) > 0:
+        # The column of row names has no name.
         return True
     above = [name for name, flag in zip(first, is_number, strict=True) if flag]
     text = [name for name in above if name not in _HOLES and not number.fullmatch(name)]
@@ -613,10 +614,11 @@ def _clean(columns, y, target):
         is_kept[j] = values.min() < values.max()
     leave_out(list(names[~is_kept & (2 * n_holes <= len(X))]), "the same in all rows")
     enough, dropped = max(MIN_ROWS, len(X) / 2), []
-    while is_kept.sum() > 1 and np.count_nonzero(~is_hole[:, is_kept].any(axis=1)) < enough:
-        worst = np.argmax(np.where(is_kept, n_holes, 0))
-        if not n_holes[worst]:
+    # Something must be left, and a column without holes costs no rows.
+    while is_kept.sum() > 1 and n_holes[is_kept].any():
+        if np.count_nonzero(~is_hole[:, is_kept].any(axis=1)) >= enough:
             break
+        worst = np.argmax(np.where(is_kept, n_holes, -1))
         is_kept[worst] = False
         dropped.append(names[worst])
     leave_out(dropped, "so that half of the rows are complete")
