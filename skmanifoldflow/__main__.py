@@ -145,6 +145,7 @@ def _report(parser, args):
 
     # Seconds compare on one thread, and a second one mostly waits where other processes run.
     with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
         # From inside Isomap, where the neighbourhood graph falls apart; another warning says so.
         warnings.simplefilter("ignore", SparseEfficiencyWarning)
         try:

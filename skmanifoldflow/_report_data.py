@@ -5,11 +5,9 @@ import csv
 import functools
 import io
 import itertools
-import lzma
 import re
 import statistics
 import warnings
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -294,6 +292,7 @@ class _Format(NamedTuple):
     n_skipped: int  # lines before the first row of values
     names: list[str]
     ends_in_separator: bool
+    n_title: int  # lines above the table
 
     def __str__(self):
         separator = {"\t": "tabs", " ": "white space"}.get(self.separator, repr(self.separator))
@@ -304,16 +303,21 @@ class _Format(NamedTuple):
             parts.append(f"thousands by {self.thousands!r}")
         parts.append(f"encoding {self.encoding}")
         parts.append("header" if self.has_header else "no header")
+        if self.n_title:
+            parts.append(f"{_count(self.n_title, 'line')} above the table left out")
         return ", ".join(parts)
 
 
 def _read_text(path):
     pandas = _pandas(path)
-    from pandas.errors import ParserError, ParserWarning
+    from pandas.errors import ParserWarning
 
     for encoding in _encodings(path):
         try:
             form = _recognise(path, encoding)
+        except UnicodeError:
+            continue
+        try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", ParserWarning)
                 frame = pandas.read_csv(
@@ -333,25 +337,23 @@ def _read_text(path):
                 )
             break
         except UnicodeError:
+            # Beyond the head of the file.
             continue
-        except (ParserError, csv.Error) as error:
-            raise ValueError(
-                f"{path} cannot be read as a table: {error}. Save it as CSV with as many fields in "
-                "every line."
-            ) from error
+        except Exception as error:
+            raise ValueError(f"{path} cannot be read as a table: {error}") from error
     else:
         raise ValueError(f"{path} cannot be read as text: save it as CSV in UTF-8.")
     if form.ends_in_separator:
         frame = frame.iloc[:, :-1]
     recognised = [str(form)]
-    n_bad = sum(str(warning.message).count("Skipping line") for warning in caught)
+    messages = [str(warning.message) for warning in caught]
+    n_bad = sum(message.count("Skipping line") for message in messages)
     if n_bad > len(frame):
-        raise ValueError(
-            f"{n_bad} of {n_bad + len(frame)} lines of {path} have too many fields for a table "
-            f"separated by {form.separator!r}: save it as CSV with as many fields in every line."
-        )
+        raise ValueError(_ragged(path))
     if n_bad:
         recognised.append(f"{_count(n_bad, 'line')} with too many fields left out")
+    if any("loss of data" in message for message in messages):
+        recognised.append("fields beyond the last column left out")
     return _columns(frame), recognised
 
 
@@ -362,7 +364,10 @@ def _read_head(path):
     try:
         with get_handle(path, "rb", compression="infer", is_text=False) as handles:
             head = handles.handle.read(_HEAD_BYTES + 1)
-    except (ValueError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except ImportError as error:
+        raise ImportError(f"Reading {path} needs zstandard: pip install zstandard") from error
+    except Exception as error:
+        # Every kind of compression has errors of its own.
         raise ValueError(f"{path} cannot be read: {error}") from error
     return head[:_HEAD_BYTES], len(head) <= _HEAD_BYTES
 
@@ -395,7 +400,12 @@ def _recognise(path, encoding):
         rows = rows[1:]
     first, body = rows[0].fields, [row.fields for row in rows[1:] if len(row.fields) == width]
     decimal, thousands = _number_format(body or [first], separator)
-    has_header = len(first) < width or _is_header(first, body, _number(decimal, thousands))
+    number = _number(decimal, thousands)
+    # A column of text that is full of separators is no column.
+    texts = [row[0] for row in body if not number.fullmatch(row[0])]
+    if width == 1 and 2 * sum(bool(re.search(r"[,;\t|]", text)) for text in texts) > len(body):
+        raise ValueError(_ragged(path))
+    has_header = len(first) < width or _is_header(first, body, number)
     if has_header and len(rows) == 1:
         raise ValueError(f"{path} has a header, and no rows below it.")
     last_is_empty = width > 1 and not any(row[-1] for row in body or [first])
@@ -416,6 +426,14 @@ def _recognise(path, encoding):
         rows[0].end if has_header else rows[0].start,
         _unique(names),
         last_is_empty and not (has_header and names[-1]),
+        rows[0].start,
+    )
+
+
+def _ragged(path):
+    return (
+        f"The lines of {path} have different numbers of fields: save it as CSV with as many fields "
+        "in every line."
     )
 
 
@@ -452,7 +470,11 @@ def _separate(text):
     """
     best_score, best = -1.0, (",", [])
     for separator in _SEPARATORS:
-        rows = _parse(text, separator)
+        try:
+            rows = _parse(text, separator)
+        except csv.Error:
+            # A field that is too long: this separator is the wrong one.
+            continue
         if not rows:
             continue
         width = _usual_width(rows)
@@ -534,16 +556,15 @@ def _are_names(numbers, below, body):
     if not _is_run(values):
         return False
     rows = [row for row in zip(*below, strict=False) if all(map(str.isdecimal, row))]
-    if sum(_is_run(list(map(int, row))) for row in rows) > len(body) / 10:
+    if sum(_is_run(list(map(int, row))) for row in rows) > len(body) / 50:
+        # So do the rows below.
         return False
-    if len(values) > 3:
-        return True
-    # Few integers are a run by chance: these must be others than those below.
-    n_outside = sum(
-        not any(field == number for field in column)
-        for number, column in zip(numbers, below, strict=True)
+    # Numbers of columns, or many that are a run by chance; else years, which no row below holds.
+    return (
+        (values[0] in (0, 1) and values[1] == values[0] + 1)
+        or len(values) > 3
+        or not any(n in column for n, column in zip(numbers, below, strict=True))
     )
-    return n_outside == len(values)
 
 
 def _is_run(values):
@@ -576,6 +597,9 @@ def _clean(columns, y, target):
     rows (or too few) are complete, the column with the most holes; and the other rows with holes.
     """
     notes = []
+    n_rows = len(next(iter(columns.values())) if y is None else y)
+    if n_rows < MIN_ROWS:
+        raise ValueError(_too_few(n_rows, notes))
 
     def leave_out(names, reason):
         if names:
@@ -586,8 +610,9 @@ def _clean(columns, y, target):
     if first in _ROW_NAMES:
         del columns[first]
         leave_out([first], "row names")
-    leave_out([n for n, values in columns.items() if values.dtype.kind not in "biuf"], "no numbers")
-    columns = {n: values for n, values in columns.items() if values.dtype.kind in "biuf"}
+    is_number = {name: values.dtype.kind in "biuf" for name, values in columns.items()}
+    leave_out([name for name, flag in is_number.items() if not flag], "not numeric")
+    columns = {name: columns[name] for name, flag in is_number.items() if flag}
     counters = leave_out([n for n, v in columns.items() if _counts(v)], "numbers of the rows")
     names = np.array([n for n in columns if n not in counters], dtype=object)
     if not len(names):
@@ -662,4 +687,5 @@ def _nothing_left(notes):
 
 
 def _too_few(n_rows, notes):
-    return " ".join([f"{_count(n_rows, 'row')} left, and at least {MIN_ROWS} are needed.", *notes])
+    few = f"{_count(n_rows, 'row')} to compare: at least {MIN_ROWS} are needed."
+    return " ".join([few, *notes])
