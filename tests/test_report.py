@@ -22,6 +22,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 from sklearn.preprocessing import FunctionTransformer
 
+import skmanifoldflow._report_data as report_data
 import skmanifoldflow.compare as compare_module
 from skmanifoldflow import (
     ChartAtlasFlow,
@@ -258,9 +259,10 @@ def test_a_table_without_header_keeps_its_first_row(tmp_path):
     assert data.y.tolist() == cities
 
 
-def test_an_encoding_that_shows_late(tmp_path):
-    rows = lines(np.tile(INTEGERS, (30000, 1))).encode()
-    (tmp_path / "t.csv").write_bytes(b"a,b,c\n" + rows * 2 + "1,2,Köln\n".encode("latin-1"))
+def test_an_encoding_that_shows_late(tmp_path, monkeypatch):
+    monkeypatch.setattr(report_data, "_HEAD_BYTES", 100)
+    text = "a,b,c\n" + lines(INTEGERS) + "1,2,Köln\n"
+    (tmp_path / "t.csv").write_bytes(text.encode("latin-1"))
     data = load(str(tmp_path / "t.csv"), target="c")
     assert "encoding cp1252" in data.notes[0] and data.y[-1] == "Köln"
 
