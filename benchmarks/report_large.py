@@ -91,43 +91,49 @@ def n_done(text):
     return len(re.findall(r"^\[\d+/\d+\] .*\.\.\. (?:\d|failed).*\n", text, re.MULTILINE))
 
 
-def run_until(path, output, options, seconds):
-    """Run the command; interrupt it some seconds after the first fit began, None never.
+def run_until(path, output, options, n_before=0, seconds=None):
+    """Run the command; interrupt it some seconds after so many estimators are done, None never.
 
     Return its exit status, what it printed, the number of estimators that were done at the
-    interruption, and the seconds from the first fit to the table.
+    interruption, and the times, from the first fit on, at which estimators were done.
     """
     output.mkdir(parents=True)
     log = output / "log.txt"
     with open(log, "w") as file:
         process = subprocess.Popen(command(path, output, *options), stdout=file, stderr=file)
-    while "[1/" not in log.read_text() and process.poll() is None:
+    start, times = None, []
+    while process.poll() is None:
+        text = log.read_text()
+        if start is None and "[1/" in text:
+            start = time.perf_counter()
+        times += [time.perf_counter() - start] * (n_done(text) - len(times)) if start else []
+        if start and seconds is not None and len(times) >= n_before:
+            time.sleep(seconds)
+            break
         time.sleep(0.02)
-    start = time.perf_counter()
-    done = 0
-    if seconds is None:
-        while "\nTable:" not in log.read_text() and process.poll() is None:
-            time.sleep(0.02)
-    else:
-        time.sleep(seconds)
-        done = n_done(log.read_text())
+    done = n_done(log.read_text())
+    if seconds is not None:
         process.send_signal(signal.SIGINT)
-    elapsed = time.perf_counter() - start
-    status = process.wait()
-    return status, log.read_text(), done, elapsed
+    return process.wait(), log.read_text(), done, times
 
 
 def interrupt(path, folder, options):
     """Interrupt the command at moments spread over its run, and print what is left of each."""
-    status, text, _, whole = run_until(path, folder / "whole", options, None)
+    status, _, _, times = run_until(path, folder / "whole", options)
     expected = read_rows(folder / "whole")
-    print(f"left alone: exit status {status}, {len(expected)} rows, {whole:.1f} s\n")
+    print(f"left alone: exit status {status}, {len(expected)} rows, {times[-1]:.1f} s\n")
     print("moment, s  exit  rows done  rows in results.csv  as expected")
     n_right = 0
     for i in range(N_MOMENTS):
-        moment = whole * (i + 0.5) / N_MOMENTS
-        output = folder / str(i)
-        status, text, done, _ = run_until(path, output, options, moment)
+        moment = times[-1] * (i + 0.5) / N_MOMENTS
+        n_before = sum(t < moment for t in times)
+        seconds = moment - (times[n_before - 1] if n_before else 0)
+        status = 0
+        while status == 0:
+            # Another time where the machine was faster than before, and the command at its end.
+            output = folder / f"{i} {seconds}"
+            status, text, done, _ = run_until(path, output, options, n_before, seconds)
+            seconds /= 2
         rows = read_rows(output)
         right = (
             status == 130

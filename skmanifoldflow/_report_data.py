@@ -463,15 +463,18 @@ def _usual_width(rows):
     return statistics.mode(len(row.fields) for row in rows)
 
 
-def _separate(text):
+def _separate(content):
     """Return the separator and the first rows of a table.
 
-    The separator is the one that gives most rows the same width and most fields a number.
+    The separator is the one that gives most rows the same width and makes most fields numbers.
     """
-    best_score, best = -1.0, (",", [])
+    best_score, best, is_whole = -2.0, (",", []), False
     for separator in _SEPARATORS:
+        if separator == " " and is_whole:
+            # The white space is within fields.
+            continue
         try:
-            rows = _parse(text, separator)
+            rows = _parse(content, separator)
         except csv.Error:
             # A field that is too long: this separator is the wrong one.
             continue
@@ -483,10 +486,17 @@ def _separate(text):
             continue
         usual = [row.fields for row in rows if len(row.fields) == width]
         known = [field for fields in usual[1:] for field in fields if field not in _HOLES]
-        n_numbers = sum(any(form.fullmatch(field) for form in _ANY_NUMBER) for field in known)
-        score = len(usual) / len(rows) + n_numbers / max(1, len(known))
+        text = [field for field in known if not _is_any_number(field)]
+        # Commas belong to texts; other separators hardly do, nor is a text a row of numbers.
+        n_torn = sum(
+            bool(re.search(r"[;\t|]", field)) or all(map(_is_any_number, field.split()))
+            for field in text
+        )
+        share = len(usual) / len(rows)
+        score = share + 1 - (len(text) + n_torn) / max(1, len(known))
         if score > best_score:
             best_score, best = score, (separator, rows)
+            is_whole = width > 1 and not n_torn and share > 0.9
     return best
 
 
@@ -499,7 +509,11 @@ def _number(decimal, thousands=None):
     return re.compile(rf"[+-]?(?:{whole}(?:{point}\d*)?|{point}\d+)(?:[eE][+-]?\d+)?")
 
 
-_ANY_NUMBER = _number(".", ","), _number(",", ".")
+def _is_any_number(field):
+    """Return whether a field is a number by itself: a zero in front is what follows a point."""
+    if re.match(r"[+-]?0\d", field):
+        return False
+    return bool(_number(".", ",").fullmatch(field) or _number(",", ".").fullmatch(field))
 
 
 def _number_format(rows, separator):
@@ -531,19 +545,31 @@ def _is_header(first, body, number):
     numbers = [name for name in above if number.fullmatch(name)]
     if not numbers:
         return bool(text) or not any(above)
-    if text:
-        # A text among numbers that are no names is a hole.
-        return len(text) >= len(numbers) or all(map(str.isdecimal, numbers))
+    if len(text) > len(numbers):
+        return True
     below = [
         fields
         for name, flag, fields in zip(first, is_number, known, strict=True)
-        if flag and name not in _HOLES
+        if flag and number.fullmatch(name)
     ]
-    return _are_names(numbers, below, body)
+    # One text may be a hole among numbers.
+    return _are_names(numbers, below, body) or (bool(text) and _are_beyond(numbers, below))
+
+
+def _are_beyond(numbers, below):
+    """Return whether integers are outside the range of those below."""
+    return all(
+        name.isdecimal() and not min(values) <= int(name) <= max(values)
+        for name, column in zip(numbers, below, strict=True)
+        if (values := [int(field) for field in column if field.isdecimal()])
+    )
 
 
 def _are_names(numbers, below, body):
     """Return whether numbers above columns of numbers are names, such as years."""
+    if len(numbers) > 4 and _is_rising(numbers):
+        # By chance one row in 120 is.
+        return sum(map(_is_rising, zip(*below, strict=False))) <= len(body) / 50
     if not all(map(str.isdecimal, numbers)):
         return False
     values = [int(number) for number in numbers]
@@ -565,6 +591,14 @@ def _are_names(numbers, below, body):
         or len(values) > 3
         or not any(n in column for n, column in zip(numbers, below, strict=True))
     )
+
+
+def _is_rising(numbers):
+    """Return whether numbers, as text, grow."""
+    if any(number.count(".") + number.count(",") > 1 for number in numbers):
+        return False
+    values = [float(number.replace(",", ".")) for number in numbers]
+    return all(before < after for before, after in itertools.pairwise(values))
 
 
 def _is_run(values):
@@ -679,7 +713,10 @@ def _labels(values):
     """Return labels that scikit-learn takes: numbers as they are, all else as text."""
     if values.dtype.kind == "f" and np.array_equal(values, np.round(values)):
         return values.astype(np.int64)
-    return values if values.dtype.kind in "iuf" else values.astype(str)
+    if values.dtype.kind in "iuf":
+        return values
+    # As objects: arrays of text are as wide as the longest of all labels.
+    return np.array([str(value) for value in values.tolist()], dtype=object)
 
 
 def _nothing_left(notes):

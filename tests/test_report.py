@@ -205,6 +205,17 @@ def german(text):
             INTEGERS,
             "row names",
         ),
+        # Text that could be taken for numbers, and numbers for text.
+        ("t.csv", german(lines(["x", "no", "b", *row] for row in DECIMALS)), DECIMALS, "';'"),
+        ("t.csv", german(lines(abs(DECIMALS[:, :1]) / 9)), abs(DECIMALS[:, :1]) / 9, "comma"),
+        (
+            "t.tsv",
+            lines(([f"c {i}", *row] for i, row in enumerate(INTEGERS)), "\t"),
+            INTEGERS,
+            "tabs",
+        ),
+        ("t.csv", "1 or 2,4,5\n" + lines(INTEGERS), None, "no header.*not numeric: 0"),
+        ("t.csv", "1.5,2.5,4.25,5,6\n" + lines(np.c_[INTEGERS, INTEGERS[:, :2]]), None, " header"),
         # Row names without a heading, as pandas and R write them.
         ("t.csv", ",0,1,2\n" + lines(NAMED), INTEGERS, "row names"),
         ("t.csv", "rownames,a,b,c\n" + lines(NAMED), INTEGERS, "row names"),
