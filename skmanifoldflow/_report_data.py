@@ -401,6 +401,10 @@ def _recognise(path, encoding):
     first, body = rows[0].fields, [row.fields for row in rows[1:] if len(row.fields) == width]
     decimal, thousands = _number_format(body or [first], separator)
     number = _number(decimal, thousands)
+    if len(first) == width - 1 and len(body) > 1 and rows[1].fields == body[0]:
+        is_text = not any(map(number.fullmatch, body[0]))
+        if is_text and _is_header(body[0], body[1:], number):
+            rows, first, body = rows[1:], body[0], body[1:]
     # A column of text that is full of separators is no column.
     texts = [row[0] for row in body if not number.fullmatch(row[0])]
     if width == 1 and 2 * sum(bool(re.search(r"[,;\t|]", text)) for text in texts) > len(body):
@@ -558,11 +562,11 @@ def _is_header(first, body, number):
 
 def _are_beyond(numbers, below):
     """Return whether integers are outside the range of those below."""
-    return all(
-        name.isdecimal() and not min(values) <= int(name) <= max(values)
-        for name, column in zip(numbers, below, strict=True)
-        if (values := [int(field) for field in column if field.isdecimal()])
-    )
+    for name, column in zip(numbers, below, strict=True):
+        values = [int(field) for field in column if field.isdecimal()]
+        if not name.isdecimal() or (values and min(values) <= int(name) <= max(values)):
+            return False
+    return True
 
 
 def _are_names(numbers, below, body):
@@ -609,15 +613,15 @@ def _is_run(values):
 
 def _unique(names):
     """Return names without repetitions or gaps, as pandas makes them."""
-    unique = []
+    unique = {}
     for j, name in enumerate(names):
         name = base = name or f"Unnamed: {j}"
         n = 0
         while name in unique:
             n += 1
             name = f"{base}.{n}"
-        unique.append(name)
-    return unique
+        unique[name] = None
+    return list(unique)
 
 
 # What cannot be compared

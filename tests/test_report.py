@@ -214,6 +214,7 @@ def german(text):
             INTEGERS,
             "tabs",
         ),
+        ("t.csv", "1 or 2,4.5,5.5\n" + lines(DECIMALS), None, "no header.*not numeric: 0"),
         ("t.csv", "1 or 2,4,5\n" + lines(INTEGERS), None, "no header.*not numeric: 0"),
         ("t.csv", "1.5,2.5,4.25,5,6\n" + lines(np.c_[INTEGERS, INTEGERS[:, :2]]), None, " header"),
         # Row names without a heading, as pandas and R write them.
@@ -231,6 +232,12 @@ def german(text):
         ("t.csv", "a,b,c,\n" + lines(DECIMALS, end=",\n"), DECIMALS, "3 columns"),
         # Lines of other lengths.
         ("t.csv", "A title\n\na,b,c\n" + lines(DECIMALS), DECIMALS, "2 lines above the table"),
+        (
+            "t.csv",
+            "Title\na,b\n" + lines(INTEGERS[:, :2]),
+            INTEGERS[:, :2],
+            "1 line above the table",
+        ),
         ("t.csv", "a,b,c\n" + lines(DECIMALS) + "1,2,3,4\n", DECIMALS, "1 line with too many"),
         ("t.csv", "a,b,c\n" + lines(DECIMALS) + "1,2\n", DECIMALS, "1 of 31 rows, .* in c"),
         ("t.csv", "a,b,c\n1,2,3,4\n" + lines(DECIMALS), None, "beyond the last column"),
