@@ -18,7 +18,7 @@ from .plotting import check_matplotlib
 _LEGEND = """\
 nats/row     mean log-density of the test rows, in the units of the rows; higher is better
 rec. error   mean squared error of reconstruction in standardised columns; lower is better
-trustworthy  trustworthiness of the embedded test rows (10 neighbours); higher is better
+trustworthy  trustworthiness of the embedded test rows (up to 10 neighbours); higher is better
 5-NN acc.    accuracy of a classifier by the 5 nearest embedded training rows; higher is better
 dim. found   dimension of the data that the estimator found, whatever dimension it was used with"""
 
@@ -199,10 +199,11 @@ def _print_head(data, seed):
     for note in data.notes:
         print(note)
     n_rows, n_columns = data.X.shape
-    print(f"{data.name}: {n_rows} rows, {n_columns} columns. {data.units}".rstrip())
+    columns = "1 column" if n_columns == 1 else f"{n_columns} columns"
+    print(f"{data.name}: {n_rows} rows, {columns}. {data.units}".rstrip())
     print(
-        f"A fifth of the rows are test rows (random state {seed}); a StandardScaler comes before "
-        "every estimator.",
+        f"A fifth of the rows, at least 4, are test rows (random state {seed}); a StandardScaler "
+        "comes before every estimator.",
         flush=True,
     )
 

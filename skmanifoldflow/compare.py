@@ -235,7 +235,7 @@ def compare(
 ):
     """Fit flows and scikit-learn's own models to the same rows and measure them on the same others.
 
-    A fifth of the rows, drawn at random, is the test part. Each estimator follows a
+    A fifth of the rows, at least four, drawn at random, is the test part. Each estimator follows a
     `StandardScaler` in a pipeline. Log-densities are given in the units of the data. An estimator
     that raises an error is reported as failed, and the others are compared.
 
