@@ -1,6 +1,7 @@
 """The picture of the comparison report: embeddings above, samples below."""
 
 import math
+import warnings
 
 import numpy as np
 from sklearn.mixture import GaussianMixture
@@ -20,6 +21,7 @@ __all__ = ["draw"]
 _WIDTH = 9.33  # inches: 1400 pixels at 150 dots per inch
 _MAX_COLUMNS = 5
 _MAX_POINTS = 1000
+_MAX_EMBEDDED = 2000
 _IMAGE_GRID = 6, 8  # rows, columns
 
 
@@ -77,6 +79,18 @@ def _sample(model, n, seed):
     return model[0].inverse_transform(rows)
 
 
+def _rows_of(name, function, *arguments):
+    """Return what a function of a model gives, or None, with a warning, where it fails."""
+    try:
+        rows = function(*arguments)
+        if not np.isfinite(rows).all():
+            raise ValueError("not all values are finite.")
+    except Exception as error:
+        warnings.warn(f"{name} failed in the picture: {error}", UserWarning, stacklevel=2)
+        return None
+    return rows
+
+
 def _head(part, text):
     part.suptitle(text, fontsize=11, fontweight="bold")
 
@@ -90,14 +104,18 @@ def _bare(ax, title):
 
 
 def _draw_embeddings(part, comparison, names, y_name):
-    y = comparison.y_test
+    X_test, y = comparison.X_test[:_MAX_EMBEDDED], comparison.y_test
     if y is None:
-        y, y_name = comparison.X_test[:, 0], "first column"
+        y, y_name = X_test[:, 0], "first column"
+    y = y[:_MAX_EMBEDDED]
     values, colors, codes = class_colors(y)
     handles = class_handles(values, colors) if len(values) <= len(CLASS_COLORS) else None
     _head(part, f"Embeddings of the test rows (colour: {y_name})")
     for ax, name in zip(_axes(part, len(names)), names, strict=True):
-        Z = comparison.models[name].transform(comparison.X_test)
+        Z = _rows_of(name, comparison.models[name].transform, X_test)
+        if Z is None:
+            _bare(ax, f"{name}: failed")
+            continue
         if Z.shape[1] > 1:
             first, second = Z[:, 0], Z[:, 1]
             ax.set_xlabel("component 1", fontsize=8)
@@ -127,9 +145,12 @@ def _draw_sample_images(part, comparison, names, image_shape, seed):
     n = n_rows * n_columns
     low, high = comparison.X_train.min(), comparison.X_train.max()
     panels = [("Test rows", comparison.X_test[:n])]
-    panels += [(name, _sample(comparison.models[name], n, seed)) for name in names]
+    panels += [(name, _rows_of(name, _sample, comparison.models[name], n, seed)) for name in names]
     _head(part, "Samples")
     for ax, (title, images) in zip(_axes(part, len(panels)), panels, strict=True):
+        if images is None:
+            _bare(ax, f"{title}: failed")
+            continue
         ax.imshow(mosaic(images, image_shape, n_columns, low), cmap="gray_r", vmin=low, vmax=high)
         _bare(ax, title)
 
@@ -145,10 +166,14 @@ def _draw_sample_points(part, comparison, names, seed):
     box = project(data) if where else data
     _head(part, f"Samples{where}")
     axes = _axes(part, 1 + len(names), **options)
-    panels = [("Training rows", None)]
-    panels += [(name, _sample(comparison.models[name], len(data), seed)) for name in names]
-    for ax, (title, rows) in zip(axes, panels, strict=True):
-        clouds = [(data, DATA_COLOR)] + ([] if rows is None else [(rows, SAMPLE_COLOR)])
+    for ax, name in zip(axes, [None, *names], strict=True):
+        title, clouds = name or "Training rows", [(data, DATA_COLOR)]
+        if name is not None:
+            rows = _rows_of(name, _sample, comparison.models[name], len(data), seed)
+            if rows is None:
+                title = f"{name}: failed"
+            else:
+                clouds.append((rows, SAMPLE_COLOR))
         for points, color in clouds:
             draw_cloud(ax, project(points) if where else points, color)
         # A stray sample must not shrink the rest: the box is the one of the data and a margin.

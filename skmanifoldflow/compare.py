@@ -4,37 +4,60 @@
 """
 
 import csv
+import os
+import re
+import shutil
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from contextlib import nullcontext
+from dataclasses import astuple, dataclass, field, fields
 from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
-from sklearn.decomposition import PCA, FactorAnalysis
+from sklearn.decomposition import PCA, FactorAnalysis, KernelPCA
 from sklearn.manifold import Isomap, trustworthiness
 from sklearn.mixture import GaussianMixture
-from sklearn.model_selection import GridSearchCV
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.neighbors import KernelDensity, KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_array, check_consistent_length, check_random_state
+from sklearn.utils import check_array, check_consistent_length, check_random_state, gen_batches
 from sklearn.utils.multiclass import type_of_target
 
 from ._chart_atlas import ChartAtlasFlow
 from ._joint_manifold import JointManifoldFlow
 from ._manifold_prior import ManifoldPriorFlow
 from ._noisy_injective import NoisyInjectiveFlow
+from ._progress import listening
+from ._report_data import MIN_ROWS
 
 __all__ = ["ESTIMATORS", "Comparison", "Result", "compare"]
 
 _TEST_FRACTION = 0.2
-# With fewer rows the test part says nothing, and has no ten neighbours.
-_MIN_ROWS = 50
+# Trustworthiness needs two rows besides the nearest neighbour of a row.
+_MIN_TEST_ROWS = 4
+# Rows for what keeps a number for every pair of rows, or compares a row with all others: the
+# trustworthiness, and the fits of these estimators.
+_MAX_PAIRED_ROWS = 3000
+_PAIRED = (Isomap, KernelPCA, KernelDensity)
+# Rows that are embedded to be measured, of the training and of the test part; and the rows of a
+# batch, whose distances to the fitted rows Isomap holds at once.
+_MAX_EMBEDDED_ROWS = 10_000
+_EMBEDDED_AT_ONCE = 1000
+_MAX_SEARCH_ROWS = 10_000
 _MIXTURE_SIZES = (1, 2, 4, 7, 10, 14, 20, 30)
 # Variances added to standardised columns; with many columns and few rows the large one wins.
 _MIXTURE_REGULARIZATIONS = (1e-4, 1e-2, 1e-1)
+
+
+class _FirstRows(KFold):
+    """Folds of the first rows, where all would take long: training rows are in random order."""
+
+    def split(self, X, y=None, groups=None):
+        return super().split(range(min(len(X), _MAX_SEARCH_ROWS)))
 
 
 def _mixture(shape, seed):
@@ -47,7 +70,7 @@ def _mixture(shape, seed):
             "n_components": [size for size in _MIXTURE_SIZES if size <= largest],
             "reg_covar": _MIXTURE_REGULARIZATIONS,
         },
-        cv=3,
+        cv=_FirstRows(3),
     )
 
 
@@ -63,7 +86,7 @@ ESTIMATORS: dict[str, Callable[[int, tuple[int, int], int], BaseEstimator]] = {
     "JointManifoldFlow": lambda d, shape, seed: JointManifoldFlow(d, random_state=seed),
     "PCA": lambda d, shape, seed: PCA(d, random_state=seed),
     "FactorAnalysis": lambda d, shape, seed: FactorAnalysis(d, random_state=seed),
-    "Isomap": lambda d, shape, seed: Isomap(n_components=d, n_neighbors=10),
+    "Isomap": lambda d, shape, seed: Isomap(n_components=d, n_neighbors=min(10, shape[0] - 1)),
     "GaussianMixture": lambda d, shape, seed: _mixture(shape, seed),
 }
 
@@ -92,7 +115,10 @@ class Result:
     intrinsic_dimension : int or None
         Dimension found in the data, whatever `n_components` is. None if none is looked for.
     fit_seconds : float
-        Wall time of the fit.
+        Wall time of the fit, or until it failed.
+    error : str or None
+        "failed: " and the first sentence of the error that ended the fit or the measuring. None
+        if there was none.
     """
 
     estimator: str
@@ -103,6 +129,7 @@ class Result:
     n_components: int | None
     intrinsic_dimension: int | None
     fit_seconds: float
+    error: str | None = None
 
 
 _HEADINGS = {
@@ -126,7 +153,8 @@ class Comparison:
     results : list of Result
         One for each estimator.
     models : dict of str to Pipeline
-        The fitted models, each a `StandardScaler` followed by the estimator.
+        The fitted models, each a `StandardScaler` followed by the estimator; those that failed are
+        left out.
     X_train, X_test : ndarray of shape (n_rows, n_kept_columns)
         Rows of the split, in the units of the data and spread over `value_step`.
     y_train, y_test : ndarray of shape (n_rows,) or None
@@ -135,6 +163,8 @@ class Comparison:
         Width of the uniform noise that was added to each column; 0 where none was.
     kept_columns : ndarray of int of shape (n_kept_columns,)
         Columns of the data that are compared: those that vary.
+    notes : list of str
+        Sentences that say for what not all rows were used.
     """
 
     results: list[Result]
@@ -145,6 +175,7 @@ class Comparison:
     y_test: np.ndarray | None
     value_step: np.ndarray
     kept_columns: np.ndarray
+    notes: list[str] = field(default_factory=list)
 
     def table(self):
         """Return the results as lines of aligned text.
@@ -152,17 +183,26 @@ class Comparison:
         Returns
         -------
         table : str
-            A heading and a line for each estimator; "-" stands for None.
+            A heading, a line for each estimator and, if there are any, the notes; "-" stands for
+            None.
         """
         lines = [[heading for heading, _ in _HEADINGS.values()]]
         for result in self.results:
-            values = zip(astuple(result), _HEADINGS.values(), strict=True)
-            lines.append(["-" if v is None else form.format(v) for v, (_, form) in values])
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(
+            if result.error is None:
+                values = zip(astuple(result), _HEADINGS.values(), strict=False)
+                lines.append(["-" if v is None else form.format(v) for v, (_, form) in values])
+        columns = list(zip(*lines, strict=True))
+        names = ["estimator", *(result.estimator for result in self.results)]
+        widths = [max(map(len, names)), *(max(map(len, column)) for column in columns[1:])]
+        aligned = iter(
             "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
             for line in lines
         )
+        rows = [next(aligned)]
+        for result in self.results:
+            failed = f"{result.estimator.ljust(widths[0])}  {result.error}"
+            rows.append(next(aligned) if result.error is None else failed)
+        return "\n".join(rows + [""] * bool(self.notes) + self.notes)
 
     def to_csv(self, path):
         """Write the results, in full precision, as comma-separated values.
@@ -172,10 +212,14 @@ class Comparison:
         path : str or path-like
             File to write. Its columns are the attributes of `Result`; None is an empty cell.
         """
-        with open(path, "w", newline="", encoding="utf-8") as file:
+        path = os.fspath(path)
+        part = f"{path}.part"
+        with open(part, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(field.name for field in fields(Result))
             writer.writerows(astuple(result) for result in self.results)
+        # The file is the old one or the new one, whenever the process ends.
+        os.replace(part, path)
 
 
 def compare(
@@ -183,29 +227,32 @@ def compare(
     y=None,
     *,
     estimators=None,
-    n_components=2,
+    n_components=None,
     value_step="auto",
     random_state=None,
     verbose=0,
+    callback=None,
 ):
     """Fit flows and scikit-learn's own models to the same rows and measure them on the same others.
 
-    A fifth of the rows, drawn at random, is the test part. Each estimator follows a
-    `StandardScaler` in a pipeline. Log-densities are given in the units of the data.
+    A fifth of the rows, at least four, drawn at random, is the test part. Each estimator follows a
+    `StandardScaler` in a pipeline. Log-densities are given in the units of the data. An estimator
+    that raises an error is reported as failed, and the others are compared.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
-        Rows, at least 50. Columns that are constant in the training part are left out.
+        Rows, at least 12. Columns that are constant in the training part are left out.
     y : array-like of shape (n_samples,), default=None
         Labels, which no estimator sees. If they are classes, embeddings are judged by a
         nearest-neighbour classifier.
     estimators : list of str or dict of str to estimator, default=None
         Names among `ESTIMATORS`, or unfitted estimators under names of your own. None compares all
         of `ESTIMATORS`.
-    n_components : int, default=2
-        Dimension of the embeddings: 2, because they are mostly looked at. The flows find the
-        dimension of the data besides. Not used where `estimators` is a dict.
+    n_components : int, default=None
+        Dimension of the embeddings. None is 2, because they are mostly looked at, and 1 where
+        fewer than three columns vary. The flows find the dimension of the data besides. Not used
+        where `estimators` is a dict.
     value_step : "auto", float or None, default="auto"
         Spacing of the values of the columns. A density of values that repeat can grow without
         bound, so every value is spread uniformly over the step above it, once, for all
@@ -214,7 +261,10 @@ def compare(
     random_state : int, RandomState instance or None, default=None
         Source of the split, of the spreading and of the seed that every estimator gets.
     verbose : int, default=0
-        If positive, one line is printed for each estimator.
+        If positive, one line is printed for each estimator. A terminal shows in it how far the
+        fit of a flow is.
+    callback : callable, default=None
+        Called with the `Comparison` so far: once before the first fit, and after each estimator.
 
     Returns
     -------
@@ -224,20 +274,28 @@ def compare(
     Raises
     ------
     ValueError
-        If there are fewer than 50 rows, if X has NaN or infinite entries, if `n_components` is not
-        between 1 and the number of columns that vary, or if an estimator or `value_step` is
-        unknown.
+        If there are fewer than 12 rows, if X has NaN or infinite entries, if `n_components` is not
+        between 1 and the number of columns that vary, if none does, or if the name of an estimator
+        or `value_step` is unknown.
 
     Warns
     -----
     UserWarning
-        If columns are left out because they are constant.
+        If columns are left out because they are constant, or if an estimator failed.
 
     Notes
     -----
     The reconstruction error and the trustworthiness are measured in standardised columns.
     Trustworthiness looks at 10 neighbours, at fewer where the test part has fewer than 21 rows.
-    Size, 30 components at most, and regularisation of the Gaussian mixture are cross-validated.
+    The accuracy needs at least two classes, and at most half as many as training rows. Size, 30
+    components at most, and regularisation of the Gaussian mixture are cross-validated.
+
+    Memory grows as the number of rows does, because some things are done with a part of them, drawn
+    by `random_state`; `Comparison.notes` says where that happened. Trustworthiness is measured on
+    at most 3000 test rows; `Isomap`, `KernelPCA` and `KernelDensity`, also as the last step of a
+    pipeline or within a search, are fitted to at most 3000 training rows. Reconstruction error and
+    accuracy are measured on at most 10 000 test rows, with neighbours from as many training rows.
+    The Gaussian mixture is cross-validated on at most 10 000 rows, and the best fitted to all.
 
     Examples
     --------
@@ -250,37 +308,70 @@ def compare(
     PCA 2 0.97
     Isomap 2 1.00
     """
-    X = check_array(X, dtype=np.float64, ensure_min_samples=_MIN_ROWS)
+    X = check_array(X, dtype=np.float64)
+    if len(X) < MIN_ROWS:
+        raise ValueError(f"There are {len(X)} rows, and at least {MIN_ROWS} are needed.")
     check_consistent_length(X, y)
     rng = check_random_state(random_state)
     order = rng.permutation(len(X))
     steps = _value_steps(X, value_step)
     X = X + steps * rng.random_sample(X.shape)
-    n_test = round(_TEST_FRACTION * len(X))
+    n_test = max(_MIN_TEST_ROWS, round(_TEST_FRACTION * len(X)))
     test, train = order[:n_test], order[n_test:]
 
     kept = np.flatnonzero(np.ptp(X[train], axis=0) > 0)
+    if not len(kept):
+        raise ValueError("All columns are constant: there is nothing to compare.")
     if len(kept) < X.shape[1]:
         left_out = np.setdiff1d(np.arange(X.shape[1]), kept).tolist()
         warnings.warn(f"Constant columns are left out: {left_out}.", UserWarning, stacklevel=2)
     X_train, X_test = X[np.ix_(train, kept)], X[np.ix_(test, kept)]
+    del X
     y_train, y_test = (None, None) if y is None else (np.asarray(y)[train], np.asarray(y)[test])
 
     seed = rng.randint(2**31 - 1)
     chosen = _choose(estimators, n_components, X_train.shape, seed)
-    results, models = [], {}
+    comparison = Comparison([], {}, X_train, X_test, y_train, y_test, steps[kept], kept)
+    has_classes = y is not None and _are_classes(y_train[:_MAX_EMBEDDED_ROWS])
+    if callback is not None:
+        callback(comparison)
     for i, (name, estimator) in enumerate(chosen.items()):
-        if verbose:
-            print(f"[{i + 1}/{len(chosen)}] {name} ... ", end="", flush=True)
-        model = make_pipeline(StandardScaler(), clone(estimator))
-        seconds = _fit(name, model, X_train)
-        models[name] = model
-        results.append(_measure(name, model, X_train, X_test, y_train, y_test, seconds))
-        if verbose:
-            picked = getattr(model[-1], "best_params_", {})
-            note = "".join(f", {key}={value}" for key, value in picked.items())
-            print(f"{seconds:.1f} s{note}", flush=True)
-    return Comparison(results, models, X_train, X_test, y_train, y_test, steps[kept], kept)
+        line = _Line(f"[{i + 1}/{len(chosen)}] {name} ... ") if verbose else None
+        with listening(line.show) if line else nullcontext():
+            result, model = _run(name, estimator, comparison, has_classes)
+        comparison.results.append(result)
+        if model is not None:
+            comparison.models[name] = model
+            notes = _notes(result, model, len(X_train), len(X_test))
+            comparison.notes.extend(note for note in notes if note not in comparison.notes)
+        if line:
+            picked = getattr(model[-1], "best_params_", {}) if model is not None else {}
+            end = "".join(f", {key}={value}" for key, value in picked.items())
+            line.end(result.error or f"{result.fit_seconds:.1f} s{end}")
+        if callback is not None:
+            callback(comparison)
+    return comparison
+
+
+class _Line:
+    """A line of standard output whose end a terminal shows anew."""
+
+    def __init__(self, head):
+        self._head, self._width = head, 0
+        print(head, end="", flush=True)
+
+    def show(self, text):
+        """Replace what follows the head, on a terminal only."""
+        if sys.stdout.isatty():
+            # A line that is broken in two cannot be written over.
+            line = f"{self._head}{text}"[: shutil.get_terminal_size().columns - 1]
+            print("\r" + line.ljust(self._width), end="", flush=True)
+            self._width = len(line)
+
+    def end(self, text):
+        """Replace what follows the head for good."""
+        shown = f"\r{self._head}{text}".ljust(self._width + 1) if self._width else text
+        print(shown, flush=True)
 
 
 def _choose(estimators, n_components, shape, seed):
@@ -295,6 +386,8 @@ def _choose(estimators, n_components, shape, seed):
         raise ValueError(
             f"Unknown estimators {unknown!r}: expected names among {list(ESTIMATORS)}."
         )
+    if n_components is None:
+        n_components = 2 if shape[1] > 2 else 1
     if not isinstance(n_components, Integral) or not 1 <= n_components <= shape[1]:
         raise ValueError(
             f"n_components must be an integer between 1 and {shape[1]}, the number of columns that "
@@ -323,34 +416,79 @@ def _value_steps(X, value_step):
     return steps
 
 
-def _fit(name, model, X):
-    """Fit a pipeline, put its name before its warnings, and return the seconds."""
+def _are_classes(y):
+    """Return whether labels are classes that neighbours can have in common."""
+    # More classes than half the rows are names of rows.
+    if not 2 <= len(np.unique(y)) <= len(y) // 2:
+        return False
+    return type_of_target(y) in ("binary", "multiclass")
+
+
+def _is_paired(estimator):
+    """Return whether a fit goes with the square of the rows, or a density with all of them."""
+    while isinstance(estimator, Pipeline) or hasattr(estimator, "estimator"):
+        estimator = estimator[-1] if isinstance(estimator, Pipeline) else estimator.estimator
+    return isinstance(estimator, _PAIRED)
+
+
+def _run(name, estimator, comparison, has_classes):
+    """Fit and measure an estimator; return its figures and the pipeline, None if it failed."""
+    start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
-        start = time.perf_counter()
-        model.fit(X)
-        seconds = time.perf_counter() - start
+        try:
+            model = make_pipeline(StandardScaler(), clone(estimator))
+            model.fit(comparison.X_train[: _MAX_PAIRED_ROWS if _is_paired(estimator) else None])
+            seconds = time.perf_counter() - start
+            result = _measure(name, model, comparison, has_classes, seconds)
+        except Exception as error:
+            model, failure = None, error
+            seconds = time.perf_counter() - start
+            sentence = f"failed: {_first_sentence(error)}"
+            result = Result(name, None, None, None, None, None, None, seconds, sentence)
+    # The name of the estimator comes before its warnings.
     for warning in caught:
         warnings.warn(f"{name}: {warning.message}", warning.category, stacklevel=3)
-    return seconds
+    if model is None:
+        text = f"{name} failed with {type(failure).__name__}: {failure}"
+        warnings.warn(text, UserWarning, stacklevel=3)
+    return result, model
 
 
-def _measure(name, model, X_train, X_test, y_train, y_test, seconds):
+def _first_sentence(error):
+    """Return the first sentence of the message of an error, or its type where there is none."""
+    words = " ".join(str(error).split())
+    return re.split(r"(?<=[.!?])\s", words)[0] or type(error).__name__
+
+
+def _embed(model, X):
+    """Return the embedding of rows, a batch at a time."""
+    batches = gen_batches(len(X), _EMBEDDED_AT_ONCE)
+    return np.concatenate([model.transform(X[batch]) for batch in batches])
+
+
+def _measure(name, model, comparison, has_classes, seconds):
     """Return the figures of a fitted pipeline."""
     scaler, estimator = model
     density = error = trust = accuracy = n_components = None
     if hasattr(model, "score_samples"):
         # The estimator's density is one of standardised rows.
-        density = float(np.mean(model.score_samples(X_test)) - np.log(scaler.scale_).sum())
+        scores = model.score_samples(comparison.X_test)
+        density = float(np.mean(scores) - np.log(scaler.scale_).sum())
     if hasattr(model, "transform"):
-        Z_train, Z_test = model.transform(X_train), model.transform(X_test)
+        # Rows are in random order already: any part of them is drawn at random.
+        X_test = comparison.X_test[:_MAX_EMBEDDED_ROWS]
+        Z_test = _embed(model, X_test)
         scaled, n_components = scaler.transform(X_test), Z_test.shape[1]
-        n_neighbors = min(10, (len(X_test) - 1) // 2)
-        trust = float(trustworthiness(scaled, Z_test, n_neighbors=n_neighbors))
+        pairs = slice(_MAX_PAIRED_ROWS)
+        n_neighbors = min(10, (len(scaled[pairs]) - 1) // 2)
+        trust = float(trustworthiness(scaled[pairs], Z_test[pairs], n_neighbors=n_neighbors))
         if hasattr(estimator, "inverse_transform"):
             error = float(np.mean((estimator.inverse_transform(Z_test) - scaled) ** 2))
-        if y_train is not None and type_of_target(y_train) in ("binary", "multiclass"):
-            classifier = KNeighborsClassifier(n_neighbors=5).fit(Z_train, y_train)
-            accuracy = float(classifier.score(Z_test, y_test))
+        if has_classes:
+            part = slice(_MAX_EMBEDDED_ROWS)
+            Z_train = _embed(model, comparison.X_train[part])
+            classifier = KNeighborsClassifier(n_neighbors=5).fit(Z_train, comparison.y_train[part])
+            accuracy = float(classifier.score(Z_test, comparison.y_test[part]))
     return Result(
         estimator=name,
         log_density=density,
@@ -361,3 +499,31 @@ def _measure(name, model, X_train, X_test, y_train, y_test, seconds):
         intrinsic_dimension=getattr(estimator, "intrinsic_dimension_", None),
         fit_seconds=seconds,
     )
+
+
+def _notes(result, model, n_train, n_test):
+    """Return sentences on figures that not all rows had a part in."""
+    notes = []
+    if result.trustworthiness is not None and n_test > _MAX_PAIRED_ROWS:
+        notes.append(
+            f"Trustworthiness is measured on {_MAX_PAIRED_ROWS} of the {n_test} test rows."
+        )
+    if result.reconstruction_error is not None and n_test > _MAX_EMBEDDED_ROWS:
+        notes.append(
+            f"Reconstruction is measured on {_MAX_EMBEDDED_ROWS} of the {n_test} test rows."
+        )
+    if result.knn_accuracy is not None and n_train > _MAX_EMBEDDED_ROWS:
+        notes.append(
+            f"5-NN accuracy is measured on {min(n_test, _MAX_EMBEDDED_ROWS)} of the {n_test} test "
+            f"rows, with neighbours from {_MAX_EMBEDDED_ROWS} of the {n_train} training rows."
+        )
+    if _is_paired(model) and n_train > _MAX_PAIRED_ROWS:
+        notes.append(
+            f"{result.estimator} is fitted to {_MAX_PAIRED_ROWS} of the {n_train} training rows."
+        )
+    if n_train > _MAX_SEARCH_ROWS and isinstance(getattr(model[-1], "cv", None), _FirstRows):
+        notes.append(
+            f"{result.estimator} is cross-validated on {_MAX_SEARCH_ROWS} of the {n_train} "
+            "training rows, and the best is fitted to all."
+        )
+    return notes

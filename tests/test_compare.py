@@ -2,6 +2,8 @@
 
 import csv
 import re
+import sys
+import tracemalloc
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -9,13 +11,18 @@ import pytest
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 from scipy.stats import mode, multivariate_normal
+from sklearn.base import BaseEstimator, clone
 from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.manifold import Isomap, trustworthiness
 from sklearn.mixture import GaussianMixture
-from sklearn.model_selection import KFold
+from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
 
+import skmanifoldflow.compare as compare_module
 from skmanifoldflow import ManifoldPriorFlow
+from skmanifoldflow._progress import Progress, report
 from skmanifoldflow.compare import ESTIMATORS, Comparison, Result, compare
 
 FAST_FLOW = ManifoldPriorFlow(
@@ -124,20 +131,23 @@ def test_figures_that_an_estimator_does_not_have_are_none(comparison):
         result.estimator: {key for key, value in asdict(result).items() if value is None}
         for result in comparison.results
     }
+    never = {"error"}
     embedding = {"reconstruction_error", "trustworthiness", "knn_accuracy", "n_components"}
     assert missing == {
-        "flow": set(),
-        "PCA": {"intrinsic_dimension"},
-        "factors": {"reconstruction_error", "intrinsic_dimension"},
-        "Isomap": {"log_density", "reconstruction_error", "intrinsic_dimension"},
-        "mixture": embedding | {"intrinsic_dimension"},
+        "flow": never,
+        "PCA": never | {"intrinsic_dimension"},
+        "factors": never | {"reconstruction_error", "intrinsic_dimension"},
+        "Isomap": never | {"log_density", "reconstruction_error", "intrinsic_dimension"},
+        "mixture": never | embedding | {"intrinsic_dimension"},
     }
     flow = result_of(comparison, "flow")
     assert flow.n_components == 2
     assert flow.intrinsic_dimension == comparison.models["flow"][-1].intrinsic_dimension_
 
 
-@pytest.mark.parametrize("y", [None, np.linspace(0, 1, 150)])
+@pytest.mark.parametrize(
+    "y", [None, np.linspace(0, 1, 150), np.ones(150), np.arange(150), np.arange(150).astype(str)]
+)
 def test_accuracy_needs_classes(rows, y):
     comparison = compare(rows[0], y, estimators=["PCA"], random_state=0)
     assert comparison.results[0].knn_accuracy is None
@@ -251,12 +261,13 @@ def test_progress_is_a_line_for_each(rows, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"X": np.eye(49)}, "minimum of 50"),
+        ({"X": np.eye(11)}, "There are 11 rows, and at least 12 are needed"),
+        ({"X": np.ones((20, 2))}, "All columns are constant"),
         ({"X": np.full((60, 2), np.nan)}, "NaN"),
         ({"y": [1, 2]}, "inconsistent numbers of samples"),
         ({"n_components": 5}, "between 1 and 4.*got 5"),
         ({"n_components": 0}, "between 1 and 4.*got 0"),
-        ({"n_components": None}, "between 1 and 4.*got None"),
+        ({"n_components": 1.5}, "between 1 and 4.*got 1.5"),
         ({"estimators": ["PCA", "TSNE"]}, r"Unknown estimators \['TSNE'\].*'PCA'"),
         ({"estimators": "PCA"}, "list of names"),
         ({"estimators": []}, "list of names"),
@@ -270,7 +281,169 @@ def test_errors(rows, change, message):
         compare(**arguments)
 
 
+@pytest.mark.parametrize(("n_columns", "expected"), [(1, 1), (2, 1), (3, 2), (4, 2)])
+def test_n_components_fits_the_columns(rows, n_columns, expected):
+    X = np.column_stack([rows[0][:, :n_columns], np.ones(150)])
+    with pytest.warns(UserWarning, match="Constant columns"):
+        comparison = compare(X, estimators=["PCA", "FactorAnalysis"], random_state=0)
+    assert [result.n_components for result in comparison.results] == [expected, expected]
+
+
+# Many rows
+
+
+@pytest.fixture
+def few_rows_are_many(monkeypatch):
+    monkeypatch.setattr(compare_module, "_MAX_PAIRED_ROWS", 21)
+    monkeypatch.setattr(compare_module, "_MAX_EMBEDDED_ROWS", 25)
+    monkeypatch.setattr(compare_module, "_MAX_SEARCH_ROWS", 60)
+    monkeypatch.setattr(compare_module, "_EMBEDDED_AT_ONCE", 10)
+
+
+def test_what_goes_with_the_square_of_the_rows_takes_a_part(rows, few_rows_are_many):
+    estimators = {
+        "PCA": PCA(2),
+        "Isomap": make_pipeline(PCA(3), Isomap(n_neighbors=8, n_components=2)),
+        "kernels": KernelDensity(),
+        "search": GridSearchCV(KernelDensity(), {"bandwidth": [0.5, 1]}, cv=2),
+    }
+    comparison = compare(*rows, estimators=estimators, random_state=0)
+    n_fitted = {name: model[0].n_samples_seen_ for name, model in comparison.models.items()}
+    assert n_fitted == {"PCA": 120, "Isomap": 21, "kernels": 21, "search": 21}
+    assert len(comparison.X_train) == 120 and len(comparison.X_test) == 30
+    train, test = standardized(comparison)
+    axes = np.linalg.svd(train, full_matrices=False)[2][:2]
+    Z, Z_train, test = test[:25] @ axes.T, train[:25] @ axes.T, test[:25]
+    expected = trustworthiness(test[:21], Z[:21], n_neighbors=10)
+    result = result_of(comparison, "PCA")
+    assert result.trustworthiness == pytest.approx(expected)
+    assert result.reconstruction_error == pytest.approx(np.mean((test - Z @ axes) ** 2))
+    nearest = np.argsort(cdist(Z, Z_train), axis=1)[:, :5]
+    vote = mode(comparison.y_train[:25][nearest], axis=1).mode
+    assert result.knn_accuracy == pytest.approx(np.mean(vote == comparison.y_test[:25]))
+    # Only what has pairs is measured on a part.
+    density = comparison.models["kernels"].score_samples(comparison.X_test).mean()
+    deviation = np.log(comparison.models["kernels"][0].scale_).sum()
+    assert result_of(comparison, "kernels").log_density == pytest.approx(density - deviation)
+    assert comparison.notes == [
+        "Trustworthiness is measured on 21 of the 30 test rows.",
+        "Reconstruction is measured on 25 of the 30 test rows.",
+        "5-NN accuracy is measured on 25 of the 30 test rows, with neighbours from 25 of the 120 "
+        "training rows.",
+        "Isomap is fitted to 21 of the 120 training rows.",
+        "kernels is fitted to 21 of the 120 training rows.",
+        "search is fitted to 21 of the 120 training rows.",
+    ]
+    assert comparison.table().endswith("\n\n" + "\n".join(comparison.notes))
+
+
+def test_the_mixture_is_cross_validated_on_a_part(rows, few_rows_are_many):
+    comparison = compare(rows[0], estimators=["GaussianMixture"], random_state=0)
+    train, _ = standardized(comparison)
+    search = comparison.models["GaussianMixture"][-1]
+    best = search.best_estimator_
+    folds = KFold(3).split(train[:60])
+    scores = [clone(best).fit(train[fit]).score(train[test]) for fit, test in folds]
+    assert search.best_score_ == pytest.approx(np.mean(scores))
+    np.testing.assert_allclose(best.means_, clone(best).fit(train).means_)
+    assert comparison.notes == [
+        "GaussianMixture is cross-validated on 60 of the 120 training rows, and the best is fitted "
+        "to all."
+    ]
+
+
+def test_memory_does_not_go_with_the_square_of_the_rows():
+    X = np.random.RandomState(0).standard_normal((60_000, 2))
+    tracemalloc.start()
+    compare(X, estimators={"PCA": PCA(1)}, random_state=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # Distances between all test rows take 1.2 GB.
+    assert peak < 5e8
+
+
+# Failures
+
+
+class Broken(BaseEstimator):
+    """An estimator whose fit or embedding fails."""
+
+    def __init__(self, where="fit", error=ValueError):
+        self.where = where
+        self.error = error
+
+    def fit(self, X, y=None):
+        if self.where == "fit":
+            raise self.error("It is 3.5 times\ntoo much. Take less.")
+        self.is_fitted_ = True
+        return self
+
+    def transform(self, X):
+        raise self.error()
+
+
+def test_an_estimator_that_fails_is_a_result(rows):
+    estimators = {
+        "fit": Broken(error=MemoryError),
+        "PCA": PCA(2),
+        "transform": Broken("transform", RuntimeError),
+        "none": None,
+    }
+    with pytest.warns(UserWarning, match="failed with") as caught:
+        comparison = compare(*rows, estimators=estimators, random_state=0)
+    assert [str(warning.message).split(":")[0] for warning in caught] == [
+        "fit failed with MemoryError",
+        "transform failed with RuntimeError",
+        "none failed with TypeError",
+    ]
+    errors = [result.error for result in comparison.results]
+    assert errors[:3] == ["failed: It is 3.5 times too much.", None, "failed: RuntimeError"]
+    assert list(comparison.models) == ["PCA"]
+    expected = compare(*rows, estimators={"PCA": PCA(2)}, random_state=0).results[0]
+    assert replace(comparison.results[1], fit_seconds=0) == replace(expected, fit_seconds=0)
+    head, first, second, *_ = comparison.table().splitlines()
+    assert first == "fit        failed: It is 3.5 times too much."
+    assert len(head) == len(second)
+
+
 # Output
+
+
+def test_the_callback_sees_the_comparison_grow(rows):
+    seen = []
+
+    def callback(comparison):
+        seen.append([result.estimator for result in comparison.results])
+
+    compare(rows[0], estimators=["PCA", "FactorAnalysis"], random_state=0, callback=callback)
+    assert seen == [[], ["PCA"], ["PCA", "FactorAnalysis"]]
+
+
+class Reporting(PCA):
+    """A model that says how far it is."""
+
+    def fit(self, X, y=None):
+        for epoch, part in [(1, "a part with a name"), (2, "")]:
+            report(Progress("Reporting", part, epoch, 9, 1.0, 2.0, 3.0), verbose=0)
+        return super().fit(X)
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_terminal_shows_how_far_a_fit_is(rows, capsys, monkeypatch, is_terminal):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal, raising=False)
+    monkeypatch.setenv("COLUMNS", "79")
+    compare(rows[0], estimators={"model": Reporting(2)}, random_state=0, verbose=1)
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    if not is_terminal:
+        assert re.fullmatch(r"\[1/1\] model \.\.\. \d\.\d s\n", out)
+        return
+    head, *shown, last = out.removesuffix("\n").split("\r")
+    assert head == "[1/1] model ... "
+    # Lines that fit the terminal, as long as the one that they are written over.
+    assert shown[0] == f"{head}{Progress('', 'a part with a name', 1, 9, 1.0, 2.0, 3.0)}"[:78]
+    assert shown[1].startswith(f"{head}epoch 2 of 9, score 1.0000 nats") and len(shown[1]) == 78
+    assert re.fullmatch(r"\[1/1\] model \.\.\. \d\.\d s +", last) and len(last) == 78
 
 
 def test_table_is_aligned():
@@ -297,4 +470,18 @@ def test_csv_holds_the_results(comparison, tmp_path):
     for line, result in zip(lines, comparison.results, strict=True):
         expected = {k: "" if v is None else str(v) for k, v in asdict(result).items()}
         assert line == expected
+    assert [file.name for file in tmp_path.iterdir()] == ["results.csv"]
     assert float(lines[0]["log_density"]) == comparison.results[0].log_density
+
+
+def test_csv_is_never_half_written(comparison, tmp_path, monkeypatch):
+    path = tmp_path / "results.csv"
+    path.write_text("the old one")
+
+    def stop(result):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compare_module, "astuple", stop)
+    with pytest.raises(KeyboardInterrupt):
+        comparison.to_csv(path)
+    assert path.read_text() == "the old one"

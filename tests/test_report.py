@@ -1,6 +1,9 @@
 """The report on the command line: data in, table, file and picture out."""
 
+import bz2
 import csv
+import gzip
+import lzma
 import re
 import sys
 from collections import Counter
@@ -17,7 +20,9 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import Isomap
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
+from sklearn.preprocessing import FunctionTransformer
 
+import skmanifoldflow._report_data as report_data
 import skmanifoldflow.compare as compare_module
 from skmanifoldflow import (
     ChartAtlasFlow,
@@ -68,7 +73,7 @@ def fast_flows(monkeypatch):
 def test_built_in_data(name):
     data, again = load(name), load(name)
     assert len(data.X) == len(data.y) >= 150
-    assert 1 <= data.n_components < data.X.shape[1]
+    assert data.n_components is None or 1 <= data.n_components < data.X.shape[1]
     np.testing.assert_array_equal(data.X, again.X)
 
 
@@ -95,15 +100,15 @@ def test_csv(table, tmp_path, form):
     numbers.to_csv(path, **form)
     data = load(str(path))
     np.testing.assert_allclose(data.X, numbers)
-    assert data.y is None and data.name == "table" and data.n_components == 2
+    assert data.y is None and data.name == "table" and data.n_components is None
 
 
 def test_npy(tmp_path):
-    X = np.arange(20, dtype=np.float32).reshape(10, 2)
+    X = np.arange(24, dtype=np.float32).reshape(12, 2)
     np.save(tmp_path / "rows.npy", X)
     data = load(str(tmp_path / "rows.npy"))
     np.testing.assert_array_equal(data.X, X)
-    assert data.X.dtype == np.float64 and data.n_components == 1
+    assert data.X.dtype == np.float64
     data = load(str(tmp_path / "rows.npy"), target="1")
     np.testing.assert_array_equal(data.X, X[:, :1])
     np.testing.assert_array_equal(data.y, X[:, 1])
@@ -113,27 +118,254 @@ def test_parquet(table, tmp_path, monkeypatch):
     # The engine that pandas reads parquet with is not among the packages that tests need.
     path = tmp_path / "table.parquet"
     path.touch()
-    monkeypatch.setattr(pd, "read_parquet", {path: table}.__getitem__)
+    counts = pd.array([None, *range(79)], dtype="Int64")
+    frame = table.assign(count=counts, size=pd.Categorical([1, 2] * 40))
+    monkeypatch.setattr(pd, "read_parquet", {path: frame}.__getitem__)
     data = load(str(path), target="kind")
-    np.testing.assert_array_equal(data.X, table.drop(columns="kind"))
-    np.testing.assert_array_equal(data.y, table["kind"])
+    np.testing.assert_array_equal(data.X, frame.drop(columns="kind").iloc[1:].astype(float))
+    np.testing.assert_array_equal(data.y, table["kind"].iloc[1:])
     assert data.y_name == "kind"
 
 
 def test_boolean_columns_are_numbers(table, tmp_path):
     path = tmp_path / "table.csv"
-    table.assign(kind=table["kind"] == "tall").to_csv(path, index=False)
-    np.testing.assert_array_equal(load(str(path)).X[:, 3], table["kind"] == "tall")
+    flag = np.where(table["kind"] == "tall", "TRUE", "FALSE")
+    holes = np.where(np.arange(80) == 3, "", flag)
+    table.assign(kind=flag, again=holes).to_csv(path, index=False)
+    X = load(str(path)).X
+    expected = np.delete(flag == "TRUE", 3)
+    np.testing.assert_array_equal(X[:, 3:], np.column_stack([expected, expected]))
 
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [([1, 2], [1, 2]), ([0.5, 1.5], [0.5, 1.5]), (["b", "a"], ["b", "a"])],
+    [
+        ([1, 2, 3], [1, 2, 3]),
+        ([0.5, 1.5, 2.5], [0.5, 1.5, 2.5]),
+        (["b", "a", "b"], ["b", "a", "b"]),
+        ([1, None, 3], [1, 3]),
+        (["b", None, "a"], ["b", "a"]),
+    ],
 )
 def test_targets_keep_their_values(tmp_path, values, expected):
     path = tmp_path / "table.csv"
-    pd.DataFrame({"x": [1.0, 2.0], "label": values}).to_csv(path, index=False)
-    assert load(str(path), target="label").y.tolist() == expected
+    x = np.random.RandomState(0).standard_normal(60)
+    pd.DataFrame({"x": x, "label": values * 20}).to_csv(path, index=False)
+    data = load(str(path), target="label")
+    assert data.y.tolist() == expected * 20
+    np.testing.assert_allclose(data.X[:, 0], x[np.array(values * 20, dtype=object) != None])  # noqa: E711
+    assert ("Left out: 20 rows without 'label'." in data.notes) == (None in values)
+
+
+RNG = np.random.RandomState(0)
+DECIMALS, INTEGERS = RNG.standard_normal((30, 3)).round(3), RNG.randint(9, size=(30, 3))
+NAMED = np.column_stack([range(90, 60, -1), INTEGERS])  # with the names of the rows
+
+
+def lines(rows, separator=",", end="\n"):
+    return end.join(separator.join(map(str, row)) for row in rows) + end
+
+
+def german(text):
+    return text.replace(",", ";").replace(".", ",")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected", "said"),
+    [
+        ("t.csv", "a,b,c\n" + lines(DECIMALS), DECIMALS, "',', encoding utf-8, header, 3 columns"),
+        ("t.csv", german("ä,b,c\n" + lines(DECIMALS)).encode("latin-1"), DECIMALS, "decimal comma"),
+        ("t.tsv", "a\tb\tc\n" + lines(DECIMALS, "\t"), DECIMALS, "separated by tabs"),
+        ("t.txt", "a|b|c\n" + lines(DECIMALS, "|"), DECIMALS, "separated by '|'"),
+        ("t.dat", " " + lines(DECIMALS, "   ", "\n "), DECIMALS, "white space.*no header"),
+        ("t.csv", "a, b, c\n" + lines(DECIMALS, ", "), DECIMALS, "separated by ','"),
+        (
+            "t.csv",
+            german("x\n" + lines(DECIMALS[:, :1])),
+            DECIMALS[:, :1],
+            "comma.*1 col",
+        ),
+        ("t.csv", ("a\tb\tc\n" + lines(DECIMALS, "\t")).encode("utf-16"), DECIMALS, "utf-16"),
+        ("t.csv", ("a,b,c\n" + lines(DECIMALS)).encode("utf-8-sig"), DECIMALS, "utf-8-sig"),
+        ("t.csv.gz", gzip.compress(lines(DECIMALS).encode()), DECIMALS, "no header"),
+        ("t.csv.bz2", bz2.compress(lines(DECIMALS).encode()), DECIMALS, "no header"),
+        ("t.csv.xz", lzma.compress(lines(DECIMALS).encode()), DECIMALS, "no header"),
+        # Headers of numbers, and rows that look like them.
+        ("t.csv", "2019,2020,2021\n" + lines(DECIMALS), DECIMALS, " header"),
+        ("t.csv", "2019,2020,2021\n" + lines(INTEGERS), INTEGERS, " header"),
+        ("t.csv", "1,2,3\n" + lines(INTEGERS), INTEGERS, " header"),
+        ("t.csv", "450,470,530\n" + lines(DECIMALS), DECIMALS, " header"),
+        ("t.csv", "0\n" + lines(DECIMALS[:, :1]), DECIMALS[:, :1], " header"),
+        ("t.csv", lines(INTEGERS), INTEGERS, "no header"),
+        ("t.csv", lines(100 + INTEGERS), 100 + INTEGERS, "no header"),
+        ("t.csv", "1,2,3\n4,5,6\n" + lines(INTEGERS), None, "no header, 3 columns"),
+        (
+            "t.csv",
+            '"","16.5","17","18"\n' + lines(NAMED),
+            INTEGERS,
+            "row names",
+        ),
+        # Text that could be taken for numbers, and numbers for text.
+        ("t.csv", german(lines(["x", "no", "b", *row] for row in DECIMALS)), DECIMALS, "';'"),
+        ("t.csv", german(lines(abs(DECIMALS[:, :1]) / 9)), abs(DECIMALS[:, :1]) / 9, "comma"),
+        (
+            "t.tsv",
+            lines(([f"c {i}", *row] for i, row in enumerate(INTEGERS)), "\t"),
+            INTEGERS,
+            "tabs",
+        ),
+        ("t.csv", "1 or 2,4.5,5.5\n" + lines(DECIMALS), None, "no header.*not numeric: 0"),
+        ("t.csv", "1 or 2,4,5\n" + lines(INTEGERS), None, "no header.*not numeric: 0"),
+        ("t.csv", "1.5,2.5,4.25,5,6\n" + lines(np.c_[INTEGERS, INTEGERS[:, :2]]), None, " header"),
+        # Row names without a heading, as pandas and R write them.
+        ("t.csv", ",0,1,2\n" + lines(NAMED), INTEGERS, "row names"),
+        ("t.csv", "rownames,a,b,c\n" + lines(NAMED), INTEGERS, "row names"),
+        (
+            "t.txt",
+            '"a" "b" "c"\n' + lines(NAMED, " "),
+            INTEGERS,
+            "row names",
+        ),
+        # Separators at the ends of lines.
+        ("t.csv", lines(DECIMALS, end=",\n"), DECIMALS, "3 columns"),
+        ("t.csv", "a,b,c\n" + lines(DECIMALS, end=",\n"), DECIMALS, "3 columns"),
+        ("t.csv", "a,b,c,\n" + lines(DECIMALS, end=",\n"), DECIMALS, "3 columns"),
+        # Lines of other lengths.
+        ("t.csv", "A title\n\na,b,c\n" + lines(DECIMALS), DECIMALS, "2 lines above the table"),
+        (
+            "t.csv",
+            "Title\na,b\n" + lines(INTEGERS[:, :2]),
+            INTEGERS[:, :2],
+            "1 line above the table",
+        ),
+        ("t.csv", "a,b,c\n" + lines(DECIMALS) + "1,2,3,4\n", DECIMALS, "1 line with too many"),
+        ("t.csv", "a,b,c\n" + lines(DECIMALS) + "1,2\n", DECIMALS, "1 of 31 rows, .* in c"),
+        ("t.csv", "a,b,c\n1,2,3,4\n" + lines(DECIMALS), None, "beyond the last column"),
+        ("t.csv", "a,a,\n" + lines(DECIMALS), DECIMALS, " header, 3 columns"),
+    ],
+)
+def test_tables_of_text(tmp_path, name, content, expected, said):
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    data = load(str(tmp_path / name))
+    if expected is not None:
+        np.testing.assert_array_equal(data.X, expected)
+    assert data.notes[0].startswith(f"Read {name}: ") and re.search(said, " ".join(data.notes))
+
+
+@pytest.mark.parametrize(
+    ("header", "separator", "cell", "said"),
+    [
+        ("a;b", ";", "1.234,5", "decimal comma, thousands by '.'"),
+        ("a,b", ",", '"1,234.5"', "thousands by ','"),
+        ("a,b", ",", '"1234,5"', "decimal comma"),
+    ],
+)
+def test_marks_of_thousands(tmp_path, header, separator, cell, said):
+    cells = [[cell.replace("4", str(i % 10)), i % 7] for i in range(20)]
+    (tmp_path / "t.csv").write_text(header + "\n" + lines(cells, separator))
+    data = load(str(tmp_path / "t.csv"))
+    np.testing.assert_array_equal(data.X[:, 0], [1230.5 + i % 10 for i in range(20)])
+    assert said in data.notes[0]
+
+
+def test_a_table_without_header_keeps_its_first_row(tmp_path):
+    cities = ["Zürich", "Bern"] * 15
+    text = lines([a, b, city] for (a, b, _), city in zip(INTEGERS, cities, strict=True))
+    (tmp_path / "t.csv").write_text(text, encoding="cp1252")
+    data = load(str(tmp_path / "t.csv"), target="2")
+    np.testing.assert_array_equal(data.X, INTEGERS[:, :2])
+    assert data.y.tolist() == cities
+
+
+def test_an_encoding_that_shows_late(tmp_path, monkeypatch):
+    monkeypatch.setattr(report_data, "_HEAD_BYTES", 100)
+    text = "a,b,c\n" + lines(INTEGERS) + "1,2,Köln\n"
+    (tmp_path / "t.csv").write_bytes(text.encode("latin-1"))
+    data = load(str(tmp_path / "t.csv"), target="c")
+    assert "encoding cp1252" in data.notes[0] and data.y[-1] == "Köln"
+
+
+def test_what_cannot_be_compared_is_left_out(tmp_path):
+    n = 60
+    frame = pd.DataFrame({"id": np.arange(100, 100 + n), "city": ["x", "y"] * 30, "one": 1.0})
+    frame["date"] = pd.date_range("2020-01-01", periods=n).strftime("%Y-%m-%d")
+    frame["rare"] = np.where(np.arange(n) % 5, np.nan, np.arange(n))
+    frame["half"] = np.where(np.arange(n) % 2, np.nan, np.arange(n) ** 2)
+    frame["often"] = np.where(np.arange(n) % 10 == 1, np.inf, np.arange(n) ** 3)
+    frame["x"], frame["y"] = np.random.RandomState(0).standard_normal((2, n))
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    data = load(str(tmp_path / "t.csv"), drop=["y"])
+    is_complete = np.isfinite(frame["often"]) & frame["half"].notna()
+    expected = frame.loc[is_complete, ["half", "often", "x"]]
+    np.testing.assert_allclose(data.X, expected)
+    assert data.notes[1:] == [
+        "Left out, not numeric: city, date.",
+        "Left out, numbers of the rows: id.",
+        "Left out, more than half missing: rare.",
+        "Left out, the same in all rows: one.",
+        "Left out: 30 of 60 rows, with missing or infinite values in half, often.",
+    ]
+    # Neither of the two has many holes, but few rows have both.
+    frame["third"] = np.where(np.arange(n) % 5 < 2, np.nan, np.arange(n) ** 2)
+    frame["fourth"] = np.where(np.arange(n) % 7 < 3, np.nan, np.arange(n) ** 2)
+    frame[["x", "third", "fourth"]].to_csv(tmp_path / "t.csv", index=False)
+    data = load(str(tmp_path / "t.csv"))
+    assert "Left out, so that half of the rows are complete: fourth." in data.notes
+    np.testing.assert_allclose(data.X, frame.loc[frame["third"].notna(), ["x", "third"]])
+
+
+def test_max_rows_are_drawn_at_random(table, tmp_path):
+    table.to_csv(tmp_path / "t.csv", index=False)
+    whole = load(str(tmp_path / "t.csv"), target="kind")
+    data = load(str(tmp_path / "t.csv"), target="kind", max_rows=20)
+    places = [np.flatnonzero((whole.X == row).all(axis=1))[0] for row in data.X]
+    assert len(set(places)) == 20 and max(places) > 40
+    np.testing.assert_array_equal(data.y, whole.y[places])
+    assert data.notes[-1] == "Drawn at random: 20 of 80 rows."
+    again = load(str(tmp_path / "t.csv"), max_rows=20, seed=1)
+    assert not np.array_equal(again.X, data.X)
+    assert len(load("iris", max_rows=50).X) == len(load("iris", max_rows=50).y) == 50
+
+
+NUMBERS = pd.DataFrame({"a": range(0, 28, 2), "b": np.arange(14) % 5})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "message"),
+    [
+        ("gone.csv", None, {}, "There is no file .*gone.csv"),
+        ("rows.xlsx", "1 2", {}, "Unknown data .*digits, iris.*.csv"),
+        ("rows.npy.gz", "1 2", {}, "Unknown data"),
+        ("t.csv", NUMBERS, {"target": "c"}, "no column 'c' in .*t.csv: it has a, b"),
+        ("t.csv", NUMBERS, {"drop": ["a", "c"]}, "no column 'c' in .*t.csv: it has a, b"),
+        ("t.csv", NUMBERS, {"drop": ["a"], "target": "a"}, "cannot be the target"),
+        ("t.csv", NUMBERS, {"max_rows": 11}, "At least 12 rows are needed"),
+        ("t.csv", NUMBERS[["a"]], {"target": "a"}, "No column of numbers is left"),
+        ("t.csv", NUMBERS[:11], {}, "11 rows to compare: at least 12"),
+        ("t.csv", NUMBERS.where(NUMBERS["b"] > 0), {}, "11 rows to compare: .*3 of 14 rows"),
+        ("t.csv", NUMBERS.where(NUMBERS["b"] > 4), {"target": "b"}, "0 rows to compare"),
+        ("t.csv", NUMBERS.astype(str) + "x", {}, "No column of numbers is left.*not numeric: a, b"),
+        ("t.csv", NUMBERS * 0, {}, "No column of numbers is left.* same in all rows: a, b"),
+        ("t.csv", "", {}, "t.csv is empty"),
+        ("t.csv", "\n\n", {}, "t.csv is empty"),
+        ("t.csv", "a,b\n", {}, "has a header, and no rows"),
+        ("t.csv", lines(["1"] * (1 + i % 7) for i in range(40)), {}, "different numbers of fields"),
+        ("t.csv", "a,b\n" + lines(DECIMALS[:12, :2]) * 90 + lines(DECIMALS) * 200, {}, "different"),
+        ("t.csv", bytes(range(256)), {}, "t.csv is no text"),
+        ("t.csv.gz", "no archive", {}, "t.csv.gz cannot be read"),
+        ("t.csv.zip", "no archive", {}, "t.csv.zip cannot be read"),
+        ("t.csv.gz", gzip.compress(RNG.bytes(9).hex().encode() * 10)[:-9], {}, "cannot be read"),
+        ("t.npy", np.zeros(3), {}, r"shape \(rows, columns\), got \(3,\)"),
+        ("t.npy", np.array([[None]]), {}, "cannot be read as an array of numbers"),
+        ("t.npy", np.full((20, 2), "a"), {}, "not numeric: 0, 1"),
+        ("t.npy", "no array", {}, "cannot be read as an array of numbers"),
+        ("t.npy", "", {}, "cannot be read as an array of numbers"),
+    ],
+)
+def test_data_errors(tmp_path, name, content, options, message):
+    write(tmp_path / name, content)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        load(str(tmp_path / name), **options)
 
 
 def write(path, content):
@@ -141,44 +373,16 @@ def write(path, content):
         content.to_csv(path, index=False)
     elif isinstance(content, np.ndarray):
         np.save(path, content)
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
     elif content is not None:
         path.write_text(content)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "target", "message"),
-    [
-        ("gone.csv", None, None, "There is no file .*gone.csv"),
-        ("rows.txt", "1 2", None, "Unknown data .*digits, iris.*.csv"),
-        (
-            "t.csv",
-            pd.DataFrame({"a": ["x", "y"], "b": [1, 2]}),
-            None,
-            r"numeric: \['a'\].*--target",
-        ),
-        ("t.csv", pd.DataFrame({"a": [1, None], "b": [1, 2]}), None, r"\['a'\], in 1 of 2 rows"),
-        ("t.csv", pd.DataFrame({"a": [1, np.inf]}), None, r"infinite values in columns \['a'\]"),
-        ("t.csv", pd.DataFrame({"a": [1, 2]}), "b", r"no column 'b' in .*t.csv: it has \['a'\]"),
-        ("t.csv", pd.DataFrame({"a": [1, 2]}), "a", "no columns besides the target"),
-        ("t.csv", pd.DataFrame({"a": [1, 2], "b": ["x", None]}), "b", "missing in the target"),
-        ("t.csv", pd.DataFrame({"a": [1, 2], "b": [1, None]}), "b", "missing in the target"),
-        ("t.csv", "", None, "cannot be read as comma-separated"),
-        ("t.csv", "a,b\n1,2\n3,4,5\n", None, "cannot be read as comma-separated"),
-        ("t.npy", np.zeros(3), None, r"shape \(rows, columns\), got \(3,\)"),
-        ("t.npy", np.array([[None]]), None, "cannot be read as an array of numbers"),
-        ("t.npy", np.array([["a"]]), None, "not numeric"),
-        ("t.npy", "no array", None, "cannot be read as an array of numbers"),
-    ],
-)
-def test_data_errors(tmp_path, name, content, target, message):
-    write(tmp_path / name, content)
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
-        load(str(tmp_path / name), target)
-
-
-def test_built_in_data_have_no_target():
+@pytest.mark.parametrize("options", [{"target": "0"}, {"drop": ["0"]}])
+def test_columns_of_built_in_data_have_no_names(options):
     with pytest.raises(ValueError, match="for files only, not for 'iris'"):
-        load("iris", target="0")
+        load("iris", **options)
 
 
 def test_missing_packages_are_named(table, tmp_path, monkeypatch):
@@ -192,7 +396,7 @@ def test_missing_packages_are_named(table, tmp_path, monkeypatch):
     with pytest.raises(ImportError, match="pip install pyarrow"):
         load(str(tmp_path / "t.parquet"))
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match="t.csv needs pandas: pip install pandas"):
+    with pytest.raises(ImportError, match=r"t.csv needs pandas.*\[plot\].*pip install pandas"):
         load(str(tmp_path / "t.csv"))
 
 
@@ -297,14 +501,13 @@ def test_report_on_a_file(table, tmp_path, fast_flows, capsys):
     out = capsys.readouterr().out
     assert status == 0
     assert "table: 80 rows, 3 columns." in out
-    with open(output / "results.csv", newline="") as file:
-        lines = {line["estimator"]: line for line in csv.DictReader(file)}
-    assert list(lines) == list(compare_module.ESTIMATORS)
+    rows = read_results(output)
+    assert list(rows) == list(compare_module.ESTIMATORS)
     expected = compare(
         table.drop(columns="kind"), table["kind"], estimators=["PCA"], random_state=0
     ).results[0]
-    assert float(lines["PCA"]["log_density"]) == expected.log_density
-    assert float(lines["PCA"]["knn_accuracy"]) == expected.knn_accuracy
+    assert float(rows["PCA"]["log_density"]) == expected.log_density
+    assert float(rows["PCA"]["knn_accuracy"]) == expected.knn_accuracy
     printed = [line for line in out.splitlines() if line.startswith("PCA ")]
     assert printed[0].split()[1] == f"{expected.log_density:.2f}"
     assert imread(output / "report.png").shape[1] == 1399
@@ -338,7 +541,6 @@ def test_report_on_a_toy_prints_the_exact_law(tmp_path, capsys):
     assert "spread uniformly" not in out
 
 
-@pytest.mark.filterwarnings("default:Constant columns")
 def test_report_says_what_was_done_to_the_columns(tmp_path, capsys):
     rng = np.random.RandomState(0)
     X = np.column_stack([rng.randint(9, size=100), rng.standard_normal((100, 2)), np.ones(100)])
@@ -346,7 +548,109 @@ def test_report_says_what_was_done_to_the_columns(tmp_path, capsys):
     assert main([str(tmp_path / "rows.npy"), "--estimators", "PCA", "--output", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "1 of 3 columns hold integers or many ties" in out
-    assert "Warning: Constant columns are left out: [3]." in out
+    assert "Left out, the same in all rows: 3." in out
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """An estimator that fails among those of the command line, and one that is interrupted."""
+
+    def fail(X):
+        raise MemoryError("No room is left. Not for\nanything.")
+
+    def interrupt(X):
+        raise KeyboardInterrupt
+
+    def build(function):
+        def fit(d, shape, seed):
+            return FunctionTransformer(function)
+
+        return fit
+
+    monkeypatch.setitem(compare_module.ESTIMATORS, "Broken", build(fail))
+    monkeypatch.setitem(compare_module.ESTIMATORS, "Interrupted", build(interrupt))
+
+
+def read_results(folder):
+    with open(folder / "results.csv", newline="", encoding="utf-8") as file:
+        return {line["estimator"]: line for line in csv.DictReader(file)}
+
+
+def test_an_estimator_that_fails_is_a_row(broken, tmp_path, capsys):
+    arguments = ["iris", "--output", str(tmp_path), "--estimators"]
+    assert main([*arguments, "PCA", "Broken", "FactorAnalysis"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^\[2/3\] Broken \.\.\. failed: No room is left\.$", out, re.MULTILINE)
+    assert re.search(r"^Broken +failed: No room is left\.$", out, re.MULTILINE)
+    rows = read_results(tmp_path)
+    assert {name: row["error"] for name, row in rows.items()} == {
+        "PCA": "",
+        "Broken": "failed: No room is left.",
+        "FactorAnalysis": "",
+    }
+    assert rows["FactorAnalysis"]["log_density"] and not rows["Broken"]["log_density"]
+    assert (tmp_path / "report.png").exists()
+    # The picture beside a table is never the one of an earlier report.
+    assert main([*arguments, "Broken"]) == 1
+    assert "every estimator failed" in capsys.readouterr().err
+    assert list(read_results(tmp_path)) == ["Broken"]
+    assert not (tmp_path / "report.png").exists()
+
+
+def test_an_interruption_keeps_the_rows_that_are_done(broken, tmp_path, capsys):
+    arguments = ["iris", "--output", str(tmp_path), "--estimators"]
+    assert main([*arguments, "PCA", "Broken", "Interrupted", "FactorAnalysis"]) == 130
+    out = capsys.readouterr().out
+    assert list(read_results(tmp_path)) == ["PCA", "Broken"]
+    assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
+    assert re.search(r"^PCA +-\d", out, re.MULTILINE)
+    assert "Interrupted: 2 of 4 estimators are in the table." in out
+
+
+@pytest.mark.parametrize("where", ["load", "draw"])
+def test_an_interruption_is_no_traceback(where, tmp_path, monkeypatch, capsys):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"skmanifoldflow.__main__.{where}", interrupt)
+    assert main(["iris", "--estimators", "PCA", "--output", str(tmp_path)]) == 130
+    assert "Interrupted." in capsys.readouterr().err
+
+
+def test_the_command_leaves_out_and_draws(table, tmp_path, capsys):
+    table.to_csv(tmp_path / "t.csv", index=False)
+    arguments = [str(tmp_path / "t.csv"), "--output", str(tmp_path), "--estimators", "PCA"]
+    assert main([*arguments, "--max-rows", "40", "--drop", "depth", "kind"]) == 0
+    out = capsys.readouterr().out
+    assert "Drawn at random: 40 of 80 rows.\nt: 40 rows, 2 columns." in out
+
+
+def test_a_large_file_is_announced(table, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("skmanifoldflow.__main__._LARGE_FILE", 100)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    assert main([str(tmp_path / "t.csv"), "--estimators", "PCA", "--output", str(tmp_path)]) == 0
+    assert re.match(r"Reading .*t.csv \(0 MB\) \.\.\.\nRead t.csv: ", capsys.readouterr().out)
+
+
+def test_a_model_that_draws_no_samples_is_said_so_in_the_picture(tmp_path):
+    class Silent(GaussianMixture):
+        def sample(self, n_samples=1):
+            raise ValueError("nothing to say")
+
+    X = np.random.RandomState(0).standard_normal((60, 4))
+    comparison = compare(X, estimators={"silent": Silent(), "PCA": PCA(2)}, random_state=0)
+    with pytest.warns(UserWarning, match="silent failed in the picture: nothing to say"):
+        figure = draw(comparison)
+    assert {"silent: failed", "PCA", "Training rows"} <= set(texts(figure))
+
+
+@pytest.mark.parametrize("n", [12, 15, 20])
+def test_a_small_table_has_a_report(n, fast_flows, tmp_path, capsys):
+    pd.DataFrame(DECIMALS[:n]).to_csv(tmp_path / "t.csv")
+    assert main([str(tmp_path / "t.csv"), "--output", str(tmp_path)]) == 0
+    rows = read_results(tmp_path)
+    assert list(rows) == list(compare_module.ESTIMATORS)
+    assert not any(row["error"] for row in rows.values())
 
 
 def test_without_matplotlib_there_is_a_table(tmp_path, monkeypatch, capsys):
@@ -363,12 +667,17 @@ def test_without_matplotlib_there_is_a_table(tmp_path, monkeypatch, capsys):
     [
         (["nothing"], "Error: Unknown data 'nothing'"),
         (["gone.csv"], "Error: There is no file 'gone.csv'"),
+        (["empty.csv"], "Error: .*empty.csv is empty"),
+        (["iris", "--drop", "a"], "Error: Columns can be named for files only"),
+        (["iris", "--max-rows", "5"], "Error: At least 12 rows are needed"),
         (["iris", "--n-components", "9"], "Error: n_components must be .* got 9"),
         (["iris", "--n-components", "0"], "Error: n_components must be .* got 0"),
         (["iris", "--estimators", "TSNE"], "invalid choice: 'TSNE'"),
     ],
 )
-def test_errors_on_the_command_line(tmp_path, capsys, arguments, message):
+def test_errors_on_the_command_line(tmp_path, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.csv").touch()
     with pytest.raises(SystemExit) as exit_:
         main([*arguments, "--output", str(tmp_path)])
     assert exit_.value.code == 2
