@@ -103,7 +103,17 @@ def squared_singular_values(columns: Tensor) -> Tensor:
 def log_volume_element(jacobian: Tensor) -> Tensor:
     """Return 1/2 logdet(J'J), shape (n,), of Jacobians (n, D, d).
 
-    By the triangular factor of J itself, which keeps twice the digits of a factor of J'J.
+    By the triangular factor of J itself, which keeps twice the digits of a factor of J'J. Rows of
+    very different lengths, as of columns in different units, cost no digits either: those of a
+    square J are factored out, others stand in descending order (Cox & Higham, 1998).
     """
-    r = torch.linalg.qr(jacobian, mode="r").R
-    return r.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
+    lengths = torch.linalg.vector_norm(jacobian, dim=2, keepdim=True)
+    if jacobian.shape[1] == jacobian.shape[2]:
+        scale = torch.where(lengths > 0, lengths, 1.0)
+        r = torch.linalg.qr(jacobian / scale, mode="r").R
+        log_scale = scale.log().sum((1, 2))
+    else:
+        order = lengths.argsort(dim=1, descending=True).expand_as(jacobian)
+        r = torch.linalg.qr(jacobian.gather(1, order), mode="r").R
+        log_scale = lengths.new_zeros(())
+    return r.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1) + log_scale

@@ -1,6 +1,8 @@
 """Jacobians against autograd, volume elements against closed forms."""
 
 import math
+from fractions import Fraction
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -70,6 +72,25 @@ def test_log_volume_element_equals_slogdet(n_rows, d):
     jacobian = draw(8 * n_rows, d).reshape(8, n_rows, d)
     gram = jacobian.mT @ jacobian
     torch.testing.assert_close(log_volume_element(jacobian), 0.5 * torch.linalg.slogdet(gram)[1])
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (5, 3), (4, 1)])
+def test_log_volume_element_of_columns_in_very_different_units(shape):
+    """Against the minors of the matrix, which by Cauchy and Binet are exact in fractions."""
+    n_rows, d = shape
+    matrix = draw(n_rows, d).numpy() * 10.0 ** np.array([-12, 12, 0, 9, -3])[:n_rows, None]
+
+    def determinant(rows):
+        if len(rows) == 1:
+            return rows[0][0]
+        minors = ([row[1:] for k, row in enumerate(rows) if k != i] for i in range(len(rows)))
+        return sum((-1) ** i * rows[i][0] * determinant(m) for i, m in enumerate(minors))
+
+    exact = [[Fraction(x) for x in row] for row in matrix.tolist()]
+    square = sum(determinant(list(rows)) ** 2 for rows in combinations(exact, d))
+    expected = 0.5 * (math.log(square.numerator) - math.log(square.denominator))
+    found = log_volume_element(torch.tensor(matrix)[None]).item()
+    assert found == pytest.approx(expected, abs=1e-9)
 
 
 def test_log_volume_element_keeps_small_singular_values():
