@@ -1,5 +1,10 @@
 """What users of scikit-learn try without looking it up."""
 
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +16,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow
+from skmanifoldflow.compare import compare
 from skmanifoldflow.datasets import SCurve
+from skmanifoldflow.plotting import EmbeddingDisplay, SampleDisplay
 
 SMALL = {"n_layers": 2, "hidden_layer_sizes": (8,), "max_iter": 2, "random_state": 0}
 ESTIMATORS = [ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow]
@@ -136,6 +143,20 @@ def test_global_output(table):
         model = NoisyInjectiveFlow(2, **SMALL).fit(table)
         assert list(model.reconstruct(table).columns) == ["x", "y", "z"]
     assert isinstance(model.reconstruct(table), np.ndarray)
+
+
+def test_displays_and_comparison_of_frames(table):
+    with sklearn.config_context(transform_output="pandas"):
+        pipeline = make_pipeline(StandardScaler(), NoisyInjectiveFlow(2, **SMALL)).fit(table)
+        for model in (pipeline, pipeline[-1]):
+            SampleDisplay.from_estimator(model, table, random_state=0)
+            EmbeddingDisplay.from_estimator(model, table)
+        flow = {"flow": NoisyInjectiveFlow(2, **SMALL)}
+        (ours,) = compare(table, estimators=flow, random_state=0).results
+    (theirs,) = compare(table, estimators=flow, random_state=0).results
+    assert ours.log_density == pytest.approx(theirs.log_density)
+    assert ours.reconstruction_error == pytest.approx(theirs.reconstruction_error)
+    plt.close("all")
 
 
 # ------------------------------------------------------------------ in a notebook

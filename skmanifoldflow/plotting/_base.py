@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import (
     FunctionTransformer,
@@ -60,7 +61,8 @@ class Unwrapped:
         if self.units is None:
             for step in reversed(self._steps):
                 rows = step.inverse_transform(rows)
-        return rows
+        # After `set_output` they may be a frame.
+        return np.asarray(rows)
 
     def column_names(self, n_columns):
         """Return the names of columns in the units that are shown, None if they have none."""
