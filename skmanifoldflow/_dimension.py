@@ -404,7 +404,7 @@ class DimensionReport:
         if abs(read - self.dimension) <= max(1, 0.25 * self.dimension):
             return None
         return (
-            f"The fitted {self.model} has {read} dimensions, but nearest neighbours of its samples "
+            f"The fitted {self.model} is {read}-dimensional, but nearest neighbours of its samples "
             f"are not like those of the rows, which look {self.dimension}-dimensional. The shape "
             "may be closed, or the fit too short: see dimension_report_."
         )

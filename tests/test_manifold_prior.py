@@ -13,7 +13,7 @@ from skmanifoldflow import ManifoldPriorFlow, _manifold_prior
 from skmanifoldflow.datasets import FadingSquare, Line, SCurve, SinCurve
 
 # Fits of a few epochs know little of a dimension, and say so.
-pytestmark = pytest.mark.filterwarnings("ignore:The fitted (flow|mixture) has:UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:The fitted (flow|mixture) is:UserWarning")
 
 SMALL = {"n_layers": 4, "hidden_layer_sizes": (32,), "random_state": 0}
 
