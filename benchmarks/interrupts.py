@@ -20,6 +20,7 @@ from sklearn.datasets import make_moons
 from sklearn.exceptions import ConvergenceWarning
 
 from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow
+from skmanifoldflow._progress import listening
 
 ESTIMATORS = (ManifoldPriorFlow, NoisyInjectiveFlow, ChartAtlasFlow, JointManifoldFlow)
 VARIANTS = {"plain": {}, "3 starts": {"n_init": 3}, "warm start": {"warm_start": True}}
@@ -43,17 +44,21 @@ def surroundings():
 
 
 def fit_with_alarm(model, X, seconds):
-    """Fit, and press Ctrl-C after some seconds; return "finished", "kept" or "as before"."""
-    with warnings.catch_warnings(record=True) as caught:
+    """Fit, and press Ctrl-C; return "finished", "kept" or "as before", and the epochs.
+
+    These are the epochs that were finished when Ctrl-C came.
+    """
+    epochs = []
+    with warnings.catch_warnings(record=True) as caught, listening(epochs.append):
         warnings.simplefilter("always")
         signal.setitimer(signal.ITIMER_REAL, seconds)
         try:
             model.fit(X)
-            return "finished"
+            return "finished", epochs
         except KeyboardInterrupt:
             told = [w for w in caught if "was interrupted after" in str(w.message)]
             assert all(w.category is ConvergenceWarning for w in told)
-            return "kept" if told else "as before"
+            return "kept" if told else "as before", epochs
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -70,13 +75,15 @@ def check(model, first, second, n_moments, rng):
         moment = rng.uniform(0.002, 1.1 * length)
         tried, before = pickle.loads(stored), surroundings()
         state = pickle.dumps(tried)
-        outcome = fit_with_alarm(tried, second, moment)
+        outcome, epochs = fit_with_alarm(tried, second, moment)
         counts[outcome] = counts.get(outcome, 0) + 1
         if surroundings() != before:
             faults.append(f"surroundings after {moment:.3f} of {length:.3f} s")
             torch.set_num_threads(1)
         if (pickle.dumps(tried) == state) != (outcome == "as before"):
             faults.append(f"state {outcome} after {moment:.3f} of {length:.3f} s")
+        if epochs and outcome == "as before":
+            faults.append(f"lost {len(epochs)} epochs after {moment:.3f} of {length:.3f} s")
         if not np.isfinite(tried.score_samples(second)).all() or tried.n_iter_ < 1:
             faults.append(f"broken model after {moment:.3f} of {length:.3f} s")
         # A warm start goes on from what was kept.

@@ -35,7 +35,7 @@ from .backend.objectives import Objective
 from .backend.serialization import arrays_from_module, digest, load_arrays
 from .backend.stacked import train_all
 from .backend.standardize import Standardizer
-from .backend.training import TrainingInterrupted, TrainingJob, TrainingSettings
+from .backend.training import TrainingInterrupted, TrainingJob, TrainingSettings, finish
 
 __all__ = ["BaseManifoldFlow", "ManifoldDensityMixin", "rows_to_tensor"]
 
@@ -236,13 +236,7 @@ class BaseManifoldFlow(
             starts, reports, is_interrupted = self._train_starts(plan)
             best = max(range(len(starts)), key=lambda i: self._rank(starts[i], reports[i]))
             start, report = starts[best], reports[best]
-            try:
-                self._conclude(plan, start, report)
-            except KeyboardInterrupt:
-                if is_interrupted:
-                    raise
-                is_interrupted = True
-                self._conclude(plan, start, report)
+            is_interrupted = finish(lambda: self._conclude(plan, start, report), is_interrupted)
         if is_interrupted:
             try:
                 warn(
@@ -395,10 +389,10 @@ class BaseManifoldFlow(
             raise ValueError(
                 "The variance of X overflows: its values are too large. Rescale the columns."
             )
-        ranges = np.ptp(X.astype(np.float64, copy=False), axis=0)
+        low, high = X.min(axis=0).astype(np.float64), X.max(axis=0).astype(np.float64)
         # A few units in the last place of the values are rounding, not variation.
-        rounding = 4 * np.finfo(np.float64).eps * np.abs(X).max(axis=0)
-        is_small = (ranges > rounding) & (ranges < _SMALLEST_RANGE)
+        rounding = 4 * np.finfo(np.float64).eps * np.maximum(-low, high)
+        is_small = (high - low > rounding) & (high - low < _SMALLEST_RANGE)
         if is_small.any():
             raise ValueError(
                 f"The variance of X underflows in columns "

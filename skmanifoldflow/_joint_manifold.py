@@ -25,7 +25,7 @@ from .backend.geometry import jacobian_columns, squared_singular_values
 from .backend.latents import PenalizedSplit
 from .backend.objectives import JointLikelihood
 from .backend.standardize import Standardizer
-from .backend.training import TrainingInterrupted, train
+from .backend.training import TrainingInterrupted, finish, train
 
 __all__ = ["JointManifoldFlow"]
 
@@ -485,9 +485,16 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
             return self._log(plan, f"{part}{of_stage}".rstrip(", "), n_later)
 
         def measure():
+            """Return the score of the stages so far on the rows that judge them."""
             if is_trained and validation_rows is not None:
                 objective.fit_deviations(validation_rows)
             return objective.mean_log_prob(judged)
+
+        def measure_first():
+            objective.stage_scores = [measure()]
+            objective.reconstruction_error = objective.mean_squared_residual(judged)
+            inlying = objective.inlying(judged)
+            objective.pca_error = _linear_error(*objective.linear_manifold, judged, inlying)
 
         is_interrupted = False
         try:
@@ -495,11 +502,7 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
         except TrainingInterrupted as interrupt:
             report, is_interrupted = interrupt.reports[0], True
         judged = draw_rows() if validation_rows is None else validation_rows
-        objective.stage_scores = [measure()]
-        objective.reconstruction_error = objective.mean_squared_residual(judged)
-        inlying = objective.inlying(judged)
-        objective.pca_error = _linear_error(*objective.linear_manifold, judged, inlying)
-        if is_interrupted:
+        if finish(measure_first, is_interrupted):
             return report, True
         settings = replace(settings, max_iter=n_epochs, max_steps=settings.max_steps // 2)
         for stage, (refinement, inner) in enumerate(further, start=2):

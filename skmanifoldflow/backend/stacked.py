@@ -24,6 +24,7 @@ from .training import (
     TrainingJob,
     TrainingReport,
     VectorAdam,
+    finish,
     one_cycle,
     train,
 )
@@ -158,6 +159,7 @@ class _Fit:
         self.report = TrainingReport()
         self.rows = job.draw_rows()
         job.objective.refresh(self.rows)
+        self.start = {name: t.clone() for name, t in job.objective.state_dict().items()}
         judged = self.rows if job.validation_rows is None else job.validation_rows
         self.judged = judged
         self.start_scores = self.best_scores = job.objective.log_likelihood(judged)
@@ -209,7 +211,6 @@ class _Fit:
             return train(*self.job[:-1])
         self.report.check_gradients()
         objective = self.job.objective
-        start = {name: t.clone() for name, t in objective.state_dict().items()}
         parameters = dict(objective.named_parameters())
         with torch.no_grad():
             for group, best in zip(groups, self.best or [], strict=False):
@@ -220,7 +221,7 @@ class _Fit:
             self.best_scores = objective.log_likelihood(self.judged)
         gain = self.best_scores - self.start_scores
         if not gain.mean() > gain.std() / math.sqrt(len(gain)):
-            objective.load_state_dict(start)
+            objective.load_state_dict(self.start)
             self.report.best_score = float(self.start_scores.mean())
         return self.report
 
@@ -346,19 +347,25 @@ class _Stack:
 
 def _train_stack(jobs: Sequence[TrainingJob], log: EpochLog | None) -> list[TrainingReport]:
     stack = _Stack(jobs)
-    fits = stack.fits
+    fits = dict(enumerate(stack.fits))
+    is_interrupted = False
     try:
         _run_stack(stack, jobs[0], log)
-    except KeyboardInterrupt as interrupt:
-        reports = {}
-        for i, fit in enumerate(fits):
-            if fit.report.n_iter and not fit.is_lost:
-                del fit.report.validation_scores[fit.report.n_iter :]
-                reports[i] = fit.finish(stack.groups)
-        if not reports:
+    except KeyboardInterrupt:
+        fits = {i: fit for i, fit in fits.items() if fit.report.n_iter and not fit.is_lost}
+        if not fits:
             raise
-        raise TrainingInterrupted(reports) from interrupt
-    return [fit.finish(stack.groups) for fit in fits]
+        is_interrupted = True
+    reports: dict[int, TrainingReport] = {}
+
+    def conclude() -> None:
+        for i, fit in fits.items():
+            del fit.report.validation_scores[fit.report.n_iter :]
+            reports[i] = fit.finish(stack.groups)
+
+    if finish(conclude, is_interrupted):
+        raise TrainingInterrupted(reports)
+    return list(reports.values())
 
 
 def _run_stack(stack: _Stack, like: TrainingJob, log: EpochLog | None) -> None:

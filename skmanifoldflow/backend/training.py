@@ -18,6 +18,7 @@ __all__ = [
     "TrainingJob",
     "TrainingReport",
     "TrainingSettings",
+    "finish",
     "train",
 ]
 
@@ -109,6 +110,21 @@ class TrainingInterrupted(KeyboardInterrupt):
     def __init__(self, reports: dict[int, TrainingReport]) -> None:
         super().__init__()
         self.reports = reports
+
+
+def finish(conclude: Callable[[], None], is_interrupted: bool) -> bool:
+    """Conclude what has been trained, and once more if Ctrl-C comes meanwhile.
+
+    Tell whether Ctrl-C has come, then or before; a second one is raised.
+    """
+    try:
+        conclude()
+    except KeyboardInterrupt:
+        if is_interrupted:
+            raise
+        conclude()
+        return True
+    return is_interrupted
 
 
 class TrainingJob(NamedTuple):
@@ -478,15 +494,19 @@ def train(
         is_interrupted = True
         del report.validation_scores[report.n_iter :]
     report.check_gradients()
-    if validation_rows is None:
-        best = last
-        objective.load_state_dict(best)
-        best_scores = objective.log_likelihood(judged)
-    gain = best_scores - start_scores
-    if not gain.mean() > gain.std() / math.sqrt(len(gain)):
-        best, report.best_score = start, float(start_scores.mean())
-    objective.load_state_dict(best)
-    run.optimizer.release(objective)
-    if is_interrupted:
+
+    def conclude() -> None:
+        kept, scores = best, best_scores
+        if validation_rows is None:
+            kept = last
+            objective.load_state_dict(kept)
+            scores = objective.log_likelihood(judged)
+        gain = scores - start_scores
+        if not gain.mean() > gain.std() / math.sqrt(len(gain)):
+            kept, report.best_score = start, float(start_scores.mean())
+        objective.load_state_dict(kept)
+        run.optimizer.release(objective)
+
+    if finish(conclude, is_interrupted):
         raise TrainingInterrupted({0: report})
     return report
