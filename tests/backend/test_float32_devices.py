@@ -197,10 +197,12 @@ def test_a_device_without_float64_computes_what_the_cpu_does(name, device):
 
 
 @pytest.mark.parametrize("reconstruction", [0.0, 1.0], ids=["closed form", "graph"])
-def test_a_stack_of_fits(reconstruction, device):
+def test_a_stack_of_fits(reconstruction, device, capsys):
     model = NoisyInjectiveFlow(2, reconstruction=reconstruction, device=device, **SMALL)
     grid = {"learning_rate_init": [1e-3, 1e-2]}
-    search = StackedSearchCV(model, grid, cv=2, verbose=0, error_score="raise").fit(ROWS)
+    search = StackedSearchCV(model, grid, cv=2, verbose=1).fit(ROWS)
+    # Where a stack fails, the search goes on without it.
+    assert "not stacked" not in capsys.readouterr().out
     assert search.best_estimator_.device_ == device
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
