@@ -28,7 +28,14 @@ from . import __version__
 from ._dimension import spectral_dimension
 from ._progress import epoch_log
 from ._validation import DTYPES, check_rows, list_names, warn
-from .backend.device import make_generator, resolve_device, single_threaded, standard_context
+from .backend.device import (
+    head_dtype,
+    make_generator,
+    resolve_device,
+    single_threaded,
+    standard_context,
+    to_host,
+)
 from .backend.flow import FlowModel, chunks
 from .backend.geometry import jacobian_columns, log_volume_element, squared_singular_values
 from .backend.objectives import Objective
@@ -295,9 +302,7 @@ class BaseManifoldFlow(
         self._check_parameters(X)
         self._check_method_parameters(n_features)
         device = resolve_device(self.device)
-        dtype = torch.float32
-        if X.dtype == np.float64 and device.type != "mps":
-            dtype = torch.float64
+        dtype = head_dtype(device) if X.dtype == np.float64 else torch.float32
 
         random_state = check_random_state(self.random_state)
         self._dtype = X.dtype
@@ -507,7 +512,8 @@ class BaseManifoldFlow(
             standardizer = self._new_standardizer(config).fit(dequantize(raw))
         flow = self._build_flow(config, generator)
         if previous is not None:
-            flow.load_state_dict(previous.state_dict())
+            # Part of a new flow is float64, which cannot be filled from MPS.
+            flow.load_state_dict({name: t.cpu() for name, t in previous.state_dict().items()})
         flow.place(device, torch.float32)
         if self.early_stopping == "auto" and len(raw) < _MIN_ROWS_VALIDATED:
             flow.requires_grad_(False)
@@ -570,9 +576,9 @@ class BaseManifoldFlow(
 
     def _flow_in(self, dtype) -> FlowModel:
         """Return the fitted flow in the dtype that rows of a numpy dtype are computed in."""
-        wanted = torch.float32 if dtype == np.float32 else torch.float64
         options = self._flow.tensor_options
-        if options["device"].type == "mps" or options["dtype"] == wanted:
+        wanted = torch.float32 if dtype == np.float32 else head_dtype(options["device"])
+        if options["dtype"] == wanted:
             return self._flow
         return copy.deepcopy(self._flow).place(options["device"], wanted)
 
@@ -583,7 +589,7 @@ class BaseManifoldFlow(
         with torch.no_grad():
             for chunk in chunks(len(rows), elements_per_row):
                 result = function(flow, rows_to_tensor(rows[chunk]))
-                results.append(result.to(device="cpu", dtype=torch.float64).numpy())
+                results.append(to_host(result).numpy())
         # float32 has no room for the density of a row that is very far away: it becomes -inf.
         with np.errstate(over="ignore"):
             return np.concatenate(results).astype(dtype, copy=False)
@@ -598,7 +604,7 @@ class BaseManifoldFlow(
         return standardized.to(**flow.tensor_options), log_det
 
     def _from_flow(self, rows):
-        return self._standardizer.inverse(rows.to(device="cpu", dtype=torch.float64))
+        return self._standardizer.inverse(to_host(rows))
 
     def _named(self, rows, X=None):
         """Return rows in data units as `set_output` wants them, with the names of the columns.
@@ -704,7 +710,7 @@ class BaseManifoldFlow(
 
         def log_density(flow, rows):
             standardized, log_det = self._to_flow(flow, rows)
-            log_prob = flow.log_prob(standardized, **kwargs).to("cpu", torch.float64) + log_det
+            log_prob = to_host(flow.log_prob(standardized, **kwargs)) + log_det
             is_far = ~(standardized.abs().amax(dim=1) <= _FAR).cpu()
             is_broken = log_prob.isnan() & ~is_far
             if is_broken.any():
@@ -847,9 +853,7 @@ class BaseManifoldFlow(
         """
         check_is_fitted(self)
         target = resolve_device(device)
-        dtype = torch.float32
-        if target.type != "mps" and self._dtype == np.float64:
-            dtype = torch.float64
+        dtype = head_dtype(target) if self._dtype == np.float64 else torch.float32
         self._flow.place(target, dtype)
         self.device_ = str(target)
         return self
@@ -948,8 +952,8 @@ class ManifoldDensityMixin:
         def log_density(flow, rows):
             u = self._project(flow, rows)
             embedded, jacobian = flow.embedding_jacobian(u)
-            slope = self._standardizer.inverse_slope(embedded.to("cpu", torch.float64))
-            jacobian = slope[:, :, None] * jacobian.to("cpu", torch.float64)
+            slope = self._standardizer.inverse_slope(to_host(embedded))
+            jacobian = slope[:, :, None] * to_host(jacobian)
             return flow.latent.log_prob_manifold(u).cpu() - log_volume_element(jacobian)
 
         return self._per_chunk(X, log_density, X.dtype, X.shape[1] * self.n_components_)

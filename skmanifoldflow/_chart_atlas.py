@@ -24,7 +24,7 @@ from ._validation import DTYPES
 from .backend.architectures import density_flow, image_flow
 from .backend.atlas import Atlas, Partition
 from .backend.charts import AmbientChartMap, ChartFrames, ConformalChartMap
-from .backend.device import make_generator, standard_context
+from .backend.device import make_generator, move, standard_context, to_host
 from .backend.flow import chunks
 from .backend.geometry import jacobian_columns
 from .backend.objectives import AtlasLikelihood, Quantization
@@ -521,7 +521,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
             )
             train(Quantization(quantizer), lambda: x, None, settings, generator)
         with torch.no_grad():
-            codes = quantizer.encode(x).to("cpu", torch.float64).numpy()
+            codes = to_host(quantizer.encode(x)).numpy()
         quantizer.turn(torch.tensor(principal_axes(codes)[1]))
 
     def _start_charts(self, flow, rows, generator):
@@ -565,7 +565,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
         """Start the layers from images; return these mapped, which is the same in all charts."""
         bijection, like = part.chart_map.bijection, part.embedding
         # On the CPU, where there is float64 in any case.
-        bijection.to("cpu", torch.float64)
+        move(bijection, torch.device("cpu"), torch.float64)
         bijection.start(rows[:_MAX_START_IMAGES])
         bijection.to(like)
         charts = torch.zeros(_MAX_START_IMAGES, dtype=torch.long, device=like.device)
@@ -586,9 +586,9 @@ class ChartAtlasFlow(BaseManifoldFlow):
         self.n_components_ = flow.n_components
         self.n_charts_ = flow.n_charts
         flow.weights /= flow.weights.sum()
-        self.chart_weights_ = flow.weights.to("cpu", torch.float64).numpy()
+        self.chart_weights_ = to_host(flow.weights).numpy()
         self.chart_weights_ /= self.chart_weights_.sum()
-        self.codebook_ = flow.quantizer.codebook.to("cpu", torch.float64).numpy()
+        self.codebook_ = to_host(flow.quantizer.codebook).numpy()
         self.chart_centers_ = self._from_flow(means).numpy()
         self.chart_dimensions_ = self._read_dimensions(flow, rows)
         flow.dimensions.copy_(torch.tensor(self.chart_dimensions_))
@@ -602,11 +602,11 @@ class ChartAtlasFlow(BaseManifoldFlow):
         if self.image_shape is not None:
             # Jacobians of images cost too much: axes of the latents that stand out from the rest.
             frames = flow.partitions[0].chart_map.frames
-            squares = torch.cat([frames.scale, frames.rest], dim=1).double().square().cpu().numpy()
+            squares = to_host(torch.cat([frames.scale, frames.rest], dim=1)).square().numpy()
             return np.array([spectral_dimension(s[:-1], s[-1] / 2) for s in squares])
         n_features = rows.shape[1]
         scales = torch.cat([part.chart_map.frames.scale for part in flow.partitions])
-        spectra = scales.to("cpu", torch.float64).square().numpy()
+        spectra = to_host(scales).square().numpy()
         if n_features <= MAX_COMPLETE_FEATURES:
             n_rows = max(2, min(_MAX_GEOMETRY_ROWS, _MAX_GEOMETRY_ENTRIES // n_features**2))
             x = spread_rows(rows, _MAX_COMPARED_ROWS)
@@ -622,7 +622,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
                     lambda x, chart=chart: flow.to_latent(x, chart), mine, directions
                 )
                 # Of the map to the normal law: the covariance is that of its inverse.
-                stretch = torch.linalg.svdvals(jacobian.to("cpu", torch.float64))
+                stretch = torch.linalg.svdvals(to_host(jacobian))
                 spectra[k] = stretch.flip(1).square().log().mean(0).neg().exp().numpy()
         return spectral_dimension(spectra, max(self.noise_floor, _NOISE_READ) ** 2)
 

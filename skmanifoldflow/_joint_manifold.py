@@ -19,7 +19,7 @@ from ._linear_start import principal_axes, supported_components
 from ._validation import DTYPES, warn
 from .backend.architectures import density_flow, split_flow
 from .backend.bijections import Bijection, Chain, ChannelSplit, PrincipalAxes, squeezed_shapes
-from .backend.device import standard_context
+from .backend.device import standard_context, to_host
 from .backend.flow import ManifoldFlow, Outliers, chunks
 from .backend.geometry import jacobian_columns, squared_singular_values
 from .backend.latents import PenalizedSplit
@@ -626,15 +626,15 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
             picked = u[: _n_geometry_rows(n_features * d)]
             for chunk in chunks(len(picked), n_features * d):
                 x, columns = jacobian_columns(decode, picked[chunk], torch.eye(d).to(picked))
-                slope = self._standardizer.inverse_slope(x.to("cpu", torch.float64))
+                slope = self._standardizer.inverse_slope(to_host(x))
                 slope = slope * varies.cpu()
-                columns = slope[:, :, None] * columns.to(slope)
+                columns = slope[:, :, None] * to_host(columns)
                 metric += (columns.mT @ columns).sum(0) / len(picked)
         lengths, directions = torch.linalg.eigh(metric)
         # Where a coordinate moves nothing its unit is that of the latent variable.
         lengths = torch.where(lengths > 0, lengths, 1.0).sqrt()
         root = directions * lengths @ directions.T
-        _, axes, _ = principal_axes((u.cpu().double() @ root).numpy())
+        _, axes, _ = principal_axes((to_host(u) @ root).numpy())
         law.components = (root @ torch.tensor(axes)).to(law.components)
 
     # ------------------------------------------------------------------ inference
@@ -766,7 +766,7 @@ def _n_geometry_rows(n_entries):
 
 def _linear_error(mean, axes, rows, weight):
     """Return the mean squared error per entry of rows projected on axes (D, d) through a mean."""
-    centred = rows.cpu().double().numpy() - mean
+    centred = to_host(rows).numpy() - mean
     errors = np.mean((centred - centred @ axes @ axes.T) ** 2, axis=1)
-    weight = weight.cpu().double().numpy()
+    weight = to_host(weight).numpy()
     return float(np.average(errors, weights=weight + np.finfo(float).tiny))

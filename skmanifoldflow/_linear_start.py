@@ -11,6 +11,11 @@ from .backend.latents import SquareInjection, StochasticCoupling, UpsamplingInje
 __all__ = ["principal_axes", "start_injection", "supported_components"]
 
 
+# Variance that no column falls short of in a factor analysis, which divides by it: so little that it
+# does not count for columns that vary, in standardised units.
+_LEAST_VARIANCE = 1e-9
+
+
 def supported_components(eigenvalues, n):
     """Return the number of principal components that n rows support, less than all of them.
 
@@ -67,8 +72,8 @@ def _factors(centred, start, floor):
     from sklearn.decomposition import FactorAnalysis
 
     n, n_features = centred.shape
-    # Rows along the axes add `floor` to each variance: a constant or repeated column has one too.
-    added = np.sqrt(0.5 * n * floor) * np.eye(n_features)
+    # Rows along the axes add a little to each variance: a constant or repeated column has one too.
+    added = np.sqrt(0.5 * n * _LEAST_VARIANCE) * np.eye(n_features)
     scale = np.sqrt((n + 2 * n_features) / n)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -18,7 +18,7 @@ from ._dimension import (
 from ._mixture_start import MAX_COMPLETE_FEATURES
 from ._validation import warn
 from .backend.architectures import volume_preserving_flow, volume_preserving_image_flow
-from .backend.device import randn, standard_context
+from .backend.device import randn, standard_context, to_host
 from .backend.flow import ManifoldFlow, chunks
 from .backend.geometry import (
     jacobian_columns,
@@ -458,12 +458,12 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         z = flow.bijection.forward_and_log_det(standardized)[0]
         directions = flow.latent.eigenvectors.T[:n_columns]
         x, columns = jacobian_columns(flow.decode, z, directions.to(z))
-        slope = self._standardizer.inverse_slope(x.to("cpu", torch.float64))
-        return columns.to("cpu", torch.float64), slope * torch.tensor(self._varies)
+        slope = self._standardizer.inverse_slope(to_host(x))
+        return to_host(columns), slope * torch.tensor(self._varies)
 
     def _eigenvalues(self, columns, slope, units):
         """Return the eigenvalues (n, D) of J C J', descending, in standardised or data units."""
-        factor = columns * self._flow.latent.spectrum.sqrt().to(columns)
+        factor = columns * to_host(self._flow.latent.spectrum.sqrt())
         if units == "data":
             factor = slope[:, :, None] * factor / self._mean_variance**0.5
         return squared_singular_values(factor)
@@ -499,7 +499,7 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         self._mixture = None
         if n_held_out and rows.shape[1] <= MAX_COMPLETE_FEATURES:
             noisy = rows + noise * randn(rows.shape, rows, generator)
-            z = noisy[start.order.to(rows.device)].to("cpu", torch.float64).numpy()
+            z = to_host(noisy[start.order.to(rows.device)]).numpy()
             mixture, score = fit_local_mixture(z[n_held_out:], z[:n_held_out], noise)
             if mixture is not None:
                 rng = np.random.RandomState(int(torch.randint(2**31, (1,), generator=generator)))

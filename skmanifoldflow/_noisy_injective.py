@@ -11,7 +11,7 @@ from ._dimension import spectral_dimension
 from ._linear_start import principal_axes, start_injection, supported_components
 from .backend.architectures import density_flow, image_flow
 from .backend.bijections import Chain, MarginalSpline
-from .backend.device import make_generator, standard_context
+from .backend.device import make_generator, standard_context, to_host
 from .backend.flow import ManifoldFlow, chunks
 from .backend.geometry import jacobian_columns, squared_singular_values
 from .backend.latents import (
@@ -505,9 +505,9 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
                 y = self._flow.bijection.forward_and_log_det(picked[chunk])[0]
                 z = law.injection.mode(y.to(law.mean))
                 x, columns = jacobian_columns(self._decode_latent, z, rotation.T)
-                slope = self._standardizer.inverse_slope(x.to("cpu", torch.float64))
+                slope = self._standardizer.inverse_slope(to_host(x))
                 slope = slope * varies.cpu()
-                lengths.append((slope[:, :, None] * columns.to(slope)).square().sum(1))
+                lengths.append((slope[:, :, None] * to_host(columns)).square().sum(1))
         self.local_spectrum_ = torch.cat(spectra).log().mean(0).exp().numpy()
         self._noise_variance = max(self.noise_floor, _NOISE_READ) ** 2
         self.intrinsic_dimension_ = int(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .charts import ChartMap
-from .device import randn
+from .device import move, randn, to_host
 from .flow import FlowModel
 from .quantizer import Quantizer
 
@@ -137,7 +137,7 @@ class Atlas(FlowModel):
         return {"device": self.weights.device, "dtype": self.weights.dtype}
 
     def place(self, device: torch.device, dtype: torch.dtype) -> "Atlas":
-        self.to(device, dtype)
+        move(self, device, dtype)
         return self
 
     def _by_partition(self, charts: Tensor) -> Iterator[tuple[Partition, Tensor, Tensor]]:
@@ -212,7 +212,7 @@ class Atlas(FlowModel):
 
     def draw_charts(self, n_samples: int, generator: torch.Generator) -> Tensor:
         """Draw charts by their weights."""
-        weights = self.weights.to("cpu", torch.float64)
+        weights = to_host(self.weights)
         charts = torch.multinomial(weights, n_samples, replacement=True, generator=generator)
         return charts.to(self.weights.device)
 

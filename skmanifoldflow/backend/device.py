@@ -7,20 +7,25 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = [
     "head_dtype",
     "make_generator",
+    "move",
     "randn",
     "resolve_device",
     "single_threaded",
     "standard_context",
+    "to_host",
 ]
 
 # Below this many multiply-adds in one matrix product a second intra-op thread costs more than it
 # gives: with a busy neighbour process it makes a small training step 2 to 50 times slower.
 _MIN_WORK_FOR_THREADS = 2e7
+
+# Types of devices.
+_WITHOUT_FLOAT64 = ("mps",)
 
 _thread_lock = threading.Lock()
 # Fits under way that hold one thread, by the thread they run in.
@@ -79,7 +84,23 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 def head_dtype(device: torch.device) -> torch.dtype:
     """Return the dtype of latent laws and closed-form statistics: float64 wherever it exists."""
-    return torch.float32 if device.type == "mps" else torch.float64
+    return torch.float32 if device.type in _WITHOUT_FLOAT64 else torch.float64
+
+
+def to_host(tensor: Tensor) -> Tensor:
+    """Return a tensor in float64 on the CPU.
+
+    It is moved first: a copy that changes the dtype does so on the device it comes from, and MPS
+    raises an error there, or, in torch 2.14, leaves the result as it was.
+    """
+    return tensor.cpu().double()
+
+
+def move(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Move a module to a device and a dtype; on the way to the CPU before the cast, as above."""
+    if device.type == "cpu":
+        module.to(device)
+    module.to(device, dtype)
 
 
 def make_generator(seed: int) -> torch.Generator:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .bijections import Bijection
-from .device import head_dtype
+from .device import head_dtype, move
 from .geometry import jacobian_columns
 from .latents import LatentLaw
 
@@ -139,10 +139,10 @@ class ManifoldFlow(FlowModel):
 
     def place(self, device: torch.device, dtype: torch.dtype) -> "ManifoldFlow":
         """Move to a device; the bijection computes in `dtype`, the law in float64 if it can."""
-        self.bijection.to(device, dtype)
+        move(self.bijection, device, dtype)
         self.latent.place(device, dtype)
         if self.outliers is not None:
-            self.outliers.to(device, head_dtype(device))
+            move(self.outliers, device, head_dtype(device))
         return self
 
     @property

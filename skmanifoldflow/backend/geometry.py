@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .device import to_host
+
 __all__ = [
     "jacobian_columns",
     "leading_singular_values",
@@ -90,7 +92,7 @@ def squared_singular_values(columns: Tensor) -> Tensor:
 
     Raises ValueError where a matrix is not finite.
     """
-    columns = columns.to("cpu", torch.float64)
+    columns = to_host(columns)
     is_broken = ~columns.isfinite().flatten(1).all(dim=1)
     if is_broken.any():
         raise ValueError(

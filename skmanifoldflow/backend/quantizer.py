@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .device import to_host
 from .networks import MLP, ConvDecoder, ConvEncoder, Linear
 
 __all__ = ["ImageAutoencoder", "Quantizer", "TableAutoencoder", "k_means_plus_plus"]
@@ -20,7 +21,7 @@ def k_means_plus_plus(codes: Tensor, n_codes: int, generator: torch.Generator) -
     squares = codes.new_full((len(codes),), torch.inf)
     while len(picked) < n_codes:
         squares = torch.minimum(squares, (codes - codes[picked[-1]]).square().sum(1))
-        total = squares.to("cpu", torch.float64).cumsum(0)
+        total = to_host(squares).cumsum(0)
         # Where all rows are repeated no distance is left: then any row will do.
         threshold = total[-1] * torch.rand((), dtype=torch.float64, generator=generator)
         index = int(torch.searchsorted(total, threshold, right=True))

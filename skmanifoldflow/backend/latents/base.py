@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from ..device import head_dtype
+from ..device import head_dtype, move
 
 __all__ = ["LatentLaw"]
 
@@ -21,7 +21,7 @@ class LatentLaw(nn.Module, ABC):
 
     def place(self, device: torch.device, dtype: torch.dtype) -> None:
         """Move to a device; a flow within the law computes in `dtype`."""
-        self.to(device, head_dtype(device))
+        move(self, device, head_dtype(device))
 
     @abstractmethod
     def log_prob(self, z: Tensor) -> Tensor:

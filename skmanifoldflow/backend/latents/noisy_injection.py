@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..bijections import Bijection
-from ..device import head_dtype, make_generator, randn
+from ..device import head_dtype, make_generator, move, randn
 from .base import LatentLaw
 from .injections import Injection, LinearInjection
 
@@ -60,9 +60,9 @@ class NoisyInjection(LatentLaw):
         self.injection.to(torch.float64)
 
     def place(self, device: torch.device, dtype: torch.dtype) -> None:
-        self.to(device, head_dtype(device))
+        move(self, device, head_dtype(device))
         if self.prior is not None:
-            self.prior.to(device, dtype)
+            move(self.prior, device, dtype)
 
     def set_components(self, rotation: Tensor, component_scale: Tensor) -> None:
         """Choose the rotation (d, d) and the factors (d,) that turn z+ into coordinates."""

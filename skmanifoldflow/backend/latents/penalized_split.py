@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..bijections import Bijection
-from ..device import head_dtype, make_generator, randn
+from ..device import head_dtype, make_generator, move, randn
 from .base import LatentLaw
 from .penalties import PENALTIES
 
@@ -70,9 +70,9 @@ class PenalizedSplit(LatentLaw):
         return [self, *([] if self.inner is None else self.inner.stages)]
 
     def place(self, device: torch.device, dtype: torch.dtype) -> None:
-        self.to(device, head_dtype(device))
+        move(self, device, head_dtype(device))
         if self.refinement is not None and self.inner is not None:
-            self.refinement.to(device, dtype)
+            move(self.refinement, device, dtype)
             self.inner.place(device, dtype)
 
     def scales(self) -> Tensor:
