@@ -11,7 +11,7 @@ from .backend.latents import SquareInjection, StochasticCoupling, UpsamplingInje
 __all__ = ["principal_axes", "start_injection", "supported_components"]
 
 
-# Variance that no column falls short of in a factor analysis, which divides by it: so little that it
+# Least variance of a column in a factor analysis, which divides by it: so little that it
 # does not count for columns that vary, in standardised units.
 _LEAST_VARIANCE = 1e-9
 

@@ -49,7 +49,8 @@ def test_starts_at_probabilistic_pca(factor_rows, n, d, flow):
     pca = PCA(d).fit(scaler.transform(X))
     expected = pca.score_samples(scaler.transform(factor_rows)) - np.log(scaler.scale_).sum()
     model = NoisyInjectiveFlow(d, flow=flow, random_state=0, **FROZEN).fit(X)
-    np.testing.assert_allclose(model.score_samples(factor_rows), expected, atol=1e-6, rtol=0)
+    # Both stop when the likelihood of all rows rises by less than 1e-8 in a step.
+    np.testing.assert_allclose(model.score_samples(factor_rows), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("d", [1, 3])
