@@ -69,7 +69,8 @@ def check(model, first, second, n_moments, rng):
     fitted = clone(model).fit(first)
     length = time.perf_counter() - start
     stored = pickle.dumps(fitted)
-    clean = pickle.loads(stored).fit(second).score_samples(second)
+    whole = pickle.loads(stored).fit(second)
+    clean, n_epochs = whole.score_samples(second), whole.n_iter_
     counts, faults = {}, []
     for _ in range(n_moments):
         moment = rng.uniform(0.002, 1.1 * length)
@@ -77,11 +78,16 @@ def check(model, first, second, n_moments, rng):
         state = pickle.dumps(tried)
         outcome, epochs = fit_with_alarm(tried, second, moment)
         counts[outcome] = counts.get(outcome, 0) + 1
+        if outcome == "as before" and pickle.dumps(tried) != state:
+            # All was done but to return: that is no interrupted training.
+            outcome = "finished"
         if surroundings() != before:
             faults.append(f"surroundings after {moment:.3f} of {length:.3f} s")
             torch.set_num_threads(1)
-        if (pickle.dumps(tried) == state) != (outcome == "as before"):
-            faults.append(f"state {outcome} after {moment:.3f} of {length:.3f} s")
+        if outcome == "finished" and tried.n_iter_ != n_epochs and not model.warm_start:
+            faults.append(f"{tried.n_iter_} epochs after {moment:.3f} of {length:.3f} s")
+        if outcome == "kept" and pickle.dumps(tried) == state:
+            faults.append(f"nothing kept after {moment:.3f} of {length:.3f} s")
         if epochs and outcome == "as before":
             faults.append(f"lost {len(epochs)} epochs after {moment:.3f} of {length:.3f} s")
         if not np.isfinite(tried.score_samples(second)).all() or tried.n_iter_ < 1:

@@ -244,16 +244,13 @@ class BaseManifoldFlow(
             best = max(range(len(starts)), key=lambda i: self._rank(starts[i], reports[i]))
             start, report = starts[best], reports[best]
             is_interrupted = finish(lambda: self._conclude(plan, start, report), is_interrupted)
-        if is_interrupted:
-            try:
-                warn(
-                    f"{type(self).__name__} was interrupted after {self._reached(plan, report)}: "
-                    "it has the best weights until then.",
-                    ConvergenceWarning,
-                )
-            finally:
+        try:
+            self._warn_of(plan, report, is_interrupted)
+        except KeyboardInterrupt:
+            is_interrupted = True
+        finally:
+            if is_interrupted:
                 raise _FitInterrupted
-        self._warn_of(report)
         return self
 
     def _conclude(self, plan, start, report):
@@ -269,8 +266,15 @@ class BaseManifoldFlow(
         """Return as text how far an interrupted fit had come."""
         return f"epoch {report.n_iter} of {self.max_iter}"
 
-    def _warn_of(self, report):
-        """Warn of a training that should have been another one."""
+    def _warn_of(self, plan, report, is_interrupted):
+        """Warn of a training that was interrupted, or should have been another one."""
+        if is_interrupted:
+            warn(
+                f"{type(self).__name__} was interrupted after {self._reached(plan, report)}: it "
+                "has the best weights until then.",
+                ConvergenceWarning,
+            )
+            return
         if report.n_skipped > _WORTH_A_WARNING * report.n_steps:
             warn(
                 f"The gradient was not finite in {report.n_skipped} of {report.n_steps} steps, "

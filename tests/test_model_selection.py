@@ -322,8 +322,8 @@ def test_restarts_are_trained_together_and_the_best_is_kept(monkeypatch):
     reports = []
     original = skmanifoldflow._base.train_all
 
-    def record(jobs):
-        reports.extend(original(jobs))
+    def record(*args):
+        reports.extend(original(*args))
         return reports
 
     monkeypatch.setattr(skmanifoldflow._base, "train_all", record)
