@@ -77,10 +77,10 @@ def check(model, first, second, n_moments, rng):
         tried, before = pickle.loads(stored), surroundings()
         state = pickle.dumps(tried)
         outcome, epochs = fit_with_alarm(tried, second, moment)
-        counts[outcome] = counts.get(outcome, 0) + 1
         if outcome == "as before" and pickle.dumps(tried) != state:
             # All was done but to return: that is no interrupted training.
             outcome = "finished"
+        counts[outcome] = counts.get(outcome, 0) + 1
         if surroundings() != before:
             faults.append(f"surroundings after {moment:.3f} of {length:.3f} s")
             torch.set_num_threads(1)
