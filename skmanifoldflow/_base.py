@@ -715,16 +715,19 @@ class BaseManifoldFlow(
         def log_density(flow, rows):
             standardized, log_det = self._to_flow(flow, rows)
             log_prob = to_host(flow.log_prob(standardized, **kwargs)) + log_det
-            is_far = ~(standardized.abs().amax(dim=1) <= _FAR).cpu()
-            is_broken = log_prob.isnan() & ~is_far
-            if is_broken.any():
+            is_nan = log_prob.isnan()
+            if not is_nan.any():
+                return log_prob
+            is_near = (standardized.abs().amax(dim=1) <= _FAR).cpu()
+            n_broken = int((is_nan & is_near).sum())
+            if n_broken:
                 raise FloatingPointError(
-                    f"The log-density of {int(is_broken.sum())} rows is not a number, although "
-                    "they are not far from the training rows: fit the model again with a smaller "
+                    f"The log-density of {n_broken} rows is not a number, although they are not "
+                    "far from the training rows: fit the model again with a smaller "
                     "learning_rate_init or a larger noise_floor."
                 )
             # Where a row is so far away that the flow overflows there is no density either.
-            return torch.where(log_prob.isnan(), -torch.inf, log_prob)
+            return torch.where(is_nan, -torch.inf, log_prob)
 
         return self._per_chunk(X, log_density, X.dtype, X.shape[1])
 

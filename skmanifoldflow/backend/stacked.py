@@ -307,11 +307,11 @@ class _Stack:
             for group in self.groups:
                 # A gradient that overflows says nothing: such a step follows the momentum alone.
                 group.gradient[~is_finite] = 0
+            for fit, has_gradient in zip(self.fits, is_finite.tolist(), strict=True):
+                fit.report.n_skipped += not has_gradient
         scales = (norms / CLIP_NORM).clamp(min=1).where(is_finite, 1.0).tolist()
-        of_fits = zip(self.fits, scales, is_finite.tolist(), strict=True)
-        for i, (fit, scale, has_gradient) in enumerate(of_fits):
+        for i, (fit, scale) in enumerate(zip(self.fits, scales, strict=True)):
             fit.report.n_steps += 1
-            fit.report.n_skipped += not has_gradient
             learning_rate = fit.job.settings.learning_rate * one_cycle(progress)
             for group in self.groups:
                 group.optimizers[i].step(learning_rate, scale)
