@@ -229,6 +229,22 @@ def test_marginal_knots_are_quantiles_and_increase():
     assert spline.is_free.flatten().tolist() == [1, 1, 1, 0, 1]
 
 
+@pytest.mark.parametrize("spread", [1e-5, 1e-7, 1e-9, 1e-12, 0.0])
+def test_marginal_knots_differ_in_float32_too(spread):
+    """Rows close together beside a gross outlier: the start is in float64, the training is not."""
+    noise = torch.randn(72, 1, generator=make_generator(0), dtype=torch.float64)
+    spline = MarginalSpline(1, 2).double()
+    spline.start(0.12 + spread * noise)
+    spline.float()
+    assert (spline.knots.diff(dim=1) > 0).all()
+    x = (0.12 + spread * noise).float().requires_grad_()
+    z, log_det = spline.forward_and_log_det(x)
+    torch.testing.assert_close(z, x)
+    (z.sum() + log_det.sum()).backward()
+    for tensor in (log_det, x.grad, *(p.grad for p in spline.parameters())):
+        assert tensor.isfinite().all()
+
+
 @pytest.mark.parametrize("n_rows", [1, 2, 5])
 def test_marginal_takes_few_rows(n_rows):
     spline = MarginalSpline(2).double()

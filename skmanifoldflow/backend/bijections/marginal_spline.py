@@ -74,11 +74,15 @@ class MarginalSpline(KnotSpline, FusedLayer):
         weight = (position - before)[:, None]
         quantiles = torch.lerp(values[before], values[after], weight).T.cpu()
         span = quantiles[:, -1] - quantiles[:, 0]
-        is_free = span > 4 * torch.finfo(x.dtype).eps * quantiles.abs().amax(dim=1)
+        # Knots are trained in float32, where those of one column must differ too.
+        rounding = 4 * torch.finfo(torch.float32).eps * quantiles.abs().amax(dim=1)
+        is_free = span > rounding
         unit = torch.linspace(-1.0, 1.0, n_knots, dtype=torch.float64)
         columns = [
-            merged_knots(column, self.min_gap * float(width)) if free else unit + column.mean()
-            for column, width, free in zip(quantiles, span, is_free, strict=True)
+            merged_knots(column, max(self.min_gap * float(width), float(least)))
+            if free
+            else unit + column.mean()
+            for column, width, least, free in zip(quantiles, span, rounding, is_free, strict=True)
         ]
         self.knots.copy_(torch.stack(columns))
         self.is_free.copy_(is_free[:, None])
