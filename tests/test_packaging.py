@@ -111,3 +111,8 @@ def test_the_wheel_has_the_package_alone(archives):
     _, in_wheel, packed = archives
     in_wheel = {name for name in in_wheel if ".dist-info/" not in name}
     assert in_wheel == {name for name in packed if name.startswith("skmanifoldflow/")}
+
+
+def test_links_of_notebooks_lead_to_the_documentation(project):
+    template = skmanifoldflow.NoisyInjectiveFlow._doc_link_template
+    assert template.startswith(project["urls"]["Documentation"] + "/")
