@@ -485,13 +485,16 @@ class BaseManifoldFlow(
         return torch.zeros(n_features, dtype=torch.float64)
 
     def _tied(self, is_tied, step):
-        """Return the names of columns with ties as text, those of one step together."""
+        """Return the names of columns with ties as text, those of one step together.
+
+        The columns of the largest steps come first.
+        """
         if len(is_tied) < self.n_features_in_:
             return f"all pixels (step {step[0]:g})"
         names, step = self._column_names()[is_tied.numpy()], step[is_tied]
         parts = [
             f"{list_names(names[(step == size).numpy()])} (step {size:g})"
-            for size in step.unique().tolist()
+            for size in reversed(step.unique().tolist())
         ]
         return "; ".join(parts[:_MAX_STEPS_NAMED]) + ("; ..." * (len(parts) > _MAX_STEPS_NAMED))
 

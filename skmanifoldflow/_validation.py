@@ -63,7 +63,9 @@ def check_rows(estimator, X, **options):
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
         # Scikit-learn's first sentence stays: its lines after that recommend other estimators.
-        raise kind(f"{str(error).splitlines()[0].rstrip('.')}. {remedy}") from error
+        # Numpy's on the dtypes of a table with dates helps nobody.
+        said = str(error).splitlines()[0].rstrip(".")
+        raise kind(remedy if "DType" in said else f"{said}. {remedy}") from error
 
 
 def _remedy(X, message):

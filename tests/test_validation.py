@@ -30,7 +30,7 @@ DATES = pd.date_range("2020-01-01", periods=80)
 BAD_COLUMNS = {
     "text": ("city", TEXT, "Column 'city' holds text: encode it .*OneHotEncoder"),
     "category": ("city", pd.Categorical(TEXT), "Column 'city' holds text: .*OneHotEncoder"),
-    "dates": ("day", DATES, "Column 'day' holds dates: turn them into numbers"),
+    "dates": ("day", DATES, "^Column 'day' holds dates: turn them into numbers"),
     "python dates": ("day", pd.Series(DATES.date), "Column 'day' holds dates"),
     "missing": ("size", [1.5, np.nan] * 40, "NaN.* Column 'size' has missing cells.*SimpleImputer"),
     "none": ("size", pd.Series([1.5, None] * 40, dtype=object), "Column 'size' has missing cells"),
@@ -105,7 +105,7 @@ def test_ties_are_named_with_their_step_and_once(Estimator):
         warnings.simplefilter("always")
         Estimator(2, **SMALL).fit(wine)
     (message,) = ties(caught)
-    assert "hue (step 0.05); magnesium (step 1); proline (step 100)" in message
+    assert "proline (step 100); magnesium (step 1); hue (step 0.05)" in message
     assert "ash" not in message
     (place,) = [w.filename for w in caught if "many ties" in str(w.message)]
     assert place == __file__
