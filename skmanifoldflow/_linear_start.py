@@ -81,9 +81,15 @@ def _factors(centred, start, floor):
         model.fit(scale * np.concatenate([centred, added, -added]))
     loadings = model.components_.T
     variances = (loadings**2).sum(axis=0)
-    directions = loadings / np.sqrt(np.maximum(variances, np.finfo(float).tiny))
-    # A factor that explains nothing has a direction all the same.
-    directions = np.where(variances > 0, directions, start[0])
+    # Factors that explain less than any column has of noise are rounding: they get directions that
+    # complete those of the others, in which there is nothing.
+    explains = variances > 1e-3 * floor
+    directions = np.zeros_like(loadings)
+    directions[:, explains] = loadings[:, explains] / np.sqrt(variances[explains])
+    n_explaining = np.count_nonzero(explains)
+    completed = np.linalg.qr(np.concatenate([directions[:, explains], start[0]], axis=1))[0]
+    directions[:, ~explains] = completed[:, n_explaining : len(variances)]
+    variances = np.where(explains, variances, 0.0)
     refined = (directions, variances, np.maximum(model.noise_variance_, floor))
     covariance = centred.T @ centred / n + floor * np.eye(n_features)
     return max(start, refined, key=lambda model: _log_likelihood(model, covariance))
