@@ -297,12 +297,14 @@ def test_diagonal_noise_of_singular_tables(make, n_components):
 
 def test_more_components_than_rows_with_diagonal_noise():
     """Most of the factors explain nothing: the stochastic inverse still has a mode."""
-    X = few_rows(np.random.RandomState(0))[:5]
-    X[:, -1] = X[:, 0] + 2 * X[:, 1]
-    model = NoisyInjectiveFlow(18, noise_covariance="diag", **SMALL).fit(X)
+    rng = np.random.RandomState(0)
+    X = np.round(rng.standard_normal((5, 32)) * 10 ** rng.uniform(-3, 9, 32))
+    model = NoisyInjectiveFlow(29, noise_covariance="diag", **SMALL).fit(X)
     for values in (model.transform(X), model.reconstruct(X), model.score_samples_manifold(X)):
         assert np.isfinite(values).all()
-    np.testing.assert_allclose(model.reconstruct(X), X, atol=0.05)
+    np.testing.assert_allclose(
+        model.reconstruct(X) / X.std(0).clip(1), X / X.std(0).clip(1), atol=0.1
+    )
 
 
 def test_start_of_diagonal_noise_is_factor_analysis_where_that_is_better(rows):
