@@ -1,6 +1,6 @@
 """The report on a large file: does it end, what does it take, and what does Ctrl-C leave?
 
-    python benchmarks/report_large.py                   # 300 000 rows: an hour or more
+    python benchmarks/report_large.py                   # 300 000 rows: an hour
     python benchmarks/report_large.py --rows 5000       # some minutes
 
 The file is one of those that offices export: 30 columns between semicolons, decimal commas,

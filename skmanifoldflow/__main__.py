@@ -30,7 +30,7 @@ A file holds a table: a row for each line, numbers in its columns, and perhaps a
 that --target names. Separator, header, decimal mark and encoding of text are recognised, also
 compressed (.csv.gz). Columns that hold no numbers, and rows with missing values, are left out, and
 the report says which. With all estimators it takes less than a minute for 200 rows, some minutes
-for 2000, and an hour or more for 100 000: --max-rows and --estimators make it shorter. Ctrl-C keeps
+for 2000, and up to an hour for 200 000: --max-rows and --estimators make it shorter. Ctrl-C keeps
 the rows of the table that are done, in results.csv.
 """
 

@@ -27,7 +27,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from . import __version__
 from ._dimension import spectral_dimension
 from ._progress import epoch_log
-from ._validation import DTYPES, check_rows, list_names, warn
+from ._validation import DTYPES, as_array, check_rows, list_names, spacing, warn
 from .backend.device import (
     head_dtype,
     make_generator,
@@ -59,6 +59,8 @@ _SMALLEST_RANGE = 1e-150
 _MAX_STEPS_NAMED = 3
 # Channels that images have: gray, colours, and colours with opacity.
 _N_COLORS = (1, 3, 4)
+# Layers of one column have no weights, and a model of a thousand such is not a damaged one.
+_MAX_LAYERS_PER_ARRAY = 200
 # What a stored model is recognised by.
 _DIGESTED = ("_flow", "_standardizer", "_config", "n_components_")
 # Standardised values beyond which a flow may overflow: there the density is none.
@@ -72,17 +74,6 @@ class _FitInterrupted(KeyboardInterrupt):
 def rows_to_tensor(rows):
     """Return a float64 CPU copy of rows, which may be read-only or have negative strides."""
     return torch.tensor(np.ascontiguousarray(rows), dtype=torch.float64)
-
-
-def _spacing(values, eps):
-    """Return the least distance of distinct sorted values that is not rounding, or 0."""
-    spacings, largest = values.diff(), float(values.abs().max())
-    rounding = max(1e-10 * float(values[-1] - values[0]), 4 * eps * largest)
-    if largest < 1 / torch.finfo(values.dtype).eps and bool((values == values.round()).all()):
-        # Integers are exact.
-        rounding = 0.0
-    spacings = spacings[spacings > rounding]
-    return spacings.min() if len(spacings) else 0.0
 
 
 class _Plan(NamedTuple):
@@ -243,7 +234,7 @@ class BaseManifoldFlow(
             starts, reports, is_interrupted = self._train_starts(plan)
             best = max(range(len(starts)), key=lambda i: self._rank(starts[i], reports[i]))
             start, report = starts[best], reports[best]
-            is_interrupted = finish(lambda: self._conclude(plan, start, report), is_interrupted)
+            is_interrupted = self._finish_fit(plan, start, report, is_interrupted)
         try:
             self._warn_of(plan, report, is_interrupted)
         except KeyboardInterrupt:
@@ -253,8 +244,31 @@ class BaseManifoldFlow(
                 raise _FitInterrupted
         return self
 
+    def _finish_fit(self, plan, start, report, is_interrupted):
+        """Make a trained start the fitted model, whether or not Ctrl-C comes; tell whether it has.
+
+        Where it comes meanwhile, all is done again from the trained weights.
+        """
+        objective = start.job.objective
+        state = {name: t.clone() for name, t in objective.flow.state_dict().items()}
+        drawn = start.job.generator.get_state()
+
+        def conclude():
+            # As it was trained: what is orthogonal is made so again in each dtype.
+            objective.flow.place(plan.device, torch.float32).load_state_dict(state)
+            start.job.generator.set_state(drawn)
+            self._conclude(plan, start, report)
+
+        try:
+            return finish(conclude, is_interrupted)
+        except Exception as error:
+            if is_interrupted:
+                # A search would go on after another exception.
+                raise KeyboardInterrupt from error
+            raise
+
     def _conclude(self, plan, start, report):
-        """Make a trained start the fitted model."""
+        """Set the attributes of a fitted model."""
         self._adopt(plan, start)
         rows = start.prepare(plan.raw).to(plan.device, plan.dtype)
         self._finish(start, rows)
@@ -334,7 +348,8 @@ class BaseManifoldFlow(
             part = f"{len(members)} starts at once"
             if len(members) == 1:
                 part = "" if n_starts == 1 else f"start {members[0] + 1} of {n_starts}"
-            return self._log(plan, part)
+            n_later = n_starts - 1 - members[-1] if len(members) == 1 else 0
+            return self._log(plan, part, n_later * self.max_iter)
 
         try:
             return starts, train_all([start.job for start in starts], log), False
@@ -464,7 +479,7 @@ class BaseManifoldFlow(
             values = torch.unique(column)
             is_tied[j] = 1 < len(values) < len(column) // 2
             if len(values) > 1 and (self.dequantize or is_tied[j]):
-                step[j] = _spacing(values, eps)
+                step[j] = spacing(values.numpy(), eps)
         if self.dequantize:
             # A constant column has no spacing of its own: it gets the most common one.
             known = step[step > 0]
@@ -659,10 +674,11 @@ class BaseManifoldFlow(
         Returns
         -------
         X_original : ndarray of shape (n_samples, `n_features_in_`)
-            Rows in data units; a frame with the names of the columns after `set_output`.
+            Rows in data units; a frame with the names of the columns where
+            `set_output`, of the model or global, asks for frames.
         """
         check_is_fitted(self)
-        given, X = X, check_array(X, dtype=DTYPES)
+        given, X = X, check_array(as_array(X), dtype=DTYPES)
         if X.shape[1] != self.n_components_:
             raise ValueError(
                 f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
@@ -757,7 +773,9 @@ class BaseManifoldFlow(
         weights = _check_sample_weight(
             sample_weight, log_density, dtype=np.float64, ensure_non_negative=True
         )
-        return float(np.average(log_density, weights=weights))
+        # A row that does not count may have no density.
+        counts = weights > 0
+        return float(np.average(log_density[counts], weights=weights[counts]))
 
     @standard_context()
     def sample(self, n_samples=1, *, random_state=None, temperature=1.0, manifold_deviation=1.0):
@@ -778,7 +796,8 @@ class BaseManifoldFlow(
         Returns
         -------
         X : ndarray of shape (n_samples, `n_features_in_`)
-            Rows in data units; a frame with the names of the columns after `set_output`.
+            Rows in data units; a frame with the names of the columns where
+            `set_output`, of the model or global, asks for frames.
         """
         return self._sample(
             self._flow_sample, n_samples, random_state, temperature, manifold_deviation
@@ -885,8 +904,8 @@ class BaseManifoldFlow(
         flow.n_components = self.n_components_
 
     def __getstate__(self):
-        """Turn the weights into numpy arrays, so that no torch object, no device and no code of the
-        network travels with a pickle; everything else is kept."""
+        """Turn the weights into numpy arrays, so that no tensor, no device of theirs and no code of
+        the network travels with a pickle; everything else is kept."""
         state = super().__getstate__().copy()
         if "_flow" in state:
             state["_flow"] = arrays_from_module(self._flow)
@@ -913,13 +932,13 @@ class BaseManifoldFlow(
             return
         try:
             config, n_components = self._config, self.n_components_
-            # Models of the first version have no digest.
             if expected is not None:
                 found = digest(arrays, standardizer, config, n_components)
                 if found != expected:
                     raise ValueError("weights and digest disagree")
-            if config["n_layers"] > len(arrays):
-                raise ValueError("it has fewer arrays than layers")
+            elif config["n_layers"] > _MAX_LAYERS_PER_ARRAY * len(arrays):
+                # Models of the first version have no digest, and layers take time to build.
+                raise ValueError(f"it has {len(arrays)} arrays for {config['n_layers']} layers")
             self._flow = self._build_flow(config, make_generator(0))
             load_arrays(self._flow, arrays)
             self._restore(self._flow)
@@ -929,13 +948,13 @@ class BaseManifoldFlow(
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             # Half a model must not look like a fitted one.
             vars(self).pop("_flow", None)
-            reason = str(error).splitlines()[0]
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(
                 f"The stored {type(self).__name__} is damaged, or was changed: {reason}."
             ) from error
         try:
             self.to(device)
-        except ValueError:
+        except (TypeError, ValueError):
             self.to("cpu")
 
 

@@ -20,7 +20,7 @@ from ._mixture_start import (
     partition,
     spread_rows,
 )
-from ._validation import DTYPES
+from ._validation import DTYPES, as_array
 from .backend.architectures import density_flow, image_flow
 from .backend.atlas import Atlas, Partition
 from .backend.charts import AmbientChartMap, ChartFrames, ConformalChartMap
@@ -726,7 +726,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
             Rows in data units.
         """
         check_is_fitted(self)
-        Z = check_array(Z, dtype=DTYPES)
+        Z = check_array(as_array(Z), dtype=DTYPES)
         if Z.shape[1] != self.n_features_in_:
             raise ValueError(
                 f"Z has {Z.shape[1]} features, but {type(self).__name__} is expecting "
@@ -831,7 +831,8 @@ class ChartAtlasFlow(BaseManifoldFlow):
         Returns
         -------
         X : ndarray of shape (n_samples, `n_features_in_`)
-            Rows in data units; a frame with the names of the columns after `set_output`.
+            Rows in data units; a frame with the names of the columns where
+            `set_output`, of the model or global, asks for frames.
         charts : ndarray of int of shape (n_samples,)
             Chart that each row was drawn from. Only with ``return_charts=True``.
         """

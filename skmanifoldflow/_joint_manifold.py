@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._base import BaseManifoldFlow, ManifoldDensityMixin
 from ._dimension import spectral_dimension
 from ._linear_start import principal_axes, supported_components
-from ._validation import DTYPES, warn
+from ._validation import DTYPES, as_array, warn
 from .backend.architectures import density_flow, split_flow
 from .backend.bijections import Bijection, Chain, ChannelSplit, PrincipalAxes, squeezed_shapes
 from .backend.device import standard_context, to_host
@@ -25,7 +25,7 @@ from .backend.geometry import jacobian_columns, squared_singular_values
 from .backend.latents import PenalizedSplit
 from .backend.objectives import JointLikelihood
 from .backend.standardize import Standardizer
-from .backend.training import TrainingInterrupted, finish, train
+from .backend.training import SecondInterrupt, TrainingInterrupted, finish, train
 
 __all__ = ["JointManifoldFlow"]
 
@@ -146,7 +146,8 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
         or among all, the one with the best validation score is kept.
     warm_start : bool, default=False
         Start from the weights of the previous fit if the parameters that shape the model and the
-        number of columns are the same; `n_init` is then ignored.
+        number of columns are the same; `n_init` is then ignored. After Ctrl-C in a further stage
+        the model has fewer stages, and the next fit starts anew.
     device : str or torch.device, default="auto"
         "auto" (CUDA if present, else CPU), "cpu", "cuda", "cuda:<index>" or "mps". MPS has no
         float64, so results there have float32 accuracy.
@@ -455,8 +456,10 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
                 starts, reports = [*starts, start], [*reports, report]
                 if is_interrupted or self._is_settled(start.job.objective):
                     break
+        except SecondInterrupt:
+            raise
         except KeyboardInterrupt:
-            if not starts or is_interrupted:
+            if not starts:
                 raise
             # A start that was finished is a model.
             is_interrupted = True
@@ -519,6 +522,8 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
                 objective.stage_scores.append(measure())
                 report.n_steps += of_stage.n_steps
                 report.n_skipped += of_stage.n_skipped
+            except SecondInterrupt:
+                raise
             except KeyboardInterrupt:
                 # What was finished is kept: the stages before.
                 law.stages[stage - 2].set_stage(None, None)
@@ -726,7 +731,7 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
         stage = self._check_stage(stage)
         if stage == 1:
             return super().inverse_transform(X)
-        given, X = X, check_array(X, dtype=DTYPES)
+        given, X = X, check_array(as_array(X), dtype=DTYPES)
         if X.shape[1] != self.stage_components_[stage - 1]:
             raise ValueError(
                 f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "

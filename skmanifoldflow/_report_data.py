@@ -635,6 +635,8 @@ def _clean(columns, y, target):
     rows (or too few) are complete, the column with the most holes; and the other rows with holes.
     """
     notes = []
+    if not columns:
+        raise ValueError(_nothing_left(notes))
     n_rows = len(next(iter(columns.values())) if y is None else y)
     if n_rows < MIN_ROWS:
         raise ValueError(_too_few(n_rows, notes))
@@ -686,7 +688,7 @@ def _clean(columns, y, target):
         dropped.append(names[worst])
     leave_out(dropped, "so that half of the rows are complete")
     if not is_kept.any():
-        raise ValueError(_nothing_left(notes))
+        raise ValueError(" ".join(["No column is left that varies.", *notes]))
 
     is_complete = ~is_hole[:, is_kept].any(axis=1)
     n_broken = len(X) - np.count_nonzero(is_complete)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from sklearn.utils.validation import validate_data
 
-__all__ = ["DTYPES", "check_rows", "list_names", "warn"]
+__all__ = ["DTYPES", "as_array", "check_rows", "list_names", "spacing", "warn"]
 
 DTYPES = [np.float64, np.float32]
 
@@ -36,6 +36,29 @@ def list_names(names):
     return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
+def as_array(X):
+    """Return a tensor, which may be on any device, as an array; anything else as it is."""
+    if not isinstance(X, torch.Tensor):
+        return X
+    X = X.detach().cpu()
+    # Numpy has no such numbers.
+    return (X.float() if X.dtype == torch.bfloat16 else X).numpy()
+
+
+def spacing(values, eps=sys.float_info.epsilon):
+    """Return the least distance of sorted distinct values that is more than rounding, or 0.
+
+    `eps` is the relative spacing of the numbers that they were given as.
+    """
+    distances, largest = np.diff(values), float(np.abs(values).max())
+    rounding = max(1e-10 * float(values[-1] - values[0]), 4 * eps * largest)
+    if largest < 1 / np.finfo(np.float64).eps and np.array_equal(values, np.round(values)):
+        # Integers are exact.
+        rounding = 0.0
+    distances = distances[distances > rounding]
+    return float(distances.min()) if len(distances) else 0.0
+
+
 def check_rows(estimator, X, **options):
     """Return rows as `validate_data` does; where it fails, the message says what to do.
 
@@ -53,19 +76,20 @@ def check_rows(estimator, X, **options):
     ValueError, TypeError
         As in scikit-learn, which also sees to the type.
     """
-    if isinstance(X, torch.Tensor):
-        X = X.detach().cpu().numpy()
+    X = as_array(X)
     try:
         return validate_data(estimator, X, dtype=DTYPES, **options)
     except (ValueError, TypeError) as error:
-        remedy = _remedy(X, str(error))
+        # Those about the names and the number of columns say it all.
+        said = str(error).splitlines()[0]
+        is_about_columns = said.startswith("The feature names") or " features, but " in said
+        remedy = "" if is_about_columns else _remedy(X, said)
         if not remedy:
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
         # Scikit-learn's first sentence stays: its lines after that recommend other estimators.
         # Numpy's on the dtypes of a table with dates helps nobody.
-        said = str(error).splitlines()[0].rstrip(".")
-        raise kind(remedy if "DType" in said else f"{said}. {remedy}") from error
+        raise kind(remedy if "DType" in said else f"{said.rstrip('.')}. {remedy}") from error
 
 
 def _remedy(X, message):
@@ -108,8 +132,11 @@ def _columns(X):
     """Yield the columns of a table by name or number; of anything else none."""
     names = getattr(X, "columns", None)
     if names is not None:
-        for name in names:
-            yield repr(name), np.asarray(X[name])
+        try:
+            columns = [(repr(name), np.asarray(X[name])) for name in names]
+        except (KeyError, IndexError, TypeError, ValueError):
+            columns = []
+        yield from columns
         return
     try:
         array = np.asarray(X)

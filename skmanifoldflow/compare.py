@@ -33,6 +33,7 @@ from ._manifold_prior import ManifoldPriorFlow
 from ._noisy_injective import NoisyInjectiveFlow
 from ._progress import listening
 from ._report_data import MIN_ROWS
+from ._validation import spacing
 
 __all__ = ["ESTIMATORS", "Comparison", "Result", "compare"]
 
@@ -412,7 +413,7 @@ def _value_steps(X, value_step):
         if np.array_equal(values, np.round(values)):
             steps[j] = 1.0
         elif len(values) < len(X) // 2:
-            steps[j] = np.diff(values).min()
+            steps[j] = spacing(values)
     return steps
 
 

@@ -1,6 +1,7 @@
 """A model that is broken says so: damaged files, weights and gradients that are not finite."""
 
 import io
+import pickle
 import warnings
 
 import joblib
@@ -130,6 +131,27 @@ def test_damage_of_a_model_without_a_digest(model, damage):
     damage(state)
     with pytest.raises(ValueError, match="is damaged, or was changed"):
         object.__new__(type(model)).__setstate__(state)
+
+
+@pytest.mark.parametrize("Estimator", ESTIMATORS)
+def test_models_of_one_column_load(Estimator):
+    """The couplings of one column have no weights, so there are fewer arrays than layers."""
+    X = np.random.RandomState(0).standard_normal((60, 1))
+    model = Estimator(max_iter=1, n_layers=30, random_state=0).fit(X)
+    state = model.__getstate__()
+    for _ in range(2):
+        other = object.__new__(Estimator)
+        other.__setstate__(pickle.loads(pickle.dumps(state)))
+        np.testing.assert_array_equal(other.score_samples(X), model.score_samples(X))
+        # As the first version stored it.
+        state.pop("_digest", None)
+
+
+def test_parameters_as_numpy_scalars_load_under_any_way_of_printing(rows):
+    options = {**SMALL, "noise_floor": np.float64(0.01), "n_layers": np.int64(2)}
+    stored = pickle.dumps(NoisyInjectiveFlow(bounded=(np.float64(-9), 9.0), **options).fit(rows))
+    with np.printoptions(legacy="1.25"):
+        assert np.isfinite(pickle.loads(stored).score(rows))
 
 
 def test_a_flipped_bit_never_gives_other_scores(model, rows):

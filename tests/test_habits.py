@@ -63,6 +63,11 @@ def test_weights_of_a_score_are_checked(model, table):
         model.score(table, sample_weight=np.zeros(len(table)))
 
 
+def test_rows_of_no_weight_do_not_count(model, table):
+    far = pd.concat([table.iloc[:3], 1e200 * table.iloc[:1]])
+    assert model.score(far, sample_weight=[1, 1, 1, 0]) == model.score(table.iloc[:3])
+
+
 def test_metadata_routing(rows):
     """A pipeline and a search pass the weights on where they are asked for."""
     weights = np.linspace(0, 1, len(rows))

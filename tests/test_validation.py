@@ -154,6 +154,23 @@ def test_small_rows_above_it_are_a_matter_of_units(Estimator, table):
     )
 
 
+def test_other_columns_than_in_fit_are_named_by_scikit_learn(table):
+    model = NoisyInjectiveFlow(**SMALL).fit(table)
+    other = table.rename(columns={"age": "years"}).assign(weight=np.nan)
+    with pytest.raises(ValueError, match="feature names should match(.|\n)*years(.|\n)*age"):
+        model.score_samples(other)
+
+
+def test_coordinates_as_tensors(table):
+    table = table.to_numpy()
+    model = NoisyInjectiveFlow(2, **SMALL).fit(table)
+    Z = model.transform(table)
+    np.testing.assert_array_equal(
+        model.inverse_transform(torch.tensor(Z, requires_grad=True)), model.inverse_transform(Z)
+    )
+    assert model.transform(torch.tensor(table).bfloat16()).dtype == np.float32
+
+
 # ------------------------------------------------------------------ spacing of repeated values
 
 

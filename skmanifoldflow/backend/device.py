@@ -44,7 +44,8 @@ def standard_context() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        for kind in ("cpu", "cuda", "mps"):
+        # The first versions of torch know no automatic casts on MPS.
+        for kind in ("cpu", "cuda", "mps")[: 3 if torch.backends.mps.is_available() else 2]:
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != "cpu":

@@ -25,8 +25,15 @@ def digest(*parts: Any) -> str:
                 hasher.update(f"{name} {value.dtype.str} {value.shape}".encode())
                 hasher.update(np.ascontiguousarray(value).tobytes())
             else:
-                hasher.update(f"{name} {value!r}".encode())
+                hasher.update(f"{name} {_plain(value)!r}".encode())
     return hasher.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with Python's own numbers, whose text no version of numpy changes."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return tuple(map(_plain, value)) if isinstance(value, (tuple, list)) else value
 
 
 def load_arrays(module: nn.Module, arrays: dict[str, np.ndarray]) -> None:

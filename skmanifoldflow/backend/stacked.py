@@ -20,6 +20,7 @@ from .stacked_step import StackedStep
 from .training import (
     CLIP_NORM,
     EpochLog,
+    SecondInterrupt,
     TrainingInterrupted,
     TrainingJob,
     TrainingReport,
@@ -58,24 +59,34 @@ def train_all(
     groups: dict[Any, list[int]] = {}
     for i, job in enumerate(jobs):
         groups.setdefault(_shape(job) or i, []).append(i)
-    reports: dict[int, TrainingReport] = {}
+    stacks = []
     for group in groups.values():
         size = max(1, _MAX_ROWS // jobs[group[0]].settings.batch_size)
-        for start in range(0, len(group), size):
-            members = group[start : start + size]
-            try:
-                if len(members) == 1:
-                    of_members = [train(*jobs[members[0]][:-1], log(members))]
-                else:
-                    of_members = _train_stack([jobs[i] for i in members], log(members))
-            except KeyboardInterrupt as interrupt:
-                done = interrupt.reports if isinstance(interrupt, TrainingInterrupted) else {}
-                reports |= {members[i]: report for i, report in done.items()}
-                if not reports:
-                    raise
-                raise TrainingInterrupted(reports) from interrupt
-            reports.update(zip(members, of_members, strict=True))
+        stacks += [group[start : start + size] for start in range(0, len(group), size)]
+    reports: dict[int, TrainingReport] = {}
+    try:
+        while stacks:
+            members = stacks.pop(0)
+            done = _train_members([jobs[i] for i in members], log(members))
+            reports |= {members[i]: report for i, report in done.items()}
+            # Alone a fit whose loss is lost can go back to the last good weights.
+            stacks += [[member] for member in members if member not in reports]
+    except SecondInterrupt:
+        raise
+    except KeyboardInterrupt as interrupt:
+        if isinstance(interrupt, TrainingInterrupted):
+            reports |= {members[i]: report for i, report in interrupt.reports.items()}
+        if not reports:
+            raise
+        raise TrainingInterrupted(reports) from interrupt
     return [reports[i] for i in range(len(jobs))]
+
+
+def _train_members(jobs: Sequence[TrainingJob], log: EpochLog | None) -> dict[int, TrainingReport]:
+    """Train jobs of one shape; return the reports, without those of a stack that are lost."""
+    if len(jobs) == 1:
+        return {0: train(*jobs[0][:-1], log)}
+    return _train_stack(jobs, log)
 
 
 def _shape(job: TrainingJob) -> Any:
@@ -206,10 +217,6 @@ class _Fit:
 
     def finish(self, groups: Sequence[_Group]) -> TrainingReport:
         """Leave the objective at its best weights."""
-        if self.is_lost:
-            # Alone it can go back to the last good weights.
-            return train(*self.job[:-1])
-        self.report.check_gradients()
         objective = self.job.objective
         parameters = dict(objective.named_parameters())
         with torch.no_grad():
@@ -345,27 +352,30 @@ class _Stack:
             self._start_step()
 
 
-def _train_stack(jobs: Sequence[TrainingJob], log: EpochLog | None) -> list[TrainingReport]:
+def _train_stack(jobs: Sequence[TrainingJob], log: EpochLog | None) -> dict[int, TrainingReport]:
     stack = _Stack(jobs)
-    fits = dict(enumerate(stack.fits))
+    fits = list(stack.fits)
     is_interrupted = False
     try:
         _run_stack(stack, jobs[0], log)
     except KeyboardInterrupt:
-        fits = {i: fit for i, fit in fits.items() if fit.report.n_iter and not fit.is_lost}
-        if not fits:
+        if not any(fit.report.n_iter and not fit.is_lost for fit in fits):
             raise
         is_interrupted = True
+    kept = {i: fit for i, fit in enumerate(fits) if fit.report.n_iter and not fit.is_lost}
+    if not is_interrupted:
+        for fit in kept.values():
+            fit.report.check_gradients()
     reports: dict[int, TrainingReport] = {}
 
     def conclude() -> None:
-        for i, fit in fits.items():
+        for i, fit in kept.items():
             del fit.report.validation_scores[fit.report.n_iter :]
             reports[i] = fit.finish(stack.groups)
 
     if finish(conclude, is_interrupted):
         raise TrainingInterrupted(reports)
-    return list(reports.values())
+    return reports
 
 
 def _run_stack(stack: _Stack, like: TrainingJob, log: EpochLog | None) -> None:

@@ -14,6 +14,7 @@ from .objectives import Objective
 
 __all__ = [
     "EpochLog",
+    "SecondInterrupt",
     "TrainingInterrupted",
     "TrainingJob",
     "TrainingReport",
@@ -112,19 +113,26 @@ class TrainingInterrupted(KeyboardInterrupt):
         self.reports = reports
 
 
+class SecondInterrupt(KeyboardInterrupt):
+    """A second Ctrl-C: nothing of the fit is kept."""
+
+
 def finish(conclude: Callable[[], None], is_interrupted: bool) -> bool:
     """Conclude what has been trained, and once more if Ctrl-C comes meanwhile.
 
-    Tell whether Ctrl-C has come, then or before; a second one is raised.
+    Tell whether Ctrl-C has come, then or before; raise `SecondInterrupt` if it comes twice.
     """
     try:
         conclude()
-    except KeyboardInterrupt:
+        return is_interrupted
+    except KeyboardInterrupt as interrupt:
         if is_interrupted:
-            raise
+            raise SecondInterrupt from interrupt
+    try:
         conclude()
-        return True
-    return is_interrupted
+    except KeyboardInterrupt as interrupt:
+        raise SecondInterrupt from interrupt
+    return True
 
 
 class TrainingJob(NamedTuple):
@@ -493,7 +501,8 @@ def train(
         # What was done until now is kept, as after an early stop.
         is_interrupted = True
         del report.validation_scores[report.n_iter :]
-    report.check_gradients()
+    if not is_interrupted:
+        report.check_gradients()
 
     def conclude() -> None:
         kept, scores = best, best_scores

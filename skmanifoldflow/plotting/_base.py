@@ -76,6 +76,8 @@ def _has_inverse(step):
     if isinstance(step, FunctionTransformer):
         # Without an inverse it returns what it is given.
         return step.func is None or step.inverse_func is not None
+    if not getattr(step, "fit_inverse_transform", True):
+        return False
     return hasattr(step, "inverse_transform") and not isinstance(step, _WITHOUT_INVERSE)
 
 
