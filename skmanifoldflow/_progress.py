@@ -24,7 +24,8 @@ class Progress(NamedTuple):
     score : float
         What is maximised, in nats per standardised row.
     elapsed, remaining : float
-        Seconds since the fit began, and those that it takes at most from now on.
+        Seconds since the fit began, and those that it takes at most from now on. Further starts of
+        `JointManifoldFlow`, made only where one has not found the manifold, are not counted.
     """
 
     estimator: str
