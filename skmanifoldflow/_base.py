@@ -232,9 +232,7 @@ class BaseManifoldFlow(
         plan = self._plan(X)
         with single_threaded(plan.work):
             starts, reports, is_interrupted = self._train_starts(plan)
-            best = max(range(len(starts)), key=lambda i: self._rank(starts[i], reports[i]))
-            start, report = starts[best], reports[best]
-            is_interrupted = self._finish_fit(plan, start, report, is_interrupted)
+            report, is_interrupted = self._finish_fit(plan, starts, reports, is_interrupted)
         try:
             self._warn_of(plan, report, is_interrupted)
         except KeyboardInterrupt:
@@ -244,23 +242,28 @@ class BaseManifoldFlow(
                 raise _FitInterrupted
         return self
 
-    def _finish_fit(self, plan, start, report, is_interrupted):
-        """Make a trained start the fitted model, whether or not Ctrl-C comes; tell whether it has.
+    def _finish_fit(self, plan, starts, reports, is_interrupted):
+        """Make the best start the fitted model; return its report, and whether Ctrl-C has come.
 
         Where it comes meanwhile, all is done again from the trained weights.
         """
-        objective = start.job.objective
-        state = {name: t.clone() for name, t in objective.flow.state_dict().items()}
-        drawn = start.job.generator.get_state()
+        trained = {}
 
         def conclude():
-            # As it was trained: what is orthogonal is made so again in each dtype.
-            objective.flow.place(plan.device, torch.float32).load_state_dict(state)
-            start.job.generator.set_state(drawn)
-            self._conclude(plan, start, report)
+            best = max(range(len(starts)), key=lambda i: self._rank(starts[i], reports[i]))
+            flow, generator = starts[best].job.objective.flow, starts[best].job.generator
+            if trained:
+                # As it was trained: what is orthogonal is made so again in each dtype.
+                flow.place(plan.device, torch.float32).load_state_dict(trained["weights"])
+                generator.set_state(trained["generator"])
+            else:
+                weights = {name: t.clone() for name, t in flow.state_dict().items()}
+                trained.update(best=best, weights=weights, generator=generator.get_state())
+            self._conclude(plan, starts[best], reports[best])
 
         try:
-            return finish(conclude, is_interrupted)
+            is_interrupted = finish(conclude, is_interrupted)
+            return reports[trained["best"]], is_interrupted
         except Exception as error:
             if is_interrupted:
                 # A search would go on after another exception.

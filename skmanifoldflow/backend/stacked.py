@@ -362,14 +362,15 @@ def _train_stack(jobs: Sequence[TrainingJob], log: EpochLog | None) -> dict[int,
         if not any(fit.report.n_iter and not fit.is_lost for fit in fits):
             raise
         is_interrupted = True
-    kept = {i: fit for i, fit in enumerate(fits) if fit.report.n_iter and not fit.is_lost}
-    if not is_interrupted:
-        for fit in kept.values():
-            fit.report.check_gradients()
     reports: dict[int, TrainingReport] = {}
+    needs_gradients = not is_interrupted
 
     def conclude() -> None:
-        for i, fit in kept.items():
+        for i, fit in enumerate(fits):
+            if fit.is_lost or not fit.report.n_iter:
+                continue
+            if needs_gradients:
+                fit.report.check_gradients()
             del fit.report.validation_scores[fit.report.n_iter :]
             reports[i] = fit.finish(stack.groups)
 

@@ -501,10 +501,11 @@ def train(
         # What was done until now is kept, as after an early stop.
         is_interrupted = True
         del report.validation_scores[report.n_iter :]
-    if not is_interrupted:
-        report.check_gradients()
+    needs_gradients = not is_interrupted
 
     def conclude() -> None:
+        if needs_gradients:
+            report.check_gradients()
         kept, scores = best, best_scores
         if validation_rows is None:
             kept = last
