@@ -636,8 +636,10 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
                 columns = slope[:, :, None] * to_host(columns)
                 metric += (columns.mT @ columns).sum(0) / len(picked)
         lengths, directions = torch.linalg.eigh(metric)
-        # Where a coordinate moves nothing its unit is that of the latent variable.
-        lengths = torch.where(lengths > 0, lengths, 1.0).sqrt()
+        # Where a coordinate moves nothing its unit is that of the one that moves rows most, so that
+        # the matrix keeps its rank in any units of the rows.
+        largest = lengths.max() if lengths.max() > 0 else lengths.new_ones(())
+        lengths = torch.where(lengths > 0, lengths, largest).sqrt()
         root = directions * lengths @ directions.T
         _, axes, _ = principal_axes((to_host(u) @ root).numpy())
         law.components = (root @ torch.tensor(axes)).to(law.components)

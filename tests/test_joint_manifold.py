@@ -405,3 +405,12 @@ def test_channels_say_which_sizes_there_are(d):
     X = np.random.RandomState(0).randn(60, 36)
     with pytest.raises(ValueError, match=r"a multiple of one of \[9\]"):
         JointManifoldFlow(d and min(d, 36), split="channel", image_shape=(1, 6, 6)).fit(X)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**-450, 2.0**300])
+def test_coordinates_that_move_nothing_in_any_units(scale):
+    """Two rows in five columns that vary: most coordinates have nothing to tell."""
+    X = scale * np.array([[0.0, 1, 0, 1, 1, 0, 1], [1.0, 0, 0, 1, 0, 1, 0]])
+    model = JointManifoldFlow(6, random_state=0, **SMALL).fit(X)
+    Z = model.transform(X)
+    np.testing.assert_allclose(model.inverse_transform(Z) / scale, X / scale, atol=0.05)
