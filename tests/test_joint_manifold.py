@@ -407,10 +407,11 @@ def test_channels_say_which_sizes_there_are(d):
         JointManifoldFlow(d and min(d, 36), split="channel", image_shape=(1, 6, 6)).fit(X)
 
 
-@pytest.mark.parametrize("scale", [1.0, 2.0**-450, 2.0**300])
+@pytest.mark.parametrize("scale", [1.0, 2.0**-456, 2.0**300])
 def test_coordinates_that_move_nothing_in_any_units(scale):
-    """Two rows in five columns that vary: most coordinates have nothing to tell."""
-    X = scale * np.array([[0.0, 1, 0, 1, 1, 0, 1], [1.0, 0, 0, 1, 0, 1, 0]])
+    """Two rows in four columns that vary: most coordinates have nothing to tell."""
+    X = scale * np.array([[0.0, 1, 1, 0, 1, 1, 1], [1.0, 1, 1, 1, 0, 0, 1]])
     model = JointManifoldFlow(6, random_state=0, **SMALL).fit(X)
-    Z = model.transform(X)
-    np.testing.assert_allclose(model.inverse_transform(Z) / scale, X / scale, atol=0.05)
+    rebuilt = model.inverse_transform(model.transform(X))
+    varies = X[0] != X[1]
+    np.testing.assert_allclose(rebuilt[:, varies] / scale, X[:, varies] / scale, atol=0.05)
