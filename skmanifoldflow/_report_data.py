@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 
+from ._validation import list_names
 from .datasets import SCurve, SinCurve, SwissRoll
 
 __all__ = ["BUILT_IN", "MIN_ROWS", "TEXT_SUFFIXES", "Data", "load"]
@@ -38,6 +39,8 @@ _HOLES = {
 }
 # Names that R and pandas give to row names.
 _ROW_NAMES = {"Unnamed: 0", "rownames", "row.names"}
+# Names of columns in one line of the report.
+_MAX_NAMES = 12
 # The head of a file that its format is recognised from.
 _HEAD_BYTES = 2**22
 _HEAD_ROWS = 1000
@@ -176,7 +179,8 @@ def _load_file(source, target, drop):
     recognised = ", ".join([*recognised, _count(n_columns, "column")])
     for name in dict.fromkeys([*drop, *([] if target is None else [target])]):
         if name not in columns:
-            raise ValueError(f"There is no column {name!r} in {source}: it has {_list(columns)}.")
+            known = list_names(columns, _MAX_NAMES)
+            raise ValueError(f"There is no column {name!r} in {source}: it has {known}.")
     if target in drop:
         raise ValueError(f"The column {target!r} cannot be the target and be left out.")
     y = None if target is None else columns.pop(target)
@@ -208,13 +212,6 @@ def _reader(path):
 
 def _count(n, noun):
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def _list(names, most=12):
-    """Return names as text, the first ones of many."""
-    names = [str(name) for name in names]
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
 
 
 # Tables of numbers
@@ -643,7 +640,7 @@ def _clean(columns, y, target):
 
     def leave_out(names, reason):
         if names:
-            notes.append(f"Left out, {reason}: {_list(names)}.")
+            notes.append(f"Left out, {reason}: {list_names(names, _MAX_NAMES)}.")
         return names
 
     first = next(iter(columns), None)
@@ -696,7 +693,7 @@ def _clean(columns, y, target):
         where = names[is_kept & (n_holes > 0)]
         notes.append(
             f"Left out: {n_broken} of {len(X)} rows, with missing or infinite values in "
-            f"{_list(where)}."
+            f"{list_names(where, _MAX_NAMES)}."
         )
     if len(X) - n_broken < MIN_ROWS:
         raise ValueError(_too_few(len(X) - n_broken, notes))

@@ -11,8 +11,6 @@ __all__ = ["DTYPES", "as_array", "check_rows", "list_names", "spacing", "warn"]
 
 DTYPES = [np.float64, np.float32]
 
-# Names in one sentence.
-_MAX_NAMES = 5
 # Packages whose frames lie between a line of the user's and the one that warns.
 _INNER = {"skmanifoldflow", "sklearn", "contextlib", "joblib"}
 
@@ -29,11 +27,11 @@ def _package(frame):
     return frame.f_globals.get("__name__", "").partition(".")[0]
 
 
-def list_names(names):
+def list_names(names, most=5):
     """Return names as text, only the first ones of many."""
     names = [str(name) for name in names]
-    more = len(names) - _MAX_NAMES
-    return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def as_array(X):
