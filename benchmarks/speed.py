@@ -39,10 +39,11 @@ from torch import nn
 import skmanifoldflow
 from skmanifoldflow.backend.architectures import density_flow
 from skmanifoldflow.backend.device import make_generator
+from skmanifoldflow.backend.engine import KnownLoss
 from skmanifoldflow.backend.flow import ManifoldFlow, chunks
 from skmanifoldflow.backend.latents import LearnedCovariance
 from skmanifoldflow.backend.objectives import Objective
-from skmanifoldflow.backend.training import Optimizer, TrainingSettings
+from skmanifoldflow.backend.optimizer import Optimizer
 from skmanifoldflow.datasets import SCurve
 from skmanifoldflow.model_selection import StackedSearchCV
 
@@ -196,16 +197,14 @@ class MaximumLikelihood(Objective):
         self.flow = flow
 
     def loss(self, batch, progress):
-        return -self.flow.log_prob(batch).mean()
-
-    def add_gradient(self, batch, progress):
         """The gradient with respect to latent rows is known, as it is in the estimators."""
         n = len(batch)
-        z, log_det, _, pull_back = self.flow.bijection.forward_with_pullback(batch)
-        of_z = z / n
-        loss = 0.5 * torch.vdot(of_z.view(-1), z.view(-1)) - log_det.mean()
-        pull_back(of_z, torch.full_like(log_det, -1 / n), 0.0)
-        return loss + 0.5 * z.shape[1] * LOG_2PI
+        z, log_det, _, vjp = self.flow.bijection.forward_with_vjp(batch)
+        grad_z = z / n
+        loss = 0.5 * torch.vdot(grad_z.view(-1), z.view(-1)) - log_det.mean()
+        grad_log_det = torch.full_like(log_det, -1 / n)
+        value = loss + 0.5 * z.shape[1] * LOG_2PI
+        return KnownLoss(value, lambda: vjp(grad_z, grad_log_det, 0.0))
 
     def refresh(self, rows, *, roughly=False):
         pass
@@ -224,20 +223,11 @@ def our_flow(kind, n_features, n_layers, width):
 def our_step(kind, n_features, n_layers, width, X):
     """A step as the training loop takes it, clipping included."""
     objective = MaximumLikelihood(our_flow(kind, n_features, n_layers, width))
-    settings = TrainingSettings(
-        max_iter=1,
-        max_steps=1,
-        batch_size=len(X),
-        learning_rate=1e-3,
-        weight_decay=0.0,
-        n_iter_no_change=1,
-        tol=0.0,
-    )
-    optimizer = Optimizer(objective, settings)
+    optimizer = Optimizer([objective], [0.0])
 
     def step():
-        objective.add_gradient(X, 0.5)
-        optimizer.step(0.5)
+        objective.loss(X, 0.5).backward()
+        optimizer.step(0.5, [1e-3])
 
     return step
 

@@ -40,9 +40,14 @@ from .backend.flow import FlowModel, chunks
 from .backend.geometry import jacobian_columns, log_volume_element, squared_singular_values
 from .backend.objectives import Objective
 from .backend.serialization import arrays_from_module, digest, load_arrays
-from .backend.stacked import train_all
 from .backend.standardize import Standardizer
-from .backend.training import TrainingInterrupted, TrainingJob, TrainingSettings, finish
+from .backend.training import (
+    TrainingInterrupted,
+    TrainingJob,
+    TrainingSettings,
+    finish,
+    train_all,
+)
 
 __all__ = ["BaseManifoldFlow", "ManifoldDensityMixin", "rows_to_tensor"]
 

@@ -10,7 +10,7 @@ from sklearn.utils import indexable
 
 from ._noisy_injective import NoisyInjectiveFlow
 from .backend.device import single_threaded, standard_context
-from .backend.stacked import train_all
+from .backend.training import train_all
 
 __all__ = ["StackedSearchCV"]
 
@@ -21,10 +21,12 @@ class StackedSearchCV(GridSearchCV):
     A step of a small flow costs calls rather than arithmetic. Candidates and folds whose flows and
     rows have the same shapes are trained as one stack of flows, in this process; the others one by
     one. Each has the random numbers, the learning rate and the early stop that it would have alone,
-    so scores differ from those of `GridSearchCV` by rounding only, as far as training amplifies it.
+    so scores are those of `GridSearchCV`: to the last bit on an x86 CPU, else up to rounding as far
+    as training amplifies it.
 
     Stacked are fits of `NoisyInjectiveFlow` that differ in `learning_rate_init`, `weight_decay`,
-    `noise_start`, `n_iter_no_change`, `tol` or `random_state`, and all folds of a candidate. With
+    `noise_start`, `n_iter_no_change`, `tol` or `random_state`, and all folds of a candidate; not
+    those of images, with ``flow="autoregressive"``, or with batches of fewer than 16 rows. With
     another estimator, such as a pipeline, with `n_init` above 1, `scoring`, callbacks or parameters
     of `fit`, and with a candidate whose fit fails, the search is that of `GridSearchCV`.
 

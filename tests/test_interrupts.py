@@ -8,13 +8,12 @@ import pytest
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
-from torch.nn.utils._named_member_accessor import NamedMemberAccessor
 
 from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow
 from skmanifoldflow._progress import listening
 from skmanifoldflow.backend import training
 from skmanifoldflow.backend.objectives import JointLikelihood, Quantization
-from skmanifoldflow.backend.stacked import _Fit
+from skmanifoldflow.backend.training import _Together
 from skmanifoldflow.datasets import SCurve
 from skmanifoldflow.model_selection import StackedSearchCV
 
@@ -119,27 +118,6 @@ def test_of_several_starts_the_best_is_kept(rows):
     assert max(best) - min(best) > 0.05
 
 
-def test_interrupt_while_the_weights_of_a_stack_are_exchanged(rows, monkeypatch):
-    """Batched calls put stacked tensors into a module for a while: not into one that is kept."""
-    swap = NamedMemberAccessor.swap_tensor
-    is_near = []
-
-    def stop(self, *args, **kwargs):
-        if len(is_near) == 2:
-            is_near.append("done")
-        elif len(is_near) == 3:
-            is_near.append("raised")
-            raise KeyboardInterrupt
-        return swap(self, *args, **kwargs)
-
-    monkeypatch.setattr(NamedMemberAccessor, "swap_tensor", stop)
-    model = clone(MODELS["stack"])
-    with interrupted(), listening(lambda progress: is_near.append(progress.epoch)):
-        model.fit(rows)
-    assert is_near[:2] == [1, 2] and is_near[-1] == "raised"
-    assert np.isfinite(model.score_samples(rows)).all()
-
-
 def test_a_finished_start_is_kept(rows):
     """Ctrl-C in the second start before its first epoch leaves the first one."""
     model = clone(MODELS["deep_starts"])
@@ -148,7 +126,7 @@ def test_a_finished_start_is_kept(rows):
         if progress.part == "start 1 of 2" and progress.epoch == 8:
             training.Optimizer.step = stop
 
-    def stop(self, progress):
+    def stop(self, *args):
         raise KeyboardInterrupt
 
     step = training.Optimizer.step
@@ -172,7 +150,6 @@ def test_before_the_first_epoch_nothing_has_happened(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training.Optimizer, "step", stop)
-    monkeypatch.setattr("skmanifoldflow.backend.stacked._Stack.step", stop)
     with pytest.raises(KeyboardInterrupt):
         model.fit(rows)
     assert pickle.dumps(model) == before
@@ -181,15 +158,15 @@ def test_before_the_first_epoch_nothing_has_happened(
 
 def test_the_quantiser_is_no_model(rows, monkeypatch):
     """An epoch of the autoencoder of an atlas is not one of its flow."""
-    add_gradient, calls = Quantization.add_gradient, []
+    loss, calls = Quantization.loss, []
 
     def stop(self, *args):
         calls.append(args)
         if len(calls) == 20:
             raise KeyboardInterrupt
-        return add_gradient(self, *args)
+        return loss(self, *args)
 
-    monkeypatch.setattr(Quantization, "add_gradient", stop)
+    monkeypatch.setattr(Quantization, "loss", stop)
     model = clone(MODELS["atlas"])
     with pytest.raises(KeyboardInterrupt):
         model.fit(rows)
@@ -257,13 +234,14 @@ def test_a_second_interrupt_in_a_further_start_restores(rows, monkeypatch):
 
 def test_a_lost_start_is_trained_alone_and_can_be_interrupted(rows, monkeypatch):
     """The others are kept with their own reports."""
-    judge, calls = _Fit.judge, []
+    epoch, calls = _Together.epoch, []
 
-    def lose(self, mean_loss, *args):
+    def lose(self):
         calls.append(self)
-        return judge(self, np.nan if len(calls) == 2 else mean_loss, *args)
+        mean_losses = epoch(self)
+        return [mean_losses[0], np.nan, mean_losses[2]] if len(calls) == 1 else mean_losses
 
-    monkeypatch.setattr(_Fit, "judge", lose)
+    monkeypatch.setattr(_Together, "epoch", lose)
     heard = []
 
     def listen(progress):
@@ -337,7 +315,6 @@ def test_searches_stop(rows, Search):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.Optimizer, "step", stop)
-        patch.setattr("skmanifoldflow.backend.stacked._Stack.step", stop)
         with pytest.raises(KeyboardInterrupt):
             search.fit(rows)
     assert len(epochs) == 1

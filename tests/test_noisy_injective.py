@@ -11,8 +11,7 @@ from sklearn.datasets import load_digits, make_moons
 from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.preprocessing import StandardScaler
 
-from skmanifoldflow import NoisyInjectiveFlow
-from skmanifoldflow.backend import stacked
+from skmanifoldflow import NoisyInjectiveFlow, _base
 from skmanifoldflow.datasets import SCurve, SinCurve, Sphere
 
 SMALL = {"n_layers": 2, "hidden_layer_sizes": (16,), "max_iter": 10}
@@ -104,14 +103,14 @@ def test_flow_beats_its_start(curve, curve_model):
 
 def test_best_validation_weights_are_kept(curve, monkeypatch):
     """On the rows that were set aside the model scores what the best epoch scored."""
-    train, seen = stacked.train, []
+    train_all, seen = _base.train_all, []
 
-    def watched(objective, draw, validation, *args):
-        seen.append(validation)
-        return train(objective, draw, validation, *args)
+    def watched(jobs, log):
+        seen.append(jobs[0].validation_rows)
+        return train_all(jobs, log)
 
-    monkeypatch.setattr(stacked, "train", watched)
-    model = NoisyInjectiveFlow(random_state=0, max_iter=60).fit(curve[:200])
+    monkeypatch.setattr(_base, "train_all", watched)
+    model = NoisyInjectiveFlow(random_state=1, max_iter=60).fit(curve[:200])
     best = max(model.validation_scores_)
     assert model.validation_scores_[-1] < best - 0.01
     standardizer = model._standardizer

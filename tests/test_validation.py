@@ -115,7 +115,7 @@ def test_small_gains_of_the_last_epoch_are_not_worth_a_warning(monkeypatch, tabl
     model = NoisyInjectiveFlow(**SMALL)
     for gain, warns in ((0.009, False), (0.011, True)):
         train_all = "skmanifoldflow._base.train_all"
-        from skmanifoldflow.backend.stacked import train_all as train
+        from skmanifoldflow.backend.training import train_all as train
 
         def trained(jobs, log, train=train, gain=gain):
             reports = train(jobs, log)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .device import to_host
+from .engine import layer_by_layer
 
 __all__ = [
     "jacobian_columns",
@@ -47,7 +48,8 @@ def _pullback(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the values of a function, a variable u, the points, and J'u as a function of u."""
     points = points.detach().requires_grad_()
-    values = function(points)
+    with layer_by_layer():
+        values = function(points)
     u = torch.zeros_like(values, requires_grad=True)
     (pullback,) = torch.autograd.grad((values * u).sum(), points, create_graph=True)
     return values, u, points, pullback

@@ -9,21 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .tape import Pass
-
 __all__ = [
     "MLP",
     "ConvDecoder",
     "ConvEncoder",
     "ConvNet",
     "Linear",
-    "MLPTape",
     "MaskedMLP",
-    "StackedMLPTape",
 ]
-
-_silu = torch._C._nn.silu
-_silu_backward = torch.ops.aten.silu_backward.grad_input
 
 
 class Linear(nn.Linear):
@@ -82,125 +75,6 @@ class MLP(nn.Module):
     def weights(self) -> list[Tensor]:
         """Return weight and bias of one layer after the other."""
         return [p for layer in self.layers for p in layer.parameters()]
-
-
-class MLPTape:
-    """An `MLP` in one pass.
-
-    Its inputs and outputs are columns. Where gradients will be asked for, samples lie in rows
-    between the first and the last layer, since the gradients of weights are faster so.
-
-    Parameters
-    ----------
-    run : Pass
-        The pass.
-    weights, grad_weights : sequence of Tensor
-        Weight and bias of one layer after the other, and memory for their gradients.
-    """
-
-    def __init__(
-        self, run: Pass, weights: Sequence[Tensor], grad_weights: Sequence[Tensor]
-    ) -> None:
-        self.run = run
-        self.weights, self.biases = weights[::2], weights[1::2]
-        self.grad_weights, self.grad_biases = grad_weights[::2], grad_weights[1::2]
-
-    def forward(self, x: Tensor, outputs: Tensor) -> None:
-        """Put the outputs for columns (n_inputs, n) into memory (n_outputs, n)."""
-        run, last = self.run, len(self.weights) - 1
-        if not run.trains:
-            for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-                hidden = run.memory(len(bias), run.n_rows)
-                run.call(torch.addmm, bias[:, None], weight, x, out=hidden)
-                run.call(_silu, hidden, out=hidden)
-                x = hidden
-            run.call(torch.addmm, self.biases[last][:, None], self.weights[last], x, out=outputs)
-            return
-        # What each layer gets, in rows, and what each of the hidden ones makes of it.
-        self.inputs, self.raw = [x.t()], []
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            raw, hidden = (run.memory(run.n_rows, len(bias)) for _ in range(2))
-            run.call(torch.addmm, bias, self.inputs[-1], weight.t(), out=raw)
-            run.call(_silu, raw, out=hidden)
-            self.raw.append(raw)
-            self.inputs.append(hidden)
-        bias, columns = self.biases[last][:, None], self.inputs[-1].t()
-        run.call(torch.addmm, bias, self.weights[last], columns, out=outputs)
-
-    def backward(self, grad: Tensor) -> None:
-        """Write the gradients of the weights, given that of the outputs."""
-        run = self.run
-        run.call(torch.mm, grad, self.inputs[-1], out=self.grad_weights[-1])
-        run.sum_rows(grad, self.grad_biases[-1])
-        rows, self.columns = grad.t(), grad
-        for i in reversed(range(len(self.raw))):
-            into = run.like(self.raw[i])
-            run.call(torch.mm, rows, self.weights[i + 1], out=into)
-            run.call(_silu_backward, into, self.raw[i], grad_input=into)
-            rows, self.columns = into, into.t()
-            run.call(torch.mm, self.columns, self.inputs[i], out=self.grad_weights[i])
-            run.sum_rows(self.columns, self.grad_biases[i])
-
-    def add_input_gradient(self, into: Tensor) -> None:
-        """Add the gradient of the inputs to columns (n_inputs, n)."""
-        self.run.call(into.addmm_, self.weights[0].t(), self.columns)
-
-
-class StackedMLPTape:
-    """MLPs of K fits in one pass; parameters are those of `MLPTape`, stacks of K each.
-
-    Columns hold the rows of the fits one after the other.
-    """
-
-    def __init__(
-        self, run: Pass, weights: Sequence[Tensor], grad_weights: Sequence[Tensor]
-    ) -> None:
-        self.run = run
-        self.weights, self.biases = weights[::2], weights[1::2]
-        self.grad_weights, self.grad_biases = grad_weights[::2], grad_weights[1::2]
-
-    def _by_fit(self, columns: Tensor) -> Tensor:
-        """Return columns (m, K n) as (K, m, n)."""
-        return columns.view(len(columns), self.run.n_stack, -1).transpose(0, 1)
-
-    def forward(self, x: Tensor, outputs: Tensor) -> None:
-        """Put the outputs for columns (n_inputs, K n) into memory (n_outputs, K n)."""
-        run, last = self.run, len(self.weights) - 1
-        self.inputs, self.raw = [self._by_fit(x).mT], []
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            shape = *self.inputs[-1].shape[:2], bias.shape[1]
-            raw, hidden = run.memory(*shape), run.memory(*shape)
-            run.call(torch.baddbmm, bias[:, None], self.inputs[-1], weight.mT, out=raw)
-            run.call(_silu, raw, out=hidden)
-            self.raw.append(raw)
-            self.inputs.append(hidden)
-        into = self._by_fit(outputs)
-        result = run.scratch(*into.shape)
-        bias, columns = self.biases[last][:, :, None], self.inputs[-1].mT
-        run.call(torch.baddbmm, bias, self.weights[last], columns, out=result)
-        run.call(into.copy_, result)
-
-    def backward(self, grad: Tensor) -> None:
-        """Write the gradients of the weights, given that of the outputs."""
-        run, of_outputs = self.run, self._by_fit(grad)
-        self.columns = run.like(of_outputs)
-        run.call(self.columns.copy_, of_outputs)
-        run.call(torch.bmm, self.columns, self.inputs[-1], out=self.grad_weights[-1])
-        run.call(torch.sum, self.columns, 2, out=self.grad_biases[-1])
-        for i in reversed(range(len(self.raw))):
-            into = run.like(self.raw[i])
-            run.call(torch.bmm, self.columns.mT, self.weights[i + 1], out=into)
-            run.call(_silu_backward, into, self.raw[i], grad_input=into)
-            self.columns = into.mT
-            run.call(torch.bmm, self.columns, self.inputs[i], out=self.grad_weights[i])
-            run.call(torch.sum, into, 1, out=self.grad_biases[i])
-
-    def add_input_gradient(self, into: Tensor) -> None:
-        """Add the gradient of the inputs to columns (n_inputs, K n)."""
-        of_inputs = self._by_fit(into)
-        result = self.run.like(of_inputs)
-        self.run.call(torch.bmm, self.weights[0].mT, self.columns, out=result)
-        self.run.call(of_inputs.add_, result)
 
 
 class MaskedMLP(nn.Module):

@@ -1,16 +1,16 @@
-"""The one training loop."""
+"""The one training loop, for one fit or several at once."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .bijections import Chain
-from .bijections.fused import BoundWeights
+from .device import head_dtype
 from .objectives import Objective
+from .optimizer import Optimizer, State, release
 
 __all__ = [
     "EpochLog",
@@ -21,11 +21,14 @@ __all__ = [
     "TrainingSettings",
     "finish",
     "train",
+    "train_all",
 ]
 
-CLIP_NORM = 5.0
-_WARM_UP = 0.1
 _MAX_ROLLBACKS = 3
+# Rows of one batch of a stack; so many fits share a step.
+_MAX_ROWS = 8192
+# Of fewer rows the last bits of a product depend on where in the stack they lie.
+_MIN_ROWS = 16
 
 #: Takes the number of epochs done, the largest number there can be, and the score of the last one.
 EpochLog = Callable[[int, int, float], None]
@@ -136,297 +139,9 @@ def finish(conclude: Callable[[], None], is_interrupted: bool) -> bool:
 
 
 class TrainingJob(NamedTuple):
-    """The arguments of `train`, and the number of rows that `draw_rows` returns."""
+    """What is trained, on what, and how.
 
-    objective: Objective
-    draw_rows: Callable[[], Tensor]
-    validation_rows: Tensor | None
-    settings: TrainingSettings
-    generator: torch.Generator
-    n_rows: int
-
-
-class VectorAdam:
-    """Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019) on one flat vector.
-
-    `torch.optim` takes more than a second of a process to import what its first step needs.
-
-    Parameters
-    ----------
-    values, gradient : Tensor of shape (n,)
-        What is trained, in place, and its gradient.
-    weight_decay : float
-        Share of the parameters that is taken off in each step, times the learning rate.
-    """
-
-    def __init__(self, values: Tensor, gradient: Tensor, weight_decay: float) -> None:
-        self.values = values
-        self.gradient = gradient
-        self.weight_decay = weight_decay
-        self.mean = torch.zeros_like(values)
-        self.square = torch.zeros_like(values)
-        self.n_steps = 0
-        self._count = torch.zeros((), device=values.device)
-
-    @torch.no_grad()
-    def step(self, learning_rate: float, scale: float = 1.0) -> None:
-        """Move the parameters along their gradient, which is divided by a scale."""
-        self.n_steps += 1
-        if scale != 1.0:
-            self.gradient.div_(scale)
-        torch._fused_adamw_(
-            [self.values],
-            [self.gradient],
-            [self.mean],
-            [self.square],
-            [],
-            [self._count.fill_(self.n_steps)],
-            lr=learning_rate,
-            beta1=0.9,
-            beta2=0.999,
-            weight_decay=self.weight_decay,
-            eps=1e-8,
-            amsgrad=False,
-            maximize=False,
-        )
-
-
-class Adam(VectorAdam):
-    """Adam on parameters that become views of one vector, and their gradients of another.
-
-    A step and the clipping cost a handful of calls instead of a handful for each tensor.
-
-    Parameters
-    ----------
-    parameters : list of Parameter
-        What is trained; their storage changes.
-    weight_decay : float
-        Share of the parameters that is taken off in each step, times the learning rate.
-    """
-
-    def __init__(self, parameters: list[nn.Parameter], weight_decay: float) -> None:
-        values = torch.cat([p.detach().flatten() for p in parameters])
-        super().__init__(values, torch.zeros_like(values), weight_decay)
-        # Where each of them starts, by its identity.
-        self.starts: dict[int, int] = {}
-        start = 0
-        for p in parameters:
-            stop = start + p.numel()
-            p.data = self.values[start:stop].view_as(p)
-            p.grad = self.gradient[start:stop].view_as(p)
-            self.starts[id(p)] = start
-            start = stop
-
-
-def one_cycle(progress: float) -> float:
-    """Return the factor of the learning rate."""
-    if progress < _WARM_UP:
-        return 0.1 + 0.9 * progress / _WARM_UP
-    return 0.5 * (1 + math.cos(math.pi * (progress - _WARM_UP) / (1 - _WARM_UP)))
-
-
-class Optimizer:
-    """Adam for the decayed and for the undecayed parameters, with one clipping for both."""
-
-    def __init__(self, objective: Objective, settings: TrainingSettings) -> None:
-        undecayed = objective.undecayed_parameters()
-        ids = {id(p) for p in undecayed}
-        trained = [p for p in objective.parameters() if p.requires_grad]
-        decayed = [p for p in trained if id(p) not in ids]
-        # One flat vector has one dtype, and the latent law may be trained in float64.
-        self.groups = [
-            Adam([p for p in parameters if p.dtype == dtype], decay)
-            for parameters, decay in ((decayed, settings.weight_decay), (undecayed, 0.0))
-            for dtype in dict.fromkeys(p.dtype for p in parameters)
-        ]
-        self.bound: list[BoundWeights] = []
-        inner: set[nn.Module] = set()
-        for module in objective.modules():
-            if isinstance(module, Chain) and module not in inner:
-                self._bind(module)
-                if module.bound_weights is not None:
-                    inner.update(module.modules())
-        self.learning_rate = settings.learning_rate
-        self.averages = [group.values.clone() for group in self.groups]
-
-    def _bind(self, chain: Chain) -> None:
-        """Let the weights of a chain be parts of the vectors, if all of them lie there."""
-        chain.bound_weights = None
-        runs: list[tuple[Adam, int, int]] = []
-        for w in (w for layer in chain.fused_layers for w in layer.weights()):
-            group = next((group for group in self.groups if id(w) in group.starts), None)
-            if group is None:
-                return
-            start = group.starts[id(w)]
-            if runs and runs[-1][0] is group and runs[-1][2] == start:
-                start = runs.pop()[1]
-            runs.append((group, start, group.starts[id(w)] + w.numel()))
-        vectors = []
-        for group, start, stop in runs:
-            vector = group.values[start:stop].requires_grad_()
-            vector.grad = group.gradient[start:stop]
-            vectors.append(vector)
-        if vectors:
-            chain.bound_weights = BoundWeights(vectors, chain.fused_layers)
-            self.bound.append(chain.bound_weights)
-
-    @torch.no_grad()
-    def average(self, share: float) -> None:
-        """Move the averages by a share of the way to the weights."""
-        for group, average in zip(self.groups, self.averages, strict=True):
-            average.lerp_(group.values, share)
-
-    @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange the weights and their averages."""
-        for group, average in zip(self.groups, self.averages, strict=True):
-            values = group.values.clone()
-            group.values.copy_(average)
-            average.copy_(values)
-
-    @staticmethod
-    def release(objective: Objective) -> None:
-        """Give every parameter storage of its own again, and no gradient."""
-        for module in objective.modules():
-            if isinstance(module, Chain):
-                module.bound_weights = None
-        for p in objective.parameters():
-            p.grad = None
-            p.data = p.data.clone()
-
-    def is_finite(self) -> bool:
-        return all(bool(torch.isfinite(group.values).all()) for group in self.groups)
-
-    @property
-    def n_steps(self) -> int:
-        """Steps taken so far."""
-        return self.groups[0].n_steps
-
-    def step(self, progress: float) -> bool:
-        """Take a step along the gradient, and set it to zero; tell whether it was finite."""
-        norm = math.hypot(*(float(group.gradient.norm()) for group in self.groups))
-        if not math.isfinite(norm):
-            # A gradient that overflows says nothing: such a step follows the momentum alone.
-            for group in self.groups:
-                group.gradient.zero_()
-        scale = max(1.0, norm / CLIP_NORM) if math.isfinite(norm) else 1.0
-        for group in self.groups:
-            group.step(self.learning_rate * one_cycle(progress), scale)
-            group.gradient.zero_()
-        for bound in self.bound:
-            bound.is_clean = True
-        return math.isfinite(norm)
-
-
-def _snapshot(objective: Objective) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in objective.state_dict().items()}
-
-
-class _Run:
-    """The state of one call of `train`."""
-
-    def __init__(
-        self,
-        objective: Objective,
-        n_rows: int,
-        validation_rows: Tensor | None,
-        settings: TrainingSettings,
-        generator: torch.Generator,
-        report: TrainingReport,
-    ) -> None:
-        self.objective = objective
-        self.report = report
-        self.validation_rows = validation_rows
-        self.settings = settings
-        self.generator = generator
-        self.optimizer = Optimizer(objective, settings)
-        self.step = self.epoch_start = 0
-        per_epoch = -(-n_rows // settings.batch_size)
-        self.n_steps = min(settings.max_iter * per_epoch, settings.max_steps)
-        self.n_epochs = -(-self.n_steps // per_epoch)
-        self.n_rollbacks = 0
-        # Steps over which weights are averaged; fewer at first, when there are no more.
-        self.horizon = max(1.0, settings.averaging * self.n_steps)
-
-    def epoch(self, rows: Tensor) -> float:
-        """Take the gradient steps of one epoch and return their mean loss."""
-        self.epoch_start = self.step
-        batch_size = self.settings.batch_size
-        order = torch.randperm(len(rows), generator=self.generator).to(rows.device)
-        shuffled = rows[order]
-        total = torch.zeros((), device=rows.device)
-        n_taken = 0
-        for batch in shuffled.split(batch_size):
-            if self.step == self.n_steps:
-                break
-            # A few left-over rows have no covariance to speak of: fill them up from the others.
-            if 2 * len(batch) < batch_size:
-                batch = shuffled[-batch_size:]
-            progress = self.step / self.n_steps
-            total += self.objective.add_gradient(batch, progress)
-            self.report.n_skipped += not self.optimizer.step(progress)
-            self.report.n_steps += 1
-            if self.settings.averaging:
-                self.optimizer.average(1 / min(self.optimizer.n_steps, self.horizon))
-            self.step += 1
-            n_taken += 1
-        return float(total) / n_taken
-
-    def judge(self, rows: Tensor, mean_loss: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Take the closed-form steps and return the scores whose mean is maximised, and the state.
-
-        Scores are the log-likelihoods of the validation rows, or minus the mean loss of the epoch;
-        NaN if the fit is lost. Where weights are averaged, validation and state are those of the
-        averages.
-        """
-        if not (math.isfinite(mean_loss) and self.optimizer.is_finite()):
-            return torch.tensor([math.nan]), {}
-        if self.settings.averaging:
-            self.optimizer.swap()
-        self.objective.refresh(rows, roughly=True)
-        scores = torch.tensor([-mean_loss])
-        if self.validation_rows is not None:
-            self.objective.calibrate(self.validation_rows)
-            scores = self.objective.log_likelihood(self.validation_rows)
-        state = _snapshot(self.objective)
-        if self.settings.averaging:
-            self.optimizer.swap()
-        return scores, state
-
-    def roll_back(self, good: dict[str, Tensor]) -> None:
-        """Return to the last good weights with half the learning rate."""
-        learning_rate = self.optimizer.learning_rate
-        self.n_rollbacks += 1
-        if self.n_rollbacks > _MAX_ROLLBACKS:
-            raise FloatingPointError(
-                f"The training loss became non-finite {self.n_rollbacks} times, the last time "
-                f"after {self.step} steps at a learning rate of {learning_rate:g}. Use a smaller "
-                "learning_rate_init or a larger noise_floor."
-            )
-        self.objective.load_state_dict(good)
-        self.objective.forget_batches()
-        self.step = self.epoch_start
-        self.optimizer = Optimizer(self.objective, self.settings)
-        self.optimizer.learning_rate = learning_rate / 2
-
-
-def train(
-    objective: Objective,
-    draw_rows: Callable[[], Tensor],
-    validation_rows: Tensor | None,
-    settings: TrainingSettings,
-    generator: torch.Generator,
-    log: EpochLog | None = None,
-) -> TrainingReport:
-    """Minimise an objective and leave it at its best weights.
-
-    Rows are permuted once per epoch and sliced. With validation rows the weights of the epoch with
-    the best validation score are kept, without them those of the last epoch; or the closed-form
-    start if they are not better, on the validation or else the training rows, by one standard error
-    of the paired difference. A non-finite loss takes the fit back to the last good epoch with half
-    the learning rate.
-
-    Parameters
+    Attributes
     ----------
     objective : Objective
         Loss and closed-form steps; changed in place. If nothing in it requires a gradient, only
@@ -439,84 +154,349 @@ def train(
         How long and how fast.
     generator : torch.Generator
         Source of the permutations.
-    log : callable or None, default=None
-        Is told of every epoch.
+    n_rows : int
+        Number of rows n.
+    """
+
+    objective: Objective
+    draw_rows: Callable[[], Tensor]
+    validation_rows: Tensor | None
+    settings: TrainingSettings
+    generator: torch.Generator
+    n_rows: int
+
+    def structure(self) -> Hashable | None:
+        """Return what jobs have in common that can be trained as one, None if this one cannot."""
+        structure, s = self.objective.structure(), self.settings
+        if structure is None or min(s.batch_size, self.n_rows) < _MIN_ROWS:
+            return None
+        schedule = s.max_iter, s.max_steps, s.batch_size, s.averaging
+        validation = None if self.validation_rows is None else self.validation_rows.shape
+        return structure, self.n_rows, validation, schedule
+
+
+class _Fit:
+    """One fit under way: when it ends, which weights are kept, and what it goes back to.
+
+    Parameters
+    ----------
+    index : int
+        Which of the jobs it is.
+    job : TrainingJob
+        The job.
+    """
+
+    def __init__(self, index: int, job: TrainingJob) -> None:
+        self.index, self.job = index, job
+        self.objective, self.settings = job.objective, job.settings
+        self.report = TrainingReport()
+        self.rows = job.draw_rows()
+        self.judged = self.rows if job.validation_rows is None else job.validation_rows
+        self.learning_rate = job.settings.learning_rate
+        self.n_rollbacks = self.step = self.epoch_start = self.n_stalled = 0
+        self.per_epoch = -(-len(self.rows) // job.settings.batch_size)
+        self.n_steps = min(job.settings.max_iter * self.per_epoch, job.settings.max_steps)
+        # The start, the best epoch, the last one, and the weights of the last one before averaging.
+        self.start = self.best = self.last = self.good = State([], [], {})
+        self.start_scores = self.best_scores = torch.empty(0)
+        self.reference: float | None = None
+        self.is_lost = False
+        self.is_over = not any(p.requires_grad for p in job.objective.parameters())
+
+    def judge_start(self) -> None:
+        """Take the closed-form steps, and the scores that the end will be compared with."""
+        self.objective.refresh(self.rows)
+        if self.job.validation_rows is not None:
+            self.objective.calibrate(self.judged)
+        self.start_scores = self.best_scores = self.objective.log_likelihood(self.judged)
+        if self.job.validation_rows is not None:
+            self.report.best_score = self.reference = float(self.start_scores.mean())
+        if self.is_over:
+            self.report.stopped_early = True
+            scores = self.objective.log_likelihood(self.rows)
+            self.report.loss_curve = [-float(scores.mean())]
+
+    def shuffled(self) -> Tensor:
+        """Return the rows of an epoch in a new order."""
+        order = torch.randperm(len(self.rows), generator=self.job.generator)
+        return self.rows[order.to(self.rows.device)]
+
+    def refresh(self) -> None:
+        """Take the closed-form steps between two epochs."""
+        self.objective.refresh(self.rows, roughly=True)
+        if self.job.validation_rows is not None:
+            self.objective.calibrate(self.judged)
+
+    def judge(self, mean_loss: float, scores: Tensor, state: State, good: State) -> float:
+        """Take the results of an epoch: the mean of the scores is maximised. Return it.
+
+        Scores are the log-likelihoods of the validation rows, or minus the mean loss of the epoch.
+        """
+        report, settings = self.report, self.settings
+        score = float(scores.mean())
+        self.last, self.good = state, good
+        if self.job.validation_rows is not None:
+            report.validation_scores.append(score)
+            if score > report.best_score:
+                report.best_score, self.best, self.best_scores = score, state, scores
+        report.loss_curve.append(mean_loss)
+        # The first loss has none before it to be compared with.
+        report.last_improvement = 0.0 if self.reference is None else score - self.reference
+        if self.reference is None or report.last_improvement > settings.tol:
+            self.reference, self.n_stalled = score, 0
+        elif self.step >= settings.min_progress * self.n_steps:
+            self.n_stalled += 1
+            report.stopped_early = self.n_stalled >= settings.n_iter_no_change
+        self.is_over = report.stopped_early or self.step >= self.n_steps
+        return score
+
+    def roll_back(self) -> None:
+        """Return to where the epoch began with half the learning rate."""
+        self.n_rollbacks += 1
+        if self.n_rollbacks > _MAX_ROLLBACKS:
+            raise FloatingPointError(
+                f"The training loss became non-finite {self.n_rollbacks} times, the last time "
+                f"after {self.step} steps at a learning rate of {self.learning_rate:g}. Use a "
+                "smaller learning_rate_init or a larger noise_floor."
+            )
+        self.good.load(self.objective)
+        self.objective.forget_batches()
+        self.step = self.epoch_start
+        self.learning_rate /= 2
+
+    def conclude(self, needs_gradients: bool) -> None:
+        """Leave the objective at its best weights, or at its start if that is as good.
+
+        As good is what is not better by one standard error of the paired differences.
+        """
+        report = self.report
+        if needs_gradients:
+            report.check_gradients()
+        del report.validation_scores[report.n_iter :]
+        kept, scores = self.best, self.best_scores
+        if self.job.validation_rows is None:
+            kept = self.last
+            kept.load(self.objective)
+            scores = self.objective.log_likelihood(self.judged)
+        gain = scores - self.start_scores
+        if not gain.mean() > gain.std() / math.sqrt(len(gain)):
+            kept, report.best_score = self.start, float(self.start_scores.mean())
+        kept.load(self.objective)
+        release(self.objective)
+
+
+class _Together:
+    """Fits of one structure under way, all of them at the same step.
+
+    Parameters
+    ----------
+    fits : sequence of _Fit
+        One fit, or several that are stacked.
+    """
+
+    def __init__(self, fits: Sequence[_Fit]) -> None:
+        self.fits = list(fits)
+        self.settings = fits[0].settings
+        self.step, self.n_steps = fits[0].step, fits[0].n_steps
+        decays = [fit.settings.weight_decay for fit in fits]
+        self.optimizer = Optimizer([fit.objective for fit in fits], decays)
+        # Steps over which weights are averaged; fewer at first, when there are no more.
+        self.horizon = max(1.0, self.settings.averaging * self.n_steps)
+        self._stack()
+        for k, fit in enumerate(fits):
+            if not fit.start.weights:
+                fit.start = fit.best = fit.last = fit.good = self.optimizer.state(k)
+
+    def _stack(self) -> None:
+        objectives = [fit.objective for fit in self.fits]
+        self.is_single = len(objectives) == 1
+        self.objective = objectives[0] if self.is_single else type(objectives[0]).stack(objectives)
+
+    def _together(self, tensors: Sequence[Tensor]) -> Tensor:
+        return tensors[0] if self.is_single else torch.stack(list(tensors))
+
+    def epoch(self) -> list[float]:
+        """Take the gradient steps of one epoch; return the mean loss of each fit."""
+        batch_size = self.settings.batch_size
+        shuffled = self._together([fit.shuffled() for fit in self.fits])
+        total = torch.zeros(len(self.fits), device=shuffled.device)
+        total, n_taken = total.to(head_dtype(total.device)), 0
+        learning_rates = [fit.learning_rate for fit in self.fits]
+        for batch in shuffled.split(batch_size, -2):
+            if self.step == self.n_steps:
+                break
+            # A few left-over rows have no covariance to speak of: fill them up from the others.
+            if 2 * batch.shape[-2] < batch_size:
+                batch = shuffled[..., -batch_size:, :]
+            progress = self.step / self.n_steps
+            loss = self.objective.loss(batch, progress)
+            (loss.sum() if isinstance(loss, Tensor) else loss).backward()
+            total += loss.detach()
+            is_finite = self.optimizer.step(progress, learning_rates)
+            for fit, has_gradient in zip(self.fits, is_finite, strict=True):
+                fit.report.n_steps += 1
+                fit.report.n_skipped += not has_gradient
+            if self.settings.averaging:
+                self.optimizer.move_averages(1 / min(self.optimizer.n_steps, self.horizon))
+            self.step += 1
+            n_taken += 1
+        return (total / n_taken).tolist()
+
+    def judge(self, mean_losses: Sequence[float]) -> float:
+        """Let every fit take the results of an epoch; return the best score.
+
+        Where weights are averaged, these are the results of the averages.
+        """
+        optimizer, averages = self.optimizer, bool(self.settings.averaging)
+        is_finite = optimizer.are_finite()
+        if averages:
+            optimizer.swap()
+        for fit, mean_loss, has_weights in zip(self.fits, mean_losses, is_finite, strict=True):
+            fit.epoch_start, fit.step = fit.step, self.step
+            fit.is_lost = not (math.isfinite(mean_loss) and has_weights)
+            if not fit.is_lost:
+                fit.refresh()
+        scores: Sequence[Tensor] = [torch.tensor([-mean_loss]) for mean_loss in mean_losses]
+        first = self.fits[0]
+        if first.job.validation_rows is not None and not (self.is_single and first.is_lost):
+            together = self._together([fit.judged for fit in self.fits])
+            of_fits = self.objective.log_likelihood(together)
+            scores = [of_fits] if self.is_single else list(of_fits)
+        states = goods = [optimizer.state(k) for k in range(len(self.fits))]
+        if averages:
+            optimizer.swap()
+            goods = [optimizer.state(k) for k in range(len(self.fits))]
+        best = -math.inf
+        parts = zip(self.fits, mean_losses, scores, states, goods, strict=True)
+        for fit, mean_loss, of_fit, state, good in parts:
+            fit.is_lost |= not bool(of_fit.mean().isfinite())
+            if not fit.is_lost:
+                best = max(best, fit.judge(mean_loss, of_fit, state, good))
+        return best
+
+    def go_on(self) -> None:
+        """Go on with the fits that are not over and not lost, on new rows."""
+        going = [k for k, fit in enumerate(self.fits) if not (fit.is_over or fit.is_lost)]
+        if len(going) < len(self.fits):
+            fits = self.fits
+            self.fits = [fits[k] for k in going]
+            if going:
+                self.optimizer = self.optimizer.keep(going)
+                self._stack()
+        for fit in self.fits:
+            fit.rows = fit.job.draw_rows()
+
+
+def train_all(
+    jobs: Sequence[TrainingJob],
+    log: Callable[[Sequence[int]], EpochLog | None] = lambda members: None,
+) -> list[TrainingReport]:
+    """Minimise objectives and leave them at their best weights, those of one structure together.
+
+    Rows are permuted once per epoch and sliced. With validation rows the weights of the epoch with
+    the best validation score are kept, without them those of the last epoch; or the closed-form
+    start if they are not better, on the validation or else the training rows, by one standard error
+    of the paired difference. A non-finite loss takes a fit back to the last good epoch with half
+    the learning rate. A step of a small flow costs calls rather than arithmetic, and a stack of
+    flows costs hardly more calls than one; what a fit comes to does not depend on the others.
+
+    Parameters
+    ----------
+    jobs : sequence of TrainingJob
+        What is trained.
+    log : callable, optional
+        Gives what is told of the epochs of some jobs, by their indices; the score is the best one.
 
     Raises
     ------
     FloatingPointError
-        If the loss became non-finite four times, or no gradient was finite.
+        If a loss became non-finite four times, or no gradient was finite.
     TrainingInterrupted
-        If a KeyboardInterrupt came after the first epoch; the objective is at its best weights.
+        If a KeyboardInterrupt came after the first epoch of a job.
     """
-    report = TrainingReport()
-    rows = draw_rows()
-    objective.refresh(rows)
-    judged = rows if validation_rows is None else validation_rows
-    if validation_rows is not None:
-        objective.calibrate(validation_rows)
-    start_scores = best_scores = objective.log_likelihood(judged)
-    if validation_rows is not None:
-        report.best_score = float(start_scores.mean())
-    if not any(p.requires_grad for p in objective.parameters()):
-        report.stopped_early = True
-        report.loss_curve = [-float(objective.log_likelihood(rows).mean())]
-        return report
+    pending = _stacks(jobs)
+    reports: dict[int, TrainingReport] = {}
+    try:
+        while pending:
+            members = pending.pop(0)
+            fits = [m if isinstance(m, _Fit) else _Fit(m, jobs[m]) for m in members]
+            reports |= _train_and_conclude(fits, log([fit.index for fit in fits]))
+            # Alone they go back, at once: Ctrl-C keeps what they have.
+            pending[:0] = [[fit] for fit in fits if fit.is_lost]
+    except SecondInterrupt:
+        raise
+    except KeyboardInterrupt as interrupt:
+        if isinstance(interrupt, TrainingInterrupted):
+            reports |= interrupt.reports
+        if not reports:
+            raise
+        raise TrainingInterrupted(reports) from interrupt
+    return [reports[i] for i in range(len(jobs))]
 
-    start = best = last = good = _snapshot(objective)
-    run = _Run(objective, len(rows), validation_rows, settings, generator, report)
-    reference = report.best_score if validation_rows is not None else None
-    n_stalled = 0
+
+def _stacks(jobs: Sequence[TrainingJob]) -> list[list[Any]]:
+    """Return the indices of jobs that are trained together."""
+    groups: dict[Any, list[int]] = {}
+    for i, job in enumerate(jobs):
+        structure = job.structure() if len(jobs) > 1 else None
+        groups.setdefault((i,) if structure is None else structure, []).append(i)
+    stacks = []
+    for group in groups.values():
+        size = max(1, _MAX_ROWS // jobs[group[0]].settings.batch_size)
+        stacks += [group[start : start + size] for start in range(0, len(group), size)]
+    return stacks
+
+
+def _train_and_conclude(fits: Sequence[_Fit], log: EpochLog | None) -> dict[int, TrainingReport]:
+    """Train fits of one structure; return the reports of those that are not lost."""
     is_interrupted = False
     try:
-        while run.step < run.n_steps:
-            mean_loss = run.epoch(rows)
-            scores, state = run.judge(rows, mean_loss)
-            score = float(scores.mean())
-            if not math.isfinite(score):
-                run.roll_back(good)
-                continue
-            last = state
-            good = _snapshot(objective) if settings.averaging else last
-            if validation_rows is not None:
-                report.validation_scores.append(score)
-                if score > report.best_score:
-                    report.best_score, best, best_scores = score, last, scores
-            report.loss_curve.append(mean_loss)
-            if log is not None:
-                log(report.n_iter, run.n_epochs, score)
-            # The first loss has none before it to be compared with.
-            report.last_improvement = 0.0 if reference is None else score - reference
-            if reference is None or report.last_improvement > settings.tol:
-                reference, n_stalled = score, 0
-            elif run.step >= settings.min_progress * run.n_steps:
-                n_stalled += 1
-                if n_stalled >= settings.n_iter_no_change:
-                    report.stopped_early = True
-                    break
-            rows = draw_rows()
+        for fit in fits:
+            if fit.is_lost:
+                fit.roll_back()
+            else:
+                fit.judge_start()
+        going = [fit for fit in fits if not fit.is_over]
+        if going:
+            together = _Together(going)
+        while going and together.fits:
+            score = together.judge(together.epoch())
+            if log is not None and math.isfinite(score):
+                n_epochs = -(-together.n_steps // going[0].per_epoch)
+                log(max(fit.report.n_iter for fit in together.fits), n_epochs, score)
+            together.go_on()
+    except Exception:
+        for fit in fits:
+            release(fit.objective)
+        raise
     except KeyboardInterrupt:
-        if not report.n_iter:
+        if not any(fit.report.n_iter for fit in fits):
             raise
         # What was done until now is kept, as after an early stop.
         is_interrupted = True
-        del report.validation_scores[report.n_iter :]
+    reports: dict[int, TrainingReport] = {}
     needs_gradients = not is_interrupted
 
     def conclude() -> None:
-        if needs_gradients:
-            report.check_gradients()
-        kept, scores = best, best_scores
-        if validation_rows is None:
-            kept = last
-            objective.load_state_dict(kept)
-            scores = objective.log_likelihood(judged)
-        gain = scores - start_scores
-        if not gain.mean() > gain.std() / math.sqrt(len(gain)):
-            kept, report.best_score = start, float(start_scores.mean())
-        objective.load_state_dict(kept)
-        run.optimizer.release(objective)
+        for fit in fits:
+            # What is lost goes on from its last good epoch, unless there is no more to come.
+            if fit.report.n_iter and not (fit.is_lost and needs_gradients):
+                fit.conclude(needs_gradients)
+                reports[fit.index] = fit.report
 
     if finish(conclude, is_interrupted):
-        raise TrainingInterrupted({0: report})
-    return report
+        raise TrainingInterrupted(reports)
+    return reports
+
+
+def train(
+    objective: Objective,
+    draw_rows: Callable[[], Tensor],
+    validation_rows: Tensor | None,
+    settings: TrainingSettings,
+    generator: torch.Generator,
+    log: EpochLog | None = None,
+) -> TrainingReport:
+    """Train one objective, see `TrainingJob` and `train_all`."""
+    job = TrainingJob(objective, draw_rows, validation_rows, settings, generator, 0)
+    return train_all([job], lambda members: log)[0]

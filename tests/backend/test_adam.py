@@ -2,7 +2,7 @@
 
 import torch
 
-from skmanifoldflow.backend.training import Adam
+from skmanifoldflow.backend.optimizer import Adam
 
 
 def test_adam_takes_the_steps_of_torch():
@@ -16,7 +16,7 @@ def test_adam_takes_the_steps_of_torch():
         ]
 
     ours, theirs = make(), make()
-    adam = Adam(ours, weight_decay=0.3)
+    adam = Adam([ours], [0.3])
     reference = torch.optim.AdamW(theirs, lr=1.0, weight_decay=0.3)
     for step in range(20):
         learning_rate = 0.1 / (1 + step)
@@ -26,7 +26,7 @@ def test_adam_takes_the_steps_of_torch():
             for p in parameters:
                 p.grad.zero_() if p.grad is not None else None
             loss.backward()
-        adam.step(learning_rate)
+        adam.step([learning_rate])
         reference.param_groups[0]["lr"] = learning_rate
         reference.step()
     for mine, other in zip(ours, theirs, strict=True):
@@ -35,8 +35,32 @@ def test_adam_takes_the_steps_of_torch():
 
 def test_parameters_are_views_of_one_vector():
     parameters = [torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.zeros(3))]
-    adam = Adam(parameters, weight_decay=0.0)
+    adam = Adam([parameters], [0.0])
     adam.values.fill_(5.0)
     assert all(bool((p == 5).all()) for p in parameters)
     (2 * parameters[1].sum()).backward()
-    torch.testing.assert_close(adam.gradient, torch.tensor([0.0] * 4 + [2.0] * 3))
+    torch.testing.assert_close(parameters[1].grad, torch.full((3,), 2.0))
+    assert adam.gradient.sum() == 6
+
+
+def test_fits_of_a_stack_have_their_own_rates():
+    """Together they take the steps that each takes alone, bit for bit."""
+
+    def make(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return [
+            torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in (7, (3, 5))
+        ]
+
+    rates, decays = [0.1, 0.02, 0.1], [0.0, 0.3, 0.0]
+    together = Adam([make(k) for k in range(3)], decays)
+    alone = [Adam([make(k)], [decays[k]]) for k in range(3)]
+    for step in range(4):
+        shape, generator = together.gradient.shape, torch.Generator().manual_seed(step)
+        together.gradient.copy_(torch.randn(shape, generator=generator))
+        for k, adam in enumerate(alone):
+            adam.gradient[0] = together.gradient[k]
+            adam.step([rates[k]])
+        together.step(rates)
+        for k, adam in enumerate(alone):
+            assert torch.equal(adam.values[0], together.values[k])

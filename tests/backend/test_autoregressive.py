@@ -1,29 +1,23 @@
 """Autoregressive layers; what all bijections share is in test_bijections.py."""
 
-import pytest
 import torch
 import zuko
 
 from skmanifoldflow.backend.bijections import MaskedAutoregressive
 from skmanifoldflow.backend.device import make_generator
 
-transforms = pytest.mark.parametrize("transform", ["affine", "spline"])
 
-
-def build(n_features=4, transform="affine", n_context=0):
+def build(n_features=4, n_context=0):
     generator = make_generator(0)
-    layer = MaskedAutoregressive(
-        n_features, (12,), generator=generator, n_context=n_context, transform=transform
-    )
+    layer = MaskedAutoregressive(n_features, (12,), generator=generator, n_context=n_context)
     with torch.no_grad():
         for p in layer.parameters():
             p.copy_(0.5 * torch.randn(p.shape, generator=generator))
     return layer.double()
 
 
-@transforms
-def test_jacobian_is_triangular(transform, generator):
-    layer = build(transform=transform)
+def test_jacobian_is_triangular(generator):
+    layer = build()
     x = torch.randn(4, dtype=torch.float64, generator=generator)
     jacobian = torch.autograd.functional.jacobian(
         lambda x: layer.forward_and_log_det(x[None])[0][0], x
@@ -32,18 +26,16 @@ def test_jacobian_is_triangular(transform, generator):
     assert (jacobian[torch.ones(4, 4, dtype=torch.bool).tril()] != 0).all()
 
 
-@transforms
-def test_starts_as_the_identity(transform, generator):
-    layer = MaskedAutoregressive(4, (12,), generator=generator, transform=transform)
+def test_starts_as_the_identity(generator):
+    layer = MaskedAutoregressive(4, (12,), generator=generator)
     x = torch.randn(6, 4, generator=generator)
     z, log_det = layer.forward_and_log_det(x)
     torch.testing.assert_close(z, x, rtol=0, atol=1e-6)
     torch.testing.assert_close(log_det, torch.zeros(6), rtol=0, atol=1e-6)
 
 
-@transforms
-def test_inverse_is_differentiable(transform, generator):
-    layer = build(3, transform, n_context=2)
+def test_inverse_is_differentiable(generator):
+    layer = build(3, n_context=2)
     z = torch.randn(2, 3, dtype=torch.float64, generator=generator, requires_grad=True)
     context = torch.randn(2, 2, dtype=torch.float64, generator=generator, requires_grad=True)
     assert torch.autograd.gradcheck(layer.inverse_and_log_det, (z, context))
@@ -65,8 +57,3 @@ def test_agrees_with_zuko(generator):
     torch.testing.assert_close(z, transform(x))
     torch.testing.assert_close(log_det, transform.log_abs_det_jacobian(x, z))
     torch.testing.assert_close(layer.inverse_and_log_det(z)[0], transform.inv(z))
-
-
-def test_unknown_map_is_refused(generator):
-    with pytest.raises(ValueError, match="transform must be 'affine' or 'spline', got 'cubic'"):
-        MaskedAutoregressive(3, (4,), generator=generator, transform="cubic")

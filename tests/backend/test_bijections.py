@@ -52,11 +52,7 @@ BIJECTIONS = {
     "autoregressive, context": lambda d, g: MaskedAutoregressive(
         d, (16, 16), generator=g, n_context=N_CONTEXT
     ),
-    "autoregressive spline, context": lambda d, g: MaskedAutoregressive(
-        d, (16,), generator=g, transform="spline", n_context=N_CONTEXT
-    ),
     "orthogonal": lambda d, g: Orthogonal(d, generator=g),
-    "orthogonal, learned": lambda d, g: Orthogonal(d, generator=g, learned=True),
     "permutation": lambda d, g: Permutation(d, generator=g),
     "empty chain": lambda d, g: Chain([]),
     "additive chain": lambda d, g: volume_preserving_flow("additive", d, 4, (16,), generator=g),
@@ -64,7 +60,7 @@ BIJECTIONS = {
     "mixed chain": lambda d, g: Chain(
         [
             coupling(AffineCoupling, d, g),
-            Orthogonal(d, generator=g, learned=True),
+            Orthogonal(d, generator=g),
             coupling(AdditiveCoupling, d, g),
             Permutation(d, generator=g),
             elementwise(d, g),
@@ -249,7 +245,7 @@ def test_permutation_takes_a_generator_or_its_order(generator):
 
 @pytest.mark.parametrize("n_features", [2, 3, 5, 64])
 def test_orthogonal_has_orthogonal_matrices(n_features):
-    bijection = build("orthogonal, learned", n_features).double()
+    bijection = build("orthogonal", n_features).double()
     eye = torch.eye(n_features, dtype=torch.float64)
     matrix = bijection.forward_and_log_det(eye)[0]
     assert_near(matrix @ matrix.T, eye, 1e-13)
@@ -315,16 +311,6 @@ def test_affine_coupling_agrees_with_zuko(n_features, name):
 def test_permutation_agrees_with_zuko(n_features):
     layer = build("permutation", n_features)
     assert_same_map(layer, zuko.transforms.PermutationTransform(layer.order), n_features)
-
-
-@pytest.mark.parametrize("n_features", [2, 3, 5, 64])
-def test_learned_rotation_agrees_with_zuko(n_features):
-    layer = build("orthogonal, learned", n_features).double()
-    layer.q = torch.eye(n_features, dtype=torch.float64)
-    upper = torch.zeros_like(layer.q)
-    upper[tuple(torch.triu_indices(n_features, n_features, offset=1))] = layer.angles.detach()
-    # Rows are multiplied from the right, as x Q, where zuko computes R x.
-    assert_same_map(layer, zuko.transforms.RotationTransform(upper.T), n_features)
 
 
 def test_chain_composes_in_order(generator):

@@ -196,7 +196,7 @@ def test_a_device_without_float64_computes_what_the_cpu_does(name, device):
     assert model.fit(rows).score(rows) == pytest.approx(score, rel=0.05, abs=0.05)
 
 
-@pytest.mark.parametrize("reconstruction", [0.0, 1.0], ids=["closed form", "graph"])
+@pytest.mark.parametrize("reconstruction", [0.0, 1.0], ids=["stacked", "alone"])
 def test_a_stack_of_fits(reconstruction, device, capsys):
     model = NoisyInjectiveFlow(2, reconstruction=reconstruction, device=device, **SMALL)
     grid = {"learning_rate_init": [1e-3, 1e-2]}

@@ -15,7 +15,7 @@ def build(seed):
     generator = make_generator(seed)
     chain = Chain(
         [
-            Orthogonal(4, generator=generator, learned=True),
+            Orthogonal(4, generator=generator),
             AffineCoupling(4, 2, (8,), generator=generator),
             Permutation(4, generator=generator),
             # Its conditioner has no inputs, so some of its weights are empty.

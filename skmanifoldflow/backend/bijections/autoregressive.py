@@ -7,14 +7,14 @@ from torch import Tensor
 
 from ..networks import MaskedMLP
 from .base import Bijection
-from .elementwise import AffineMap, ElementwiseMap
-from .spline import SplineMap
+from .elementwise import AffineMap
 
 __all__ = ["MaskedAutoregressive"]
 
 
 class MaskedAutoregressive(Bijection):
-    """Masked autoregressive layer z_i = f(x_i; x_1, ..., x_(i-1)) (MAF, Papamakarios et al., 2017).
+    """Masked autoregressive layer z_i = f(x_i; x_1, ..., x_(i-1)) with affine f (MAF,
+    Papamakarios et al., 2017).
 
     Data -> latent takes one pass of the conditioner. The inverse takes D passes, one after the
     other, since column i needs those before it: with many columns sampling is D times as slow as
@@ -31,12 +31,6 @@ class MaskedAutoregressive(Bijection):
         Source of the initial weights.
     n_context : int, default=0
         Number of context columns.
-    transform : {"affine", "spline"}, default="affine"
-        Map of a column, see `AffineMap` and `SplineMap`.
-    n_bins : int, default=8
-        Number of bins of a spline.
-    bound : float, default=5.0
-        A spline is the identity outside [-bound, bound].
     """
 
     def __init__(
@@ -46,16 +40,9 @@ class MaskedAutoregressive(Bijection):
         *,
         generator: torch.Generator,
         n_context: int = 0,
-        transform: str = "affine",
-        n_bins: int = 8,
-        bound: float = 5.0,
     ) -> None:
         super().__init__()
-        if transform not in ("affine", "spline"):
-            raise ValueError(f"transform must be 'affine' or 'spline', got {transform!r}.")
-        self.elementwise: ElementwiseMap = (
-            SplineMap(n_bins, bound) if transform == "spline" else AffineMap()
-        )
+        self.elementwise = AffineMap()
         self.conditioner = MaskedMLP(
             n_features,
             hidden_layer_sizes,

@@ -1,17 +1,16 @@
 """What every bijection implements."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Hashable
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Bijection", "PullBack"]
+from ..engine import VJP
+from ..engine.kernels import Kernel, Wiring
+from ..torch_private import buffers
 
-
-#: Takes the gradients of what a bijection returned, see `Bijection.forward_with_pullback`.
-PullBack: TypeAlias = Callable[[Tensor, Tensor, float], None]
+__all__ = ["Bijection", "KernelBijection"]
 
 
 class Bijection(nn.Module, ABC):
@@ -34,25 +33,30 @@ class Bijection(nn.Module, ABC):
     ) -> tuple[Tensor, Tensor]:
         """Map latent to data."""
 
-    def forward_with_pullback(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | float, PullBack]:
+    @property
+    def has_vjp(self) -> bool:
+        """Whether there is `forward_with_vjp`: while all that it depends on is trained."""
+        return False
+
+    def forward_with_vjp(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, VJP]:
         """Map data to latent without a graph, for a loss whose gradient is known.
 
-        Return latent rows, log-determinants, `parameter_log_prior`, and what takes the gradients of
-        the three and adds those of the parameters to their `grad`, once.
+        Parameters
+        ----------
+        x : Tensor of shape (n, D), or (K, n, D) for a stack of K fits
+            Rows.
+
+        Returns
+        -------
+        z, log_det : Tensor of the shape of x, and the same without columns
+            Latent rows and log-determinants.
+        log_prior : Tensor of shape () or (K,)
+            `parameter_log_prior`.
+        vjp : callable
+            Takes the gradients of the three and adds those of the parameters to their `grad`; a
+            second call raises RuntimeError.
         """
-        with torch.enable_grad():
-            z, log_det = self.forward_and_log_det(x)
-            log_prior = self.parameter_log_prior()
-
-        def pull_back(grad: Tensor, grad_log_det: Tensor, grad_log_prior: float) -> None:
-            with torch.enable_grad():
-                loss = (z * grad).sum() + (log_det * grad_log_det).sum()
-                loss = loss + grad_log_prior * log_prior
-            if loss.requires_grad:
-                loss.backward()
-
-        value = log_prior.detach() if isinstance(log_prior, Tensor) else log_prior
-        return z.detach(), log_det.detach(), value, pull_back
+        raise NotImplementedError
 
     @torch.no_grad()
     def start(self, x: Tensor) -> Tensor:
@@ -62,3 +66,32 @@ class Bijection(nn.Module, ABC):
     def parameter_log_prior(self) -> Tensor | float:
         """Return the log-density of the parameters under their prior, but for a constant."""
         return 0.0
+
+    def structure(self) -> Hashable | None:
+        """Return what bijections have in common that can be trained as one, but for shapes.
+
+        Every number that is no tensor has to be part of it. None if they cannot.
+        """
+        return None
+
+
+class KernelBijection(Bijection):
+    """Bijection with a kernel, see `engine.KernelLayer` and CONTRIBUTING.md."""
+
+    n_log_slopes = 0
+    is_in_place = False
+    #: Buffers that are not trained and that the kernel depends on.
+    constant_names: tuple[str, ...] = ()
+
+    def weights(self) -> list[Tensor]:
+        """Return the parameters."""
+        return []
+
+    def constants(self) -> list[Tensor]:
+        """Return the tensors that are not trained and that the kernel depends on."""
+        of_layer = buffers(self)
+        return [of_layer[name] for name in self.constant_names]
+
+    @abstractmethod
+    def kernel(self, wiring: Wiring) -> Kernel:
+        """Return a kernel, given its buffers and stacks of weights and constants."""

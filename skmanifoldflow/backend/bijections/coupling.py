@@ -1,19 +1,20 @@
 """Coupling layers: one part of the columns conditions the map of the other part."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..networks import MLP, MLPTape, StackedMLPTape
-from ..tape import Pass, Tape
+from ..engine.kernels import CouplingKernel, Entries, Wiring
+from ..networks import MLP
+from .base import KernelBijection
 from .elementwise import AffineMap, ElementwiseMap, ShiftMap
-from .fused import FusedLayer
 
 __all__ = ["AdditiveCoupling", "AffineCoupling", "Coupling"]
 
 
-class Coupling(FusedLayer):
+class Coupling(KernelBijection):
     """Coupling layer (Dinh et al., ICLR 2015 and 2017).
 
     The first D - `n_transformed` columns pass unchanged and, with the context, feed the conditioner
@@ -35,6 +36,8 @@ class Coupling(FusedLayer):
     n_context : int, default=0
         Number of context columns.
     """
+
+    is_in_place = True
 
     def __init__(
         self,
@@ -62,77 +65,37 @@ class Coupling(FusedLayer):
             generator=generator,
         )
 
-    def _split(self, rows: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the passed columns, the others and their parameters."""
-        passed, moved = rows[:, : self.n_passed], rows[:, self.n_passed :]
+    def _params(self, passed: Tensor, context: Tensor | None) -> Tensor:
         inputs = passed if context is None else torch.cat([passed, context], dim=1)
-        params = self.conditioner(inputs)
-        return passed, moved, params.unflatten(1, (self.elementwise.n_params, self.n_transformed))
+        shape = self.elementwise.n_params, self.n_transformed
+        return self.conditioner(inputs).unflatten(1, shape)
 
     def forward_and_log_det(
         self, x: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        passed, moved, params = self._split(x, context)
-        moved, log_det = self.elementwise.map(moved, params)
+        passed, moved = x[:, : self.n_passed], x[:, self.n_passed :]
+        moved, log_det = self.elementwise.map(moved, self._params(passed, context))
         return torch.cat([passed, moved], dim=1), log_det
 
     def inverse_and_log_det(
         self, z: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        passed, moved, params = self._split(z, context)
-        moved, log_det = self.elementwise.inverse_map(moved, params)
+        passed, moved = z[:, : self.n_passed], z[:, self.n_passed :]
+        params = self._params(passed, context)
+        moved, log_det = self.elementwise.map(moved, params, inverse=True)
         return torch.cat([passed, moved], dim=1), log_det
 
     def weights(self) -> list[Tensor]:
         return self.conditioner.weights()
 
-    def tape(
-        self, run: Pass, weights: Sequence[Tensor], grad_weights: Sequence[Tensor]
-    ) -> "_CouplingTape":
-        return _CouplingTape(self, run, weights, grad_weights)
+    def structure(self) -> Hashable:
+        return "coupling", self.n_passed, self.n_transformed, self.elementwise.structure()
 
-
-class _CouplingTape(Tape):
-    in_place = True
-
-    def __init__(
-        self,
-        layer: Coupling,
-        run: Pass,
-        weights: Sequence[Tensor],
-        grad_weights: Sequence[Tensor],
-    ) -> None:
-        self.run = run
-        self.n_passed = layer.n_passed
-        self.map = layer.elementwise.tape(run, layer.n_transformed)
-        network = MLPTape if run.n_stack == 1 else StackedMLPTape
-        self.network = network(run, weights, grad_weights)
-
-    def forward(self, x: Tensor) -> Tensor:
-        run = self.run
-        inputs, moved = x.tensor_split([self.n_passed])
-        if run.context is not None:
-            parts = [inputs, run.context]
-            inputs = run.memory(self.n_passed + len(run.context), run.n_rows)
-            run.call(torch.cat, parts, out=inputs)
-        self.network.forward(inputs, self.map.params)
-        self.map.forward(moved)
-        return x
-
-    def backward(self, grad: Tensor, needs_grad: bool) -> Tensor:
-        run = self.run
-        of_passed, of_moved = grad.tensor_split([self.n_passed])
-        self.network.backward(self.map.backward(of_moved))
-        if run.grad_context is not None:
-            of_inputs = run.memory(self.n_passed + len(run.grad_context), run.n_rows)
-            of_network, of_context = of_inputs.tensor_split([self.n_passed])
-            run.call(of_inputs.zero_)
-            self.network.add_input_gradient(of_inputs)
-            run.call(of_passed.add_, of_network)
-            run.call(run.grad_context.add_, of_context)
-        elif needs_grad:
-            self.network.add_input_gradient(of_passed)
-        return grad
+    def kernel(self, wiring: Wiring) -> CouplingKernel:
+        shape = self.n_transformed, wiring.x.shape[2]
+        logs = wiring.log_slopes, wiring.grad_log_det
+        entries = Entries(wiring.space, shape, wiring.inverse, None, *logs)
+        return CouplingKernel(wiring, self.n_passed, self.elementwise.kernel(entries))
 
 
 class AdditiveCoupling(Coupling):
@@ -142,22 +105,9 @@ class AdditiveCoupling(Coupling):
     """
 
     def __init__(
-        self,
-        n_features: int,
-        n_transformed: int,
-        hidden_layer_sizes: Sequence[int],
-        *,
-        generator: torch.Generator,
-        n_context: int = 0,
+        self, n_features: int, n_transformed: int, hidden_layer_sizes: Sequence[int], **kwargs: Any
     ) -> None:
-        super().__init__(
-            n_features,
-            n_transformed,
-            ShiftMap(),
-            hidden_layer_sizes,
-            generator=generator,
-            n_context=n_context,
-        )
+        super().__init__(n_features, n_transformed, ShiftMap(), hidden_layer_sizes, **kwargs)
 
 
 class AffineCoupling(Coupling):
@@ -179,15 +129,8 @@ class AffineCoupling(Coupling):
         n_transformed: int,
         hidden_layer_sizes: Sequence[int],
         *,
-        generator: torch.Generator,
-        n_context: int = 0,
         volume_preserving: bool = False,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            n_features,
-            n_transformed,
-            AffineMap(volume_preserving),
-            hidden_layer_sizes,
-            generator=generator,
-            n_context=n_context,
-        )
+        affine = AffineMap(volume_preserving)
+        super().__init__(n_features, n_transformed, affine, hidden_layer_sizes, **kwargs)

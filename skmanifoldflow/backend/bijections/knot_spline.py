@@ -2,85 +2,48 @@
 
 import math
 from abc import abstractmethod
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ..autodiff import differentiable_gradient
-from ..tape import Calls
+from ..engine import NO_BUFFERS, Workspace, can_use_kernels, differentiable_gradient
+from ..engine.kernels import KnotMap, knot_table
 from .base import Bijection
-from .curve import CurveTape, curve
 
 __all__ = ["KnotSpline", "QuantileSpline", "SharedSpline", "merged_knots"]
 
 
-def _locate(
-    v: Tensor, table: Tensor, sizes: Tensor, inverse: bool
-) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """Clamp values (m, n) to their curve and find their bins: corners, sizes and slopes."""
-    edges = table[int(inverse)]
-    inside = v.maximum(edges[:, :1]).minimum(edges[:, -1:])
-    inner = edges[:, 1:-1].detach().contiguous()
-    k = torch.searchsorted(inner, inside.detach().contiguous(), right=True)
-    lower = table.gather(2, k.expand(3, -1, -1))
-    size = sizes.gather(2, k.expand(2, -1, -1))
-    slopes = torch.stack([lower[2], table[2].gather(1, k + 1)])
-    return inside, k, (lower[:2], size, slopes)
-
-
-def _by_operations(v: Tensor, table: Tensor, sizes: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-    """Return values mapped and log-derivatives; beyond the ends these are those of the end."""
-    inside, _, bins = _locate(v, table, sizes, inverse)
-    mapped, log_slope = curve(inside, *bins, inverse)
-    return mapped + (v - inside) * log_slope.exp(), log_slope
-
-
-class _ClosedForm(torch.autograd.Function):
-    """`_by_operations` with its gradient in closed form."""
+class _KnotNode(torch.autograd.Function):
+    """`KnotMap` as one operation of autograd, given values (1, m, n) and a table."""
 
     @staticmethod
-    def forward(
-        ctx: Any, v: Tensor, table: Tensor, sizes: Tensor, inverse: bool
-    ) -> tuple[Tensor, Tensor]:
-        inside, k, bins = _locate(v, table, sizes, inverse)
-        calls = Calls(v, inverse=inverse, keeps=False)
-        log_slope = torch.empty_like(inside)
-        tape = CurveTape(calls, *bins, log_slope)
-        mapped, beyond = tape.forward(inside), v - inside
-        ctx.located = k, tape, beyond
-        ctx.save_for_backward(v, table, sizes)
-        return torch.addcmul(mapped, beyond, log_slope.exp()), log_slope.clone()
+    def forward(ctx: Any, v: Tensor, table: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        space = Workspace(v, 1, trains=True)
+        ctx.map = KnotMap(space, table, v.shape[1:], inverse=inverse)
+        ctx.save_for_backward(v, table)
+        mapped = v.clone(memory_format=torch.contiguous_format)
+        return ctx.map.forward(mapped), ctx.map.log_slope.clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        v, table, sizes = ctx.saved_tensors
-        k, tape, beyond = ctx.located
-        inverse = tape.calls.inverse
+        v, table = ctx.saved_tensors
         if torch.is_grad_enabled():
-            results = _by_operations(v, table, sizes, inverse)
-            return *differentiable_gradient(results, grads, [v, table, sizes]), None
-        grad, grad_log_slope = grads
-        tail = tape.log_slope.exp().mul_(grad)
-        # Beyond the ends a value moves with the slope of the end.
-        grad_log_slope = torch.addcmul(grad_log_slope, beyond, tail)
-        if inverse:
-            grad_log_slope.neg_()
-        of_size, of_slopes = torch.empty_like(tape.size), torch.empty_like(tape.slopes)
-        of_inside, _, of_corner = tape.backward(grad, grad_log_slope, of_size, of_slopes)
-        grad_v = torch.where(beyond == 0, of_inside, tail)
-        # The abscissae of the knots, and with them the widths of the bins, are constants.
-        grad_table, grad_sizes = torch.zeros_like(table), torch.zeros_like(sizes)
-        into = k.expand(2, -1, -1)
-        grad_table[1:].scatter_add_(2, into, torch.stack([of_corner, of_slopes[0]]))
-        grad_table[2].scatter_add_(1, k + 1, of_slopes[1])
-        grad_sizes[1].scatter_add_(1, k, of_size[1])
-        if inverse:
-            # A value beyond an end is mapped from the end.
-            of_end = of_inside - tail
-            grad_table[1, :, 0] += of_end.where(beyond < 0, 0.0).sum(1)
-            grad_table[1, :, -1] += of_end.where(beyond > 0, 0.0).sum(1)
-        return grad_v, grad_table, grad_sizes, None
+            results = _by_operations(v, table, ctx.map.inverse)
+            return *differentiable_gradient(results, grads, [v, table]), None
+        ctx.map.prepare_backward()
+        grad = grads[0].clone(memory_format=torch.contiguous_format)
+        ctx.map.backward(grad, grads[1])
+        # Abscissae, and with them widths, are constants.
+        of_heights, *of_others = ctx.map.grad_table.unbind(1)
+        nothing = torch.zeros_like(of_heights)
+        return grad, torch.stack([nothing, nothing, of_heights, *of_others], 1), None
+
+
+def _by_operations(v: Tensor, table: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+    spline = KnotMap(NO_BUFFERS, table, v.shape[1:], inverse=inverse)
+    mapped = spline.forward(v)
+    return mapped, cast(Tensor, spline.log_slope)
 
 
 class KnotSpline(Bijection):
@@ -91,23 +54,20 @@ class KnotSpline(Bijection):
     """
 
     @abstractmethod
-    def _table(self) -> tuple[Tensor, Tensor]:
-        """Return abscissae, ordinates and slopes of the knots, shape (3, m, K + 1), and the bins.
+    def _table(self) -> Tensor:
+        """Return the table (6, m, K + 1) of a `KnotMap`: a curve for each of m columns, or one.
 
-        Widths and heights of the bins, (2, m, K), come apart: the difference of two ordinates has
-        lost the height of a flat bin between steep ones. There is a curve for each of m columns, or
-        one for all of them.
+        Heights of bins come apart from ordinates: the difference of two ordinates has lost the
+        height of a flat bin between steep ones.
         """
 
     def _map(self, v: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         """Return v mapped and the log-derivatives of the direction taken there."""
-        table, sizes = self._table()
+        table = self._table()
         shape = v.T.shape
-        v = v.T.reshape(table.shape[1], -1)
-        if torch._C._are_functorch_transforms_active():
-            mapped, log_slope = _by_operations(v, table, sizes, inverse)
-        else:
-            mapped, log_slope = _ClosedForm.apply(v, table, sizes, inverse)
+        v = v.T.reshape(1, table.shape[1], -1)
+        apply = _KnotNode.apply if can_use_kernels(v, None) else _by_operations
+        mapped, log_slope = apply(v, table[None], inverse)
         return mapped.view(shape).T, log_slope.view(shape).T
 
     def forward_and_log_det(
@@ -187,9 +147,9 @@ class QuantileSpline(KnotSpline):
         z, log_slope = self._map(x, inverse=False)
         return log_slope, z
 
-    def _table(self) -> tuple[Tensor, Tensor]:
-        table = torch.stack([self.knots, self.heights, self.slopes])
-        return table, torch.stack([self.knots.diff(dim=1), self.heights.diff(dim=1)])
+    def _table(self) -> Tensor:
+        sizes = self.knots.diff(dim=1), self.heights.diff(dim=1)
+        return knot_table(self.knots, *sizes, self.heights, self.slopes)
 
 
 class SharedSpline(KnotSpline):
@@ -239,11 +199,11 @@ class SharedSpline(KnotSpline):
         self.log_slopes.copy_(torch.cat([slopes[:1], inner, slopes[-1:]]).log())
         return self.forward_and_log_det(x)[0]
 
-    def _table(self) -> tuple[Tensor, Tensor]:
+    def _table(self) -> Tensor:
         heights = self.log_heights.exp()
         ordinates = torch.cat([self.first, self.first + heights.cumsum(0)])
-        knots = torch.stack([self.knots, ordinates, self.log_slopes.exp()])
-        return knots[:, None], torch.stack([self.knots.diff(), heights])[:, None]
+        parts = self.knots, self.knots.diff(), heights, ordinates, self.log_slopes.exp()
+        return knot_table(*(part[None] for part in parts))
 
 
 def merged_knots(values: Tensor, gap: float) -> Tensor:

@@ -1,18 +1,17 @@
 """Linear maps of unit volume that mix the columns between couplings."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..tape import Pass, Tape
-from .base import Bijection
-from .fused import FusedLayer
+from ..engine.kernels import MatrixKernel, PermutationKernel, Wiring
+from .base import Bijection, KernelBijection
 
 __all__ = ["Orthogonal", "Permutation", "PrincipalAxes"]
 
 
-class Orthogonal(FusedLayer):
+class Orthogonal(KernelBijection):
     """Orthogonal mixing z = x Q, log-determinant zero.
 
     Parameters
@@ -21,15 +20,12 @@ class Orthogonal(FusedLayer):
         Number of columns D.
     generator : torch.Generator or None
         Source of Q, drawn from the Haar measure; None for the identity.
-    learned : bool, default=False
-        Train Q exp(S) with S skew-symmetric, started at 0; else Q stays fixed.
     """
 
+    constant_names = ("q",)
     q: Tensor
 
-    def __init__(
-        self, n_features: int, *, generator: torch.Generator | None, learned: bool = False
-    ) -> None:
+    def __init__(self, n_features: int, *, generator: torch.Generator | None) -> None:
         super().__init__()
         q = torch.eye(n_features, dtype=torch.float64)
         if generator is not None:
@@ -37,9 +33,6 @@ class Orthogonal(FusedLayer):
             q, r = torch.linalg.qr(normal)
             q = q * torch.where(r.diagonal() < 0, -1.0, 1.0)
         self.register_buffer("q", q.to(torch.float32))
-        n_angles = n_features * (n_features - 1) // 2
-        self.angles = nn.Parameter(torch.zeros(n_angles)) if learned else None
-        self.is_fused = not learned
         self._reorthogonalise()
 
     def _reorthogonalise(self) -> None:
@@ -55,48 +48,24 @@ class Orthogonal(FusedLayer):
             self._reorthogonalise()
         return self
 
-    def _matrix(self) -> Tensor:
-        if self.angles is None:
-            return self.q
-        rows, columns = torch.triu_indices(len(self.q), len(self.q), offset=1, device=self.q.device)
-        upper = torch.zeros_like(self.q).index_put((rows, columns), self.angles)
-        return self.q @ torch.linalg.matrix_exp(upper - upper.T)
-
     def forward_and_log_det(
         self, x: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        return x @ self._matrix(), x.new_zeros(len(x))
+        return x @ self.q, x.new_zeros(len(x))
 
     def inverse_and_log_det(
         self, z: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        return z @ self._matrix().T, z.new_zeros(len(z))
+        return z @ self.q.T, z.new_zeros(len(z))
 
-    def tape(
-        self, run: Pass, weights: Sequence[Tensor], grad_weights: Sequence[Tensor]
-    ) -> "_OrthogonalTape":
-        return _OrthogonalTape(self.q if run.inverse else self.q.t(), run)
+    def structure(self) -> Hashable:
+        return "orthogonal"
 
-
-class _OrthogonalTape(Tape):
-    """Columns are multiplied by a matrix from the left."""
-
-    def __init__(self, matrix: Tensor, run: Pass) -> None:
-        self.matrix = matrix
-        self.run = run
-
-    def forward(self, x: Tensor) -> Tensor:
-        z = self.run.after(x)
-        self.run.call(torch.mm, self.matrix, x, out=z)
-        return z
-
-    def backward(self, grad: Tensor, needs_grad: bool) -> Tensor:
-        of_x = self.run.after(grad)
-        self.run.call(torch.mm, self.matrix.t(), grad, out=of_x)
-        return of_x
+    def kernel(self, wiring: Wiring) -> MatrixKernel:
+        return MatrixKernel(wiring)
 
 
-class Permutation(FusedLayer):
+class Permutation(KernelBijection):
     """Fixed permutation of the columns.
 
     Parameters
@@ -109,6 +78,7 @@ class Permutation(FusedLayer):
         The permutation itself, in the place of a generator: z = x[:, order].
     """
 
+    constant_names = ("order",)
     order: Tensor
     inverse_order: Tensor
 
@@ -137,27 +107,11 @@ class Permutation(FusedLayer):
     ) -> tuple[Tensor, Tensor]:
         return z[:, self.inverse_order], z.new_zeros(len(z))
 
-    def tape(
-        self, run: Pass, weights: Sequence[Tensor], grad_weights: Sequence[Tensor]
-    ) -> "_PermutationTape":
-        order, back = self.order, self.inverse_order
-        return _PermutationTape(*((back, order) if run.inverse else (order, back)), run)
+    def structure(self) -> Hashable:
+        return "permutation"
 
-
-class _PermutationTape(Tape):
-    def __init__(self, order: Tensor, inverse_order: Tensor, run: Pass) -> None:
-        self.order, self.inverse_order = order, inverse_order
-        self.run = run
-
-    def forward(self, x: Tensor) -> Tensor:
-        z = self.run.after(x)
-        self.run.call(torch.index_select, x, 0, self.order, out=z)
-        return z
-
-    def backward(self, grad: Tensor, needs_grad: bool) -> Tensor:
-        of_x = self.run.after(grad)
-        self.run.call(torch.index_select, grad, 0, self.inverse_order, out=of_x)
-        return of_x
+    def kernel(self, wiring: Wiring) -> PermutationKernel:
+        return PermutationKernel(wiring)
 
 
 class PrincipalAxes(Bijection):

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ..engine import VJP
 from .base import Bijection
 from .linear import PrincipalAxes
 
@@ -42,6 +43,21 @@ class PrincipalFrame(Bijection):
         rows, _ = self.axes.forward_and_log_det(x)
         rows, log_det = self.inner.forward_and_log_det(rows, context)
         return rows * self.axes.scale(), log_det
+
+    @property
+    def has_vjp(self) -> bool:
+        return self.inner.has_vjp
+
+    def forward_with_vjp(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, VJP]:
+        scale = self.axes.scale()
+        z, log_det, log_prior, vjp = self.inner.forward_with_vjp(
+            self.axes.forward_and_log_det(x)[0]
+        )
+
+        def scaled(grad: Tensor, grad_log_det: Tensor, grad_log_prior: float) -> None:
+            vjp(grad * scale, grad_log_det, grad_log_prior)
+
+        return z * scale, log_det, log_prior, scaled
 
     def inverse_and_log_det(
         self, z: Tensor, context: Tensor | None = None

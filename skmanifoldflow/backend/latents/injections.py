@@ -2,12 +2,11 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ..autodiff import differentiable_gradient
 from ..networks import MLP
 from .precision import DensePrecision, DiagonalPrecision, Precision
 
@@ -87,6 +86,10 @@ class Injection(nn.Module, ABC):
 
     def covariance(self) -> Tensor | None:
         """Return the covariance (D, D) of y under z ~ N(0, I), or None without closed form."""
+        return None
+
+    def structure(self) -> Hashable | None:
+        """Return what injections have in common that can be trained as one, None if this cannot."""
         return None
 
     def principal_rotation(self) -> Tensor:
@@ -204,23 +207,12 @@ class GaussianInjection(Injection):
         return self.multiply(z) + b + noise * variance.sqrt()
 
     def log_marginal(self, y: Tensor) -> Tensor:
-        return self._log_marginal(y, *self.noise())
-
-    def _log_marginal(self, y: Tensor, b: Tensor, variance: Tensor) -> Tensor:
-        # Eq. 41 without its extra (d/2) log 2 pi: the constant of N(z; 0, I) cancels that of the
-        # integral over z. Its two large terms are taken together, since
-        # mu' Sigma^-1 mu - u' m = r' Sigma^-1 r + m' m with the posterior mean m and r = mu - A m.
-        mu = y - b
+        b, variance = self.noise()
         posterior = self.precision(variance).plus_identity()
+        mu = y - b
         m = posterior.solve(self.multiply_transposed(mu / variance))
-        r = mu - self.multiply(m)
-        log_det = variance.log().sum() + posterior.log_det()
-        return -0.5 * (
-            (r.square() / variance).sum(1)
-            + m.square().sum(1)
-            + log_det
-            + self.n_features * _LOG_2PI
-        )
+        r, e, constant = _marginal(mu, self.multiply(m), variance, posterior.log_det())
+        return -0.5 * ((r * e).sum(1) + m.square().sum(1) + constant)
 
     def importance_sample(
         self, y: Tensor, noise: Tensor, is_posterior: Tensor
@@ -252,52 +244,28 @@ class GaussianInjection(Injection):
         return columns.T @ columns + variance.diag()
 
 
-class _LinearMarginal(torch.autograd.Function):
-    """Log-density (n,) of rows y under N(b, A A' + Sigma), with its gradient in closed form.
+def _marginal(
+    mu: Tensor, on_manifold: Tensor, variance: Tensor, log_det: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return r, e and c of log N(y; b, C) = -(r' e + m' m + c) / 2 with C = A A' + Sigma.
 
-    Half of the time of a small step would go into automatic differentiation of such laws.
+    Eq. 41 of Cunningham et al., 2020, without its extra (d/2) log 2 pi: the constant of N(z; 0, I)
+    cancels that of the integral over z. Its two large terms are taken together, since
+    mu' Sigma^-1 mu - u' m = r' Sigma^-1 r + m' m with mu = y - b, the posterior mean m and
+    r = mu - A m. Further e = Sigma^-1 r = C^-1 mu, so that m = A' e.
+
+    Parameters
+    ----------
+    mu, on_manifold : Tensor of shape (..., n, D)
+        y - b and A m.
+    variance : Tensor of shape (..., D)
+        The diagonal of Sigma.
+    log_det : Tensor of shape (...)
+        logdet(I + A' Sigma^-1 A).
     """
-
-    @staticmethod
-    def forward(
-        ctx: Any, injection: GaussianInjection, y: Tensor, b: Tensor, a: Tensor, variance: Tensor
-    ) -> Tensor:
-        mu = y - b
-        scaled = a / variance[:, None]
-        lam = a.T @ scaled
-        lam.diagonal().add_(1)
-        # NaN where it is not positive definite, which the training loop handles.
-        factor, info = torch.linalg.cholesky_ex(lam)
-        factor = factor.masked_fill_(info != 0, torch.nan)
-        m = torch.cholesky_solve((mu @ scaled).T, factor).T
-        r = torch.addmm(mu, m, a.T, alpha=-1)
-        e = r / variance
-        log_det = variance.log().sum() + 2 * factor.diagonal().log().sum()
-        ctx.injection = injection
-        ctx.save_for_backward(y, b, a, variance)
-        ctx.parts = scaled, factor, m, e
-        square = (r * e).sum(1).add_(m.square().sum(1))
-        return square.add_(log_det + len(b) * _LOG_2PI).mul_(-0.5)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        y, b, a, variance = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            value = ctx.injection._log_marginal(y, b, variance)
-            return None, *differentiable_gradient([value], [grad], [y, b, a, variance])
-        # With C = A A' + Sigma: C^-1 (y - b) = e, A' e = m and C^-1 A = Sigma^-1 A Lam^-1.
-        scaled, factor, m, e = ctx.parts
-        weighted = grad[:, None] * e
-        total = grad.sum()
-        columns = scaled @ torch.cholesky_inverse(factor)
-        diagonal = 1 / variance - (columns * scaled).sum(1)
-        return (
-            None,
-            -weighted,
-            weighted.sum(0),
-            torch.addmm(columns * -total, weighted.T, m),
-            0.5 * ((weighted * e).sum(0) - total * diagonal),
-        )
+    r = mu - on_manifold
+    constant = variance.log().sum(-1) + log_det + mu.shape[-1] * _LOG_2PI
+    return r, r / variance[..., None, :], constant
 
 
 class LinearInjection(GaussianInjection):
@@ -353,55 +321,8 @@ class LinearInjection(GaussianInjection):
         least = smallest**2 * self.noise_variance().detach().mean()
         self.a.data = directions.to(self.b) * variances.to(self.b).maximum(least).sqrt()
 
-    def log_marginal(self, y: Tensor) -> Tensor:
-        b, variance = self.noise()
-        if torch._C._are_functorch_transforms_active():
-            return self._log_marginal(y, b, variance)
-        return _LinearMarginal.apply(self, y, b, self.a, variance)
-
-    @torch.no_grad()
-    def add_mean_gradient(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the gradient of minus the mean of log p(y) to those of the parameters.
-
-        Return the mean, and the gradient (n, D) of minus the mean with respect to y.
-        """
-        parameters = self.b, self.a, self.log_excess
-        mean, of_y, *gradients = self.mean_and_gradients(y, *parameters)
-        for p, gradient in zip(parameters, gradients, strict=True):
-            if p.grad is not None:
-                p.grad.add_(gradient)
-        return mean, of_y
-
-    def mean_and_gradients(
-        self, y: Tensor, b: Tensor, a: Tensor, log_excess: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Return the mean of log p(y), and the gradients of minus the mean by y, b, A, log_excess.
-
-        By operations without a graph that torch.vmap knows.
-        """
-        n = len(y)
-        excess = log_excess.clamp(max=_MAX_LOG).exp()
-        variance = (self.noise_floor**2 + excess).expand(self.n_features)
-        scaled = a / variance[:, None]
-        lam = a.T @ scaled + torch.eye(self.n_components, dtype=a.dtype, device=a.device)
-        factor, info = torch.linalg.cholesky_ex(lam)
-        # C^-1 A of the covariance C = A A' + Sigma, means m of z given y, and e = C^-1 (y - b).
-        columns = scaled @ torch.cholesky_inverse(factor)
-        mu = y - b
-        m = mu @ columns
-        r = torch.addmm(mu, m, a.T, alpha=-1)
-        e = r / variance
-        square = torch.dot(r.flatten(), e.flatten()) + torch.dot(m.flatten(), m.flatten())
-        log_det = variance.log().sum() + 2 * factor.diagonal().log().sum()
-        mean = -0.5 * (square / n + log_det + self.n_features * _LOG_2PI)
-        # NaN where Lam is not positive definite, which the training loop handles.
-        mean = mean.where(info == 0, torch.nan)
-        of_variance = 1 / variance - (columns * scaled).sum(1) - e.square().mean(0)
-        of_excess = 0.5 * excess * of_variance.sum_to_size(excess.shape)
-        of_excess = of_excess.where(log_excess <= _MAX_LOG, 0.0)
-        of_a = torch.addmm(columns, e.T, m, alpha=-1 / n)
-        of_y = e / n
-        return mean, of_y, -of_y.sum(0), of_a, of_excess
+    def structure(self) -> Hashable | None:
+        return "linear", self.noise_floor
 
     def multiply(self, z: Tensor) -> Tensor:
         return z @ self.a.T
@@ -427,6 +348,81 @@ class LinearInjection(GaussianInjection):
         return rotation * torch.where(largest < 0, -1.0, 1.0)
 
 
+class _StackedMarginal:
+    """log p(y) of rows (K, n, D) under K linear injections of one `structure`, without a graph."""
+
+    def __init__(self, injections: Sequence[LinearInjection], y: Tensor) -> None:
+        self.b, self.a, self.log_excess = (
+            _stacked([getattr(injection, name) for injection in injections]).detach()
+            for name in ("b", "a", "log_excess")
+        )
+        a = self.a
+        self.excess = self.log_excess.clamp(max=_MAX_LOG).exp()
+        self.variance = (self.excess + injections[0].noise_floor ** 2).expand_as(self.b)
+        self.scaled = a / self.variance[:, :, None]
+        identity = torch.eye(a.shape[2], dtype=a.dtype, device=a.device)
+        factor, info = torch.linalg.cholesky_ex(torch.baddbmm(identity, a.mT, self.scaled))
+        # C^-1 A = Sigma^-1 A Lam^-1, whose products with A are what C^-1 lacks of Sigma^-1.
+        self.columns = self.scaled @ torch.cholesky_inverse(factor)
+        mu = y - self.b[:, None]
+        self.m = mu @ self.columns
+        log_det = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
+        # NaN where Lam is not positive definite, which the training loop handles.
+        log_det = log_det.where(info == 0, torch.nan)
+        self.r, self.e, self.constant = _marginal(mu, self.m @ a.mT, self.variance, log_det)
+
+
+@torch.no_grad()
+def stacked_log_prob(injections: Sequence[LinearInjection], y: Tensor) -> Tensor:
+    """Return log p(y) (K, n) of rows (K, n, D) under K injections of one `structure`."""
+    marginal = _StackedMarginal(injections, y)
+    square = (marginal.r * marginal.e).sum(2) + marginal.m.square().sum(2)
+    return -0.5 * (square + marginal.constant[:, None])
+
+
+@torch.no_grad()
+def negative_log_prob(
+    injections: Sequence[LinearInjection], y: Tensor, weight: Tensor | None = None
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Return means of -log p(y) over rows, with their gradients, for K injections.
+
+    Parameters
+    ----------
+    injections : sequence of LinearInjection
+        The injections, of one `structure`.
+    y : Tensor of shape (K, n, D)
+        Rows of each.
+    weight : Tensor of shape (K, n) or None, default=None
+        Weights of rows, which add up to one for each injection; None for equal ones.
+
+    Returns
+    -------
+    value, grad_y : Tensor of shape (K,) and (K, n, D)
+        The means and their gradients with respect to y.
+    gradients : dict of str to Tensor
+        Those with respect to b, A and log_excess, (K, ...).
+    """
+    marginal = _StackedMarginal(injections, y)
+    r, e, m, excess = marginal.r, marginal.e, marginal.m, marginal.excess
+    weights = 1 / y.shape[1] if weight is None else weight[:, :, None]
+    weighted, weighted_m = e * weights, m * weights
+    square = (weighted * r).sum((1, 2)) + (weighted_m * m).sum((1, 2))
+    value = 0.5 * (square + marginal.constant)
+    missing = (marginal.columns * marginal.scaled).sum(2)
+    of_variance = 1 / marginal.variance - missing - (weighted * e).sum(1)
+    of_excess = (0.5 * excess * of_variance).sum_to_size(excess.shape)
+    gradients = {
+        "b": weighted.sum(1).neg_(),
+        "a": torch.baddbmm(marginal.columns, weighted.mT, m, alpha=-1),
+        "log_excess": of_excess * (marginal.log_excess <= _MAX_LOG),
+    }
+    return value, weighted, gradients
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0][None] if len(tensors) == 1 else torch.stack(list(tensors))
+
+
 class SquareInjection(Injection):
     """y = W z + b with d = D and no noise: the prior of a plain flow.
 
@@ -449,6 +445,9 @@ class SquareInjection(Injection):
         self.b = nn.Parameter(torch.zeros(n_features))
         self.log_scale = nn.Parameter(torch.zeros(n_features))
         self.register_buffer("u", torch.eye(n_features))
+
+    def structure(self) -> Hashable | None:
+        return "square", self.noise_floor
 
     def start(self, mean: Tensor, directions: Tensor, variances: Tensor) -> None:
         """Take b, U and s from the principal axes (D, D) and the variances (D,) along them."""

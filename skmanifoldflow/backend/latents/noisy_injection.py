@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from ..bijections import Bijection
 from ..device import head_dtype, make_generator, move, randn
+from ..engine import known_gradient
 from .base import LatentLaw
-from .injections import Injection, LinearInjection
+from .injections import Injection, LinearInjection, negative_log_prob
 
 __all__ = ["NoisyInjection"]
 
@@ -119,15 +121,14 @@ class NoisyInjection(LatentLaw):
         """Whether this is a linear model under z ~ N(0, I)."""
         return self.prior is None and isinstance(self.injection, LinearInjection)
 
-    def add_mean_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the gradient of minus the mean log-density of rows to those of the parameters.
-
-        Return the mean, and the gradient (n, D) of minus the mean with respect to the rows. Of a
-        linear model only.
-        """
-        assert isinstance(self.injection, LinearInjection)
-        mean, of_y = self.injection.add_mean_gradient(z.to(self.mean))
-        return mean, of_y.to(z)
+    def negative_log_prob(self, z: Tensor) -> Tensor:
+        """Return the mean of -log p(z); of a linear model with its gradient as one node."""
+        if not self.is_linear:
+            return -self.log_prob(z).mean()
+        injection, y = cast(LinearInjection, self.injection), z.to(self.mean)
+        value, grad_y, gradients = negative_log_prob([injection], y.detach()[None])
+        of_parameters = [(getattr(injection, name), g[0]) for name, g in gradients.items()]
+        return known_gradient(value[0], (y, grad_y[0]), *of_parameters)
 
     def _to_coordinates(self, z: Tensor) -> Tensor:
         return z.to(self.mean) @ self.rotation * self.component_scale

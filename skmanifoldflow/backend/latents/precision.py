@@ -1,6 +1,7 @@
 """Precision matrices of a stochastic inverse, dense or diagonal, the same for all rows or not."""
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -43,8 +44,12 @@ class DensePrecision(Precision):
 
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix
-        factor, info = torch.linalg.cholesky_ex(matrix)
-        self.factor = torch.where((info == 0)[..., None, None], factor, torch.nan)
+
+    @cached_property
+    def factor(self) -> Tensor:
+        """The lower triangular L of Lam = L L'."""
+        factor, info = torch.linalg.cholesky_ex(self.matrix)
+        return torch.where((info == 0)[..., None, None], factor, torch.nan)
 
     def solve(self, u: Tensor) -> Tensor:
         if self.matrix.ndim == 3:

@@ -1,9 +1,11 @@
 """What an objective of a fit implements."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
 
 from torch import Tensor, nn
 
+from ..engine import KnownLoss
 from ..flow import FlowModel
 
 __all__ = ["Objective"]
@@ -22,18 +24,27 @@ class Objective(nn.Module, ABC):
     noise_floor: float = 0.0
 
     @abstractmethod
-    def loss(self, batch: Tensor, progress: float) -> Tensor:
-        """Return the loss of a batch of standardised rows; `progress` runs from 0 to 1."""
+    def loss(self, batch: Tensor, progress: float) -> Tensor | KnownLoss:
+        """Return the loss of a batch of standardised rows; `progress` runs from 0 to 1.
 
-    def add_gradient(self, batch: Tensor, progress: float) -> Tensor:
-        """Add the gradient of the loss of a batch to those of the parameters; return the loss.
-
-        Where the flow is pulled back (`Bijection.forward_with_pullback`), nothing else may add to
-        the gradients of its parameters.
+        Its `backward` is called next: that of autograd, or the one that is declared with the value.
         """
-        loss = self.loss(batch, progress)
-        loss.backward()
-        return loss.detach()
+
+    def structure(self) -> Hashable | None:
+        """Return what objectives have in common that can be trained as one, None if this cannot.
+
+        Every number and choice that is no tensor and that must not differ has to be part of it.
+        """
+        return None
+
+    @classmethod
+    def stack(cls, objectives: Sequence["Objective"]) -> "Objective":
+        """Return one objective for several of one `structure`, whose parameters are theirs.
+
+        Its `loss` takes batches (K, n, D) and returns losses (K,), its `log_likelihood` takes rows
+        (K, n, D) and returns (K, n).
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def refresh(self, rows: Tensor, *, roughly: bool = False) -> None:

@@ -7,10 +7,11 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from ..autodiff import known_gradient
 from ..device import head_dtype, make_generator, randn
+from ..engine import KnownLoss, known_gradient
 from ..flow import ManifoldFlow, chunks
 from ..latents.learned_covariance import LearnedCovariance, principal_covariance
+from ..torch_private import pdist_backward
 from .base import Objective
 
 __all__ = ["Geodesics", "SpreadLikelihood"]
@@ -139,26 +140,18 @@ class SpreadLikelihood(Objective):
             self.a = nn.Parameter(a.to(**self.flow.tensor_options))
             self.m = nn.Parameter(law.mean.to(**self.flow.tensor_options))
 
-    def loss(self, batch: Tensor, progress: float) -> Tensor:
+    def loss(self, batch: Tensor, progress: float) -> Tensor | KnownLoss:
         rows, parts, geodesic = self._rows(batch, progress)
+        if self._is_closed_form and self.flow.bijection.has_vjp:
+            z, log_det, _, vjp = self.flow.bijection.forward_with_vjp(rows)
+            value, gradient = self._known_part(z, parts, geodesic, progress)
+            return KnownLoss(value, lambda: vjp(gradient, torch.zeros_like(log_det), 0.0))
         z = self.flow.bijection.forward_and_log_det(rows)[0]
-        if self._is_closed_form:
-            value, gradient = self._known_part(z.detach(), parts, geodesic, progress)
-            return known_gradient(value, (z, gradient))
-        loss = self._cross_entropy(z[: len(batch)], progress)
-        if not self.isometry:
-            return loss
         value, gradient = self._known_part(z.detach(), parts, geodesic, progress)
-        return loss + known_gradient(value, (z, gradient))
-
-    def add_gradient(self, batch: Tensor, progress: float) -> Tensor:
-        if not self._is_closed_form:
-            return super().add_gradient(batch, progress)
-        rows, parts, geodesic = self._rows(batch, progress)
-        z, log_det, _, pull_back = self.flow.bijection.forward_with_pullback(rows)
-        value, gradient = self._known_part(z, parts, geodesic, progress)
-        pull_back(gradient, torch.zeros_like(log_det), 0.0)
-        return value
+        loss = known_gradient(value, (z, gradient))
+        if self._is_closed_form:
+            return loss
+        return loss + self._cross_entropy(z[: len(batch)], progress)
 
     def _next_geodesics(self, geodesics: Geodesics) -> tuple[Tensor, Tensor]:
         """Return some of the rows whose geodesic distances are known, and those between them."""
@@ -375,5 +368,5 @@ def _stress(z: Tensor, geodesic: Tensor, mean_square: float) -> tuple[Tensor, Te
     # Rows that are not connected have an infinite distance, which tells nothing.
     error = (distance - geodesic).nan_to_num_(nan=math.nan, posinf=math.inf, neginf=0.0)
     scale = 1 / (len(error) * mean_square)
-    gradient = torch.ops.aten._pdist_backward(2 * scale * error, z, 2.0, distance)
+    gradient = pdist_backward(2 * scale * error, z, 2.0, distance)
     return scale * torch.dot(error, error), gradient

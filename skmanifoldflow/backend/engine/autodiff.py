@@ -1,13 +1,13 @@
 """Gradients that are known, and gradients that are themselves differentiated."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["differentiable_gradient", "known_gradient"]
+__all__ = ["KnownLoss", "differentiable_gradient", "known_gradient"]
 
 
 class _Weighted(torch.autograd.Function):
@@ -74,3 +74,22 @@ def known_gradient(value: Tensor, *pairs: tuple[Tensor, Tensor]) -> Tensor:
     """
     tensors, gradients = zip(*pairs, strict=True)
     return _KnownGradient.apply(value, len(pairs), *tensors, *gradients)
+
+
+class KnownLoss(NamedTuple):
+    """Losses of one or more fits whose gradient is declared with them.
+
+    Attributes
+    ----------
+    value : Tensor of shape () or (K,)
+        The losses, without a graph.
+    backward : callable
+        Adds the gradients to those of the parameters, as `Tensor.backward` does; once.
+    """
+
+    value: Tensor
+    backward: Callable[[], None]
+
+    def detach(self) -> Tensor:
+        """Return the losses."""
+        return self.value

@@ -1,4 +1,8 @@
-"""Chains with their gradient in closed form, against the same chains layer by layer."""
+"""Chains by their kernels, against the same chains layer by layer."""
+
+import copy
+import gc
+import pickle
 
 import pytest
 import torch
@@ -10,8 +14,8 @@ from skmanifoldflow.backend.bijections import (
     MarginalSpline,
     MaskedAutoregressive,
 )
-from skmanifoldflow.backend.bijections.fused import BoundWeights
 from skmanifoldflow.backend.device import make_generator
+from skmanifoldflow.backend.engine import TrainedWeights, aligned
 from skmanifoldflow.backend.geometry import jacobian_columns
 
 CHAINS = {
@@ -52,15 +56,34 @@ def draw(n_rows, n_columns, dtype=torch.float64, seed=1):
     return torch.randn(n_rows, n_columns, dtype=dtype, generator=make_generator(seed))
 
 
-def fused(chain, x, context, inverse):
-    assert chain.fused_layers
+def flat(tensors):
+    """Return tensors one after the other, as they lie in memory."""
+    gaps = [aligned(t.numel()) - t.numel() for t in tensors]
+    parts = zip(tensors, gaps, strict=True)
+    return torch.cat([torch.nn.functional.pad(t.flatten(), (0, gap)) for t, gap in parts])
+
+
+def train(chain):
+    """Make the weights parts of one vector, as an optimizer does; return the vector."""
+    parameters = list(chain.parameters())
+    values = flat([p.detach() for p in parameters])[None]
+    start = 0
+    for p in parameters:
+        p.data = values[0, start : start + p.numel()].view_as(p)
+        start += aligned(p.numel())
+    chain.trained = TrainedWeights([chain], [values], [torch.zeros_like(values)])
+    (matrix,) = chain.trained.leaves
+    return matrix
+
+
+def by_kernels(chain, x, context, inverse):
+    assert chain.kernel_layers()
     method = chain.inverse_and_log_det if inverse else chain.forward_and_log_det
     return method(x, context)
 
 
 def by_layer(chain, x, context, inverse):
-    method = chain.inverse_by_layer if inverse else chain.forward_by_layer
-    return method(x, context)
+    return chain.by_layer(x, context, inverse)
 
 
 def inputs_of(chain, n_features, n_context, n_rows=7, dtype=torch.float64):
@@ -96,7 +119,7 @@ def assert_same_as_by_layer(name, n_features, n_context, inverse, dtype):
     chain = build(name, n_features, n_context, dtype)
     x, context, inputs = inputs_of(chain, n_features, n_context, dtype=dtype)
     results = []
-    for method in (fused, by_layer):
+    for method in (by_kernels, by_layer):
         outputs = method(chain, x, context, inverse)
         gradients = torch.autograd.grad(loss_of(outputs), inputs)
         results.append([*outputs, *gradients])
@@ -111,7 +134,7 @@ def assert_same_as_by_layer(name, n_features, n_context, inverse, dtype):
 def test_gradients_are_those_of_finite_differences(name, n_context, inverse):
     chain = build(name, 3, n_context)
     x, context, inputs = inputs_of(chain, 3, n_context, n_rows=2)
-    assert torch.autograd.gradcheck(lambda *_: fused(chain, x, context, inverse), inputs)
+    assert torch.autograd.gradcheck(lambda *_: by_kernels(chain, x, context, inverse), inputs)
 
 
 @every_chain
@@ -120,7 +143,7 @@ def test_gradients_of_gradients(name, n_context, inverse):
     chain = build(name, 3, n_context)
     x, context, inputs = inputs_of(chain, 3, n_context)
     results = []
-    for method in (fused, by_layer):
+    for method in (by_kernels, by_layer):
         loss = loss_of(method(chain, x, context, inverse))
         first = torch.autograd.grad(loss, inputs, create_graph=True)
         penalty = sum(g.square().sum() for g in first if g.requires_grad)
@@ -134,16 +157,13 @@ def test_gradients_of_gradients(name, n_context, inverse):
 def test_weights_may_be_parts_of_one_vector(name, n_context, inverse):
     chain = build(name, 5, n_context)
     x, context, inputs = inputs_of(chain, 5, n_context)
-    expected = torch.autograd.grad(loss_of(fused(chain, x, context, inverse)), inputs)
     parameters = list(chain.parameters())
-    vector = torch.cat([p.detach().flatten() for p in parameters]).requires_grad_()
-    chain.bound_weights = BoundWeights([vector], chain.fused_layers)
-    rows = inputs[: -len(parameters)]
+    expected = torch.autograd.grad(loss_of(by_kernels(chain, x, context, inverse)), inputs)
+    rows, vector = inputs[: -len(parameters)], train(chain)
     for create_graph in (False, True):
-        loss = loss_of(fused(chain, x, context, inverse))
+        loss = loss_of(by_kernels(chain, x, context, inverse))
         *of_rows, of_vector = torch.autograd.grad(loss, [*rows, vector], create_graph=create_graph)
-        flat = torch.cat([g.flatten() for g in expected[len(rows) :]])
-        torch.testing.assert_close(of_vector.detach(), flat)
+        torch.testing.assert_close(of_vector.detach()[0], flat(expected[len(rows) :]))
         for actual, gradient in zip(of_rows, expected, strict=False):
             torch.testing.assert_close(actual.detach(), gradient)
 
@@ -153,23 +173,18 @@ def test_weights_may_be_parts_of_one_vector(name, n_context, inverse):
 def test_a_pass_is_made_again_with_other_rows_and_weights(name, n_context, inverse):
     chain = build(name, 5, n_context)
     parameters = list(chain.parameters())
-    vector = torch.cat([p.detach().flatten() for p in parameters]).requires_grad_()
-    bound = BoundWeights([vector], chain.fused_layers)
-    for p, part in zip(parameters, [w for layer in bound.parts for w in layer], strict=True):
-        p.data = part
+    vector = train(chain)
     for seed in range(3):
         x, context = draw(7, 5, seed=seed), draw(7, n_context, seed=seed + 9) if n_context else None
         with torch.no_grad():
             vector *= 0.9
         expected = by_layer(chain, x, context, inverse)
         gradients = torch.autograd.grad(loss_of(expected), parameters)
-        chain.bound_weights = bound
-        actual = fused(chain, x, context, inverse)
+        actual = by_kernels(chain, x, context, inverse)
         (gradient,) = torch.autograd.grad(loss_of(actual), [vector])
-        chain.bound_weights = None
         torch.testing.assert_close(actual, expected)
-        torch.testing.assert_close(gradient, torch.cat([g.flatten() for g in gradients]))
-    assert [len(records) for records in bound.free.values()] == [1]
+        torch.testing.assert_close(gradient[0], flat(gradients))
+    assert [len(passes) for passes in chain.trained._free.values()] == [1]
 
 
 @both_ways
@@ -177,7 +192,7 @@ def test_a_pass_is_made_again_with_other_rows_and_weights(name, n_context, inver
 @pytest.mark.parametrize("is_trained", [False, True], ids=["scored", "trained"])
 def test_no_rows(name, inverse, is_trained):
     chain = build(name, 5).requires_grad_(is_trained)
-    z, log_det = fused(chain, draw(0, 5), None, inverse)
+    z, log_det = by_kernels(chain, draw(0, 5), None, inverse)
     assert z.shape == (0, 5) and log_det.shape == (0,)
 
 
@@ -188,42 +203,34 @@ def test_weights_in_any_layout():
     x, context, inputs = inputs_of(chain, 5, 0)
     gradients = [
         torch.autograd.grad(loss_of(method(chain, x, context, False)), inputs)
-        for method in (fused, by_layer)
+        for method in (by_kernels, by_layer)
     ]
     torch.testing.assert_close(*gradients)
 
 
 def test_a_graph_may_be_used_again_beside_others_of_its_shape():
     chain = build("affine", 5)
-    vector = torch.cat([p.detach().flatten() for p in chain.parameters()]).requires_grad_()
-    chain.bound_weights = BoundWeights([vector], chain.fused_layers)
-    losses = [loss_of(fused(chain, draw(7, 5, seed=k), None, False)) for k in (1, 2)]
+    vector = train(chain)
+    losses = [loss_of(by_kernels(chain, draw(7, 5, seed=k), None, False)) for k in (1, 2)]
     once = [torch.autograd.grad(loss, vector, retain_graph=True)[0].clone() for loss in losses]
     again = [torch.autograd.grad(loss, vector)[0] for loss in losses]
     torch.testing.assert_close(again, once)
 
 
-def test_memory_of_few_shapes_is_kept():
+def test_buffers_of_few_shapes_are_kept():
     chain = build("affine", 5)
-    vector = torch.cat([p.detach().flatten() for p in chain.parameters()]).requires_grad_()
-    vector.grad = torch.zeros_like(vector)
-    chain.bound_weights = bound = BoundWeights([vector], chain.fused_layers)
+    train(chain)
     for n in range(2, 40):
-        z, log_det, _, pull_back = chain.forward_with_pullback(draw(n, 5))
-        pull_back(z, log_det, 0.0)
-    assert len(bound.free) < 12
+        z, log_det, _, vjp = chain.forward_with_vjp(draw(n, 5))
+        vjp(z, log_det, 0.0)
+    assert len(chain.trained._free) < 12
 
 
 @pytest.mark.parametrize("name", CHAINS)
-@pytest.mark.parametrize("is_bound", [False, True], ids=["free", "bound"])
-def test_pull_back_adds_the_gradient(name, is_bound):
+def test_the_vjp_adds_the_gradient(name):
     chain = build(name, 5)
     parameters = list(chain.parameters())
-    expected = 0
-    vector = torch.cat([p.detach().flatten() for p in parameters]).requires_grad_()
-    vector.grad = torch.zeros_like(vector)
-    for p in parameters:
-        p.grad = torch.zeros_like(p)
+    vector, expected = train(chain), 0
     for seed in (1, 2):
         x = draw(7, 5, seed=seed)
         results = by_layer(chain, x, None, False)
@@ -231,42 +238,40 @@ def test_pull_back_adds_the_gradient(name, is_bound):
         outputs = [(r * g).sum() for r, g in zip(results, grads, strict=True)]
         loss = sum(outputs) + 0.3 * chain.parameter_log_prior()
         gradients = torch.autograd.grad(loss, parameters)
-        expected = expected + torch.cat([g.flatten() for g in gradients])
-        chain.bound_weights = BoundWeights([vector], chain.fused_layers) if is_bound else None
-        *actual, log_prior, pull_back = chain.forward_with_pullback(x)
+        expected = expected + flat(gradients)
+        *actual, log_prior, vjp = chain.forward_with_vjp(x)
         torch.testing.assert_close(actual, [r.detach() for r in results])
         expected_prior = torch.as_tensor(chain.parameter_log_prior()).detach()
         assert float(log_prior) == pytest.approx(float(expected_prior))
-        pull_back(*grads, 0.3)
-    actual = vector.grad if is_bound else torch.cat([p.grad.flatten() for p in parameters])
-    torch.testing.assert_close(actual, expected)
+        vjp(*grads, 0.3)
+    torch.testing.assert_close(vector.grad[0], expected)
 
 
 @every_chain
 @both_ways
 @pytest.mark.parametrize("n_rows", [3, 8, 11])
 def test_rows_are_mapped_in_blocks(name, n_context, inverse, n_rows, monkeypatch):
-    monkeypatch.setattr("skmanifoldflow.backend.bijections.fused._BLOCK_ROWS", 4)
-    monkeypatch.setattr("skmanifoldflow.backend.bijections.fused._BLOCK_ELEMENTS", 0)
+    monkeypatch.setattr("skmanifoldflow.backend.engine.run._BLOCK_ROWS", 4)
+    monkeypatch.setattr("skmanifoldflow.backend.engine.run._BLOCK_ELEMENTS", 0)
     chain = build(name, 5, n_context).requires_grad_(False)
     x, context = draw(n_rows, 5), draw(n_rows, n_context, seed=2) if n_context else None
     expected = by_layer(chain, x, context, inverse)
-    torch.testing.assert_close(fused(chain, x, context, inverse), expected)
+    torch.testing.assert_close(by_kernels(chain, x, context, inverse), expected)
 
 
 @both_ways
 def test_no_graph_no_gradient(inverse):
     chain = build("spline")
     x = draw(7, 5)
-    expected = fused(chain, x, None, inverse)
+    expected = by_kernels(chain, x, None, inverse)
     with torch.no_grad():
-        for actual, rows in zip(fused(chain, x, None, inverse), expected, strict=True):
+        for actual, rows in zip(by_kernels(chain, x, None, inverse), expected, strict=True):
             assert not actual.requires_grad
             torch.testing.assert_close(actual, rows.detach())
     chain.requires_grad_(False)
-    assert not fused(chain, x, None, inverse)[0].requires_grad
+    assert not by_kernels(chain, x, None, inverse)[0].requires_grad
     x.requires_grad_()
-    (gradient,) = torch.autograd.grad(fused(chain, x, None, inverse)[0].sum(), x)
+    (gradient,) = torch.autograd.grad(by_kernels(chain, x, None, inverse)[0].sum(), x)
     assert (gradient != 0).all()
 
 
@@ -278,7 +283,7 @@ def test_geometry_and_forward_mode(inverse):
     x = draw(4, 3)
 
     def rows(x):
-        return fused(chain, x, None, inverse)[0]
+        return by_kernels(chain, x, None, inverse)[0]
 
     _, columns = jacobian_columns(rows, x, torch.eye(3, dtype=x.dtype))
     expected = torch.func.vmap(torch.func.jacrev(lambda row: rows(row[None])[0]))(x)
@@ -293,5 +298,57 @@ def test_geometry_and_forward_mode(inverse):
 def test_other_layers_go_one_by_one(generator):
     coupling = AffineCoupling(3, 1, (4,), generator=generator)
     chain = Chain([coupling, MaskedAutoregressive(3, (4,), generator=generator)])
-    assert not chain.fused_layers and not Chain([]).fused_layers
+    assert not chain.kernel_layers() and not Chain([]).kernel_layers()
     assert chain.forward_and_log_det(draw(2, 3, torch.float32))[0].shape == (2, 3)
+
+
+def test_gradients_are_not_overwritten_by_the_next_pass():
+    chain = build("affine", 5)
+    vector = train(chain)
+
+    def loss(seed):
+        return loss_of(by_kernels(chain, draw(7, 5, seed=seed), None, False))
+
+    (first,) = torch.autograd.grad(loss(1), vector)
+    kept = first.clone()
+    torch.autograd.grad(loss(2), vector)
+    assert torch.equal(first, kept)
+    # A graph that is used again, beside another one.
+    again, expected = loss(1), 2 * kept + torch.autograd.grad(loss(2), vector)[0]
+    again.backward(retain_graph=True)
+    (again + loss(2)).backward()
+    torch.testing.assert_close(vector.grad, expected)
+
+
+def test_a_kept_pass_has_the_dtype_of_its_rows():
+    chain = build("affine", 5, dtype=torch.float32)
+    train(chain)
+    x = draw(7, 5)
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            chain.forward_and_log_det(x)
+        chain.forward_and_log_det(x.float())
+
+
+def test_a_copy_of_a_chain_that_is_trained_is_not():
+    chain = build("affine", 5)
+    train(chain)
+    for other in (copy.deepcopy(chain), pickle.loads(pickle.dumps(chain))):
+        assert other.trained is None
+        with torch.no_grad():
+            for p in other.parameters():
+                p.mul_(0.5)
+        expected = by_layer(other, draw(7, 5), None, False)
+        torch.testing.assert_close(by_kernels(other, draw(7, 5), None, False), expected)
+
+
+def test_buffers_are_freed_at_once():
+    chain = build("spline", 5).requires_grad_(False)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            chain.forward_and_log_det(draw(7, 5))
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

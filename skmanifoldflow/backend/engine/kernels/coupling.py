@@ -1,0 +1,66 @@
+"""Coupling layers."""
+
+from typing import Any
+
+from torch import Tensor
+
+from .base import ElementwiseKernel, Kernel, Wiring
+from .mlp import MLPKernel
+
+__all__ = ["CouplingKernel"]
+
+
+class CouplingKernel(Kernel):
+    """The first columns pass and parametrise an elementwise map of the others, in place.
+
+    Parameters
+    ----------
+    wiring : Wiring
+        With the weights of the conditioner.
+    n_passed : int
+        Number of columns that pass.
+    elementwise : ElementwiseKernel
+        The map, built from `entries`.
+    """
+
+    reads_z = True
+
+    def __init__(self, wiring: Wiring, n_passed: int, elementwise: ElementwiseKernel) -> None:
+        space, x, context = wiring.space, wiring.x, wiring.context
+        self.z, self.grad_z = x, wiring.grad_x
+        inputs, self.moved = x[:, :n_passed], x[:, n_passed:]
+        # Columns of the context beside those that pass, and where all of them go.
+        self.copies: list[tuple[Tensor, Tensor]] = []
+        if context is not None:
+            passed, inputs = inputs, space.kept(n_passed + context.shape[1], x.shape[2])
+            places = inputs.tensor_split([n_passed], 1)
+            self.copies = [(places[0], passed), (places[1], context)]
+        self.map = elementwise
+        parts = inputs, self.map.params, self.map.grad_params
+        self.network = MLPKernel(space, wiring.weights, wiring.gradients, *parts)
+        if not space.trains:
+            return
+        grad_passed, self.grad_moved = wiring.grad_x.tensor_split([n_passed], 1)
+        self.grad_inputs: Any = grad_passed if wiring.needs_grad_x else None
+        # Columns to which parts of the gradient of the inputs are added.
+        self.adds: list[tuple[Tensor, Tensor]] = []
+        if context is not None:
+            self.grad_inputs = space.scratch(*inputs.shape[1:])
+            of_passed, of_context = self.grad_inputs.tensor_split([n_passed], 1)
+            self.adds = [(grad_passed, of_passed), (wiring.grad_context, of_context)]
+
+    def forward(self) -> None:
+        for place, columns in self.copies:
+            place.copy_(columns)
+        self.network.forward()
+        self.map.forward(self.moved)
+
+    def backward(self) -> None:
+        self.map.backward(self.grad_moved)
+        self.network.backward()
+        if self.adds:
+            self.grad_inputs.zero_()
+        if self.grad_inputs is not None:
+            self.network.add_input_gradient(self.grad_inputs)
+        for grad, part in self.adds:
+            grad.add_(part)

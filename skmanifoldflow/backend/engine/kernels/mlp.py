@@ -1,0 +1,99 @@
+"""Multilayer perceptrons."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...torch_private import silu, silu_backward
+from ..workspace import Workspace, without_gaps
+
+__all__ = ["MLPKernel"]
+
+
+class MLPKernel:
+    """Multilayer perceptron with SiLU units, and its gradient.
+
+    Inputs and outputs are columns. In between each row lies by itself, since the gradients of
+    weights are faster so.
+
+    Parameters
+    ----------
+    space : Workspace
+        Gives out the buffers.
+    weights, gradients : sequence of Tensor
+        Weight (K, n_out, n_in) and bias (K, n_out) of one layer after the other, and the views that
+        receive their gradients.
+    inputs, outputs : Tensor of shape (K, n_inputs, n) and (K, n_outputs, n)
+        Buffers that `forward` reads and writes.
+    grad_outputs : Tensor of shape (K, n_outputs, n) or None
+        Buffer that `backward` reads.
+    """
+
+    def __init__(
+        self,
+        space: Workspace,
+        weights: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        inputs: Tensor,
+        outputs: Tensor,
+        grad_outputs: Tensor | None,
+    ) -> None:
+        n_rows = inputs.shape[2]
+        *hidden_weights, self.weight = weights[::2]
+        *hidden_biases, bias = weights[1::2]
+        self.bias, (self.outputs, self.copies) = bias[:, :, None], without_gaps(outputs)
+        rows = inputs.mT
+        self.hidden = []
+        for weight, bias in zip(hidden_weights, hidden_biases, strict=True):
+            raw, activation = (space.kept(n_rows, bias.shape[1]) for _ in range(2))
+            self.hidden.append((bias[:, None], rows, weight.mT, raw, activation))
+            rows = activation
+        self.last = rows.mT
+        if grad_outputs is None:
+            return
+        self.grad_outputs, self.last_rows = grad_outputs, rows
+        own, self.copies_back = [], []
+        for view in gradients[::2]:
+            memory, copies = without_gaps(view)
+            own.append(memory)
+            self.copies_back += copies
+        *grad_hidden, self.grad_weight = own
+        *grad_biases, self.grad_bias = gradients[1::2]
+        self.hidden_backward = []
+        self.grad_columns = grad_outputs
+        for i in reversed(range(len(self.hidden))):
+            _, rows, _, raw, _ = self.hidden[i]
+            grad_rows, grad_raw = self.grad_columns.mT, space.scratch(*raw.shape[1:])
+            self.grad_columns = grad_raw.mT
+            of_layer = grad_rows, weights[2 * i + 2], raw, grad_raw
+            into = self.grad_columns, rows, grad_hidden[i], grad_biases[i]
+            self.hidden_backward.append((*of_layer, *into))
+        self.first_weight = weights[0].mT
+        self.grad_inputs = space.scratch(*inputs.shape[1:])
+
+    def forward(self) -> None:
+        """Write the outputs."""
+        for bias, rows, weight, raw, activation in self.hidden:
+            torch.baddbmm(bias, rows, weight, out=raw)
+            silu(raw, out=activation)
+        torch.baddbmm(self.bias, self.weight, self.last, out=self.outputs)
+        for view, memory in self.copies:
+            view.copy_(memory)
+
+    def backward(self) -> None:
+        """Write the gradients of the weights."""
+        torch.bmm(self.grad_outputs, self.last_rows, out=self.grad_weight)
+        torch.sum(self.grad_outputs, 2, out=self.grad_bias)
+        for grad, weight, raw, grad_raw, columns, rows, of_weight, of_bias in self.hidden_backward:
+            torch.bmm(grad, weight, out=grad_raw)
+            silu_backward(grad_raw, raw, grad_input=grad_raw)
+            torch.bmm(columns, rows, out=of_weight)
+            torch.sum(grad_raw, 1, out=of_bias)
+        for view, memory in self.copies_back:
+            view.copy_(memory)
+
+    def add_input_gradient(self, into: Tensor) -> None:
+        """Add the gradient of the inputs to columns (K, n_inputs, n)."""
+        torch.bmm(self.first_weight, self.grad_columns, out=self.grad_inputs)
+        into.add_(self.grad_inputs)
