@@ -46,7 +46,9 @@ class MLPKernel:
         rows = inputs.mT
         self.hidden = []
         for weight, bias in zip(hidden_weights, hidden_biases, strict=True):
-            raw, activation = (space.kept(n_rows, bias.shape[1]) for _ in range(2))
+            raw = space.kept(n_rows, bias.shape[1])
+            # Without gradient in place, which leaves more of the cache to the rest.
+            activation = space.kept(n_rows, bias.shape[1]) if space.trains else raw
             self.hidden.append((bias[:, None], rows, weight.mT, raw, activation))
             rows = activation
         self.last = rows.mT
