@@ -16,7 +16,7 @@ class ElementwiseMap(nn.Module, ABC):
     """Monotone map of every entry of rows by `n_params` parameters of its own.
 
     With all parameters zero it is the identity. The kernel has the formulas. Where these are short,
-    `map` states them once more for rows, which takes a fifth off a step of autograd.
+    `map` states them once more for rows, which saves autograd the way to columns and back.
     """
 
     n_params: int

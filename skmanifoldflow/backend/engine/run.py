@@ -17,12 +17,7 @@ from .autodiff import differentiable_gradient
 from .chain_pass import KernelLayer
 from .weights import ChainWeights, TrainedWeights
 
-__all__ = [
-    "KernelChain",
-    "can_use_kernels",
-    "layer_by_layer",
-    "run_kernels",
-]
+__all__ = ["KernelChain", "can_use_kernels", "layer_by_layer", "run_kernels"]
 
 # Where no gradient is asked for, blocks of rows that stay in the cache of a core are mapped faster:
 # at least so many rows, and more while the widest tensor has fewer elements.
@@ -46,7 +41,7 @@ class KernelChain(Protocol):
 
 @contextmanager
 def layer_by_layer() -> Iterator[None]:
-    """Run chains layer by layer: twice as fast where gradients of gradients are to come."""
+    """Run chains layer by layer, which gradients of gradients need from the start."""
     token = _is_by_layer.set(True)
     try:
         yield

@@ -58,15 +58,21 @@ class ChainWeights:
         parts = [[torch.empty_like(w) for w in of_layer] for of_layer in self.values]
         return parts, [part for of_layer in parts for part in of_layer]
 
+    def direct_gradients(self) -> list[list[Tensor]] | None:
+        """Return the gradients themselves by layers, if they lie where a pass can write them."""
+        return None
+
     def acquire(
         self, x: Tensor, context: Tensor | None, inverse: bool, gradients: Any, needs_grad_x: bool
     ) -> ChainPass:
         """Return a pass for rows (K, n, D) that nobody uses.
 
-        Gradients of weights go to its `own_gradients` if `gradients` is "own", nowhere if it is
-        None.
+        Gradients of weights go to its `own_gradients` if `gradients` is "own", to `grad` if it is
+        "direct", and nowhere if it is None.
         """
         parts, own = self.own_gradients() if gradients == "own" else (None, [])
+        if gradients == "direct":
+            parts = self.direct_gradients()
         given = self.layers, self.values, self.constants(), parts, x, context
         chain_pass = ChainPass(*given, inverse=inverse, needs_grad_x=needs_grad_x)
         chain_pass.own_gradients = own
@@ -174,6 +180,9 @@ class TrainedWeights(ChainWeights):
         own = list(map(torch.zeros_like, self._gradients))
         return self._parts(own), own
 
+    def direct_gradients(self) -> list[list[Tensor]] | None:
+        return self._grad_parts
+
     def gradient_by_leaves(self, gradient: Sequence[Tensor]) -> Sequence[Tensor]:
         flat = []
         for part in gradient:
@@ -202,7 +211,7 @@ class TrainedWeights(ChainWeights):
     def acquire(
         self, x: Tensor, context: Tensor | None, inverse: bool, gradients: Any, needs_grad_x: bool
     ) -> ChainPass:
-        """See `ChainWeights.acquire`; passes are kept, and gradients may be "direct" too."""
+        """See `ChainWeights.acquire`; passes are kept."""
         self._check()
         of_context = None if context is None else context.shape
         key = x.shape, x.dtype, x.device, of_context, inverse, gradients, needs_grad_x
@@ -212,12 +221,8 @@ class TrainedWeights(ChainWeights):
         if len(self._free) > _MAX_SHAPES:
             # The memory of the oldest of many shapes, which hardly comes again.
             del self._free[next(iter(self._free))]
-        parts, own = self.own_gradients() if gradients == "own" else (None, [])
-        if gradients == "direct":
-            parts = self._grad_parts
-        given = self.layers, self.values, self.constants(), parts, x, context
-        chain_pass = ChainPass(*given, inverse=inverse, needs_grad_x=needs_grad_x)
-        chain_pass.own_gradients, chain_pass.key = own, key
+        chain_pass = super().acquire(x, context, inverse, gradients, needs_grad_x)
+        chain_pass.key = key
         return chain_pass
 
     def release(self, chain_pass: ChainPass) -> None:

@@ -1,7 +1,5 @@
 """Coupling layers."""
 
-from typing import Any
-
 from torch import Tensor
 
 from .base import ElementwiseKernel, Kernel, Wiring
@@ -41,13 +39,13 @@ class CouplingKernel(Kernel):
         if not space.trains:
             return
         grad_passed, self.grad_moved = wiring.grad_x.tensor_split([n_passed], 1)
-        self.grad_inputs: Any = grad_passed if wiring.needs_grad_x else None
         # Columns to which parts of the gradient of the inputs are added.
+        of_passed, of_context = self.network.grad_inputs.tensor_split([n_passed], 1)
         self.adds: list[tuple[Tensor, Tensor]] = []
         if context is not None:
-            self.grad_inputs = space.scratch(*inputs.shape[1:])
-            of_passed, of_context = self.grad_inputs.tensor_split([n_passed], 1)
             self.adds = [(grad_passed, of_passed), (wiring.grad_context, of_context)]
+        elif wiring.needs_grad_x:
+            self.adds = [(grad_passed, of_passed)]
 
     def forward(self) -> None:
         for place, columns in self.copies:
@@ -59,8 +57,6 @@ class CouplingKernel(Kernel):
         self.map.backward(self.grad_moved)
         self.network.backward()
         if self.adds:
-            self.grad_inputs.zero_()
-        if self.grad_inputs is not None:
-            self.network.add_input_gradient(self.grad_inputs)
+            self.network.write_input_gradient()
         for grad, part in self.adds:
             grad.add_(part)

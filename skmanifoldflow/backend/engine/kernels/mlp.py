@@ -95,7 +95,6 @@ class MLPKernel:
         for view, memory in self.copies_back:
             view.copy_(memory)
 
-    def add_input_gradient(self, into: Tensor) -> None:
-        """Add the gradient of the inputs to columns (K, n_inputs, n)."""
+    def write_input_gradient(self) -> None:
+        """Write the gradient of the inputs to `grad_inputs` (K, n_inputs, n), after `backward`."""
         torch.bmm(self.first_weight, self.grad_columns, out=self.grad_inputs)
-        into.add_(self.grad_inputs)

@@ -76,7 +76,7 @@ class SplineKernel(ElementwiseKernel):
             self.shares = self.logits.new_empty(self.logits.shape)
         self.flat_shares = self.shares.flatten(0, 1)
         self.cumulate = cumulate.expand(len(self.flat_shares), -1, -1)
-        self.edges, self.copies = self._without_gaps(self.table[:, :2])
+        self.edges, self.copies = self._batched(self.table[:, :2])
         self.inner_edges = self.table[:, int(inverse), 1:-1]
         self.first_ends, self.flat_at_ends = self.rows_at_ends[:, :, :1], self.at_ends.flatten(3)
         self.bin_of_ends, self.last_of_slopes = self.bin[:, None, None], self.ends[:, 2, 1]
@@ -100,8 +100,8 @@ class SplineKernel(ElementwiseKernel):
         given = self.grad_log.expand(-1, m, -1), grad_size, self.grad_slopes
         self.curve.prepare_backward(space, *given)
         self.cumulate_back = self.cumulate.mT * self.factors["alpha"]
-        self.grad_edges, self.copies_before = self._without_gaps(self.grad_table[:, :2])
-        self.flat_grad_logits, self.copies_after = self._without_gaps(self.grad_logits)
+        self.grad_edges, self.copies_before = self._batched(self.grad_table[:, :2])
+        self.flat_grad_logits, self.copies_after = self._batched(self.grad_logits)
         self.grad_shares = torch.empty_like(self.flat_shares)
 
     def _views(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,7 +113,7 @@ class SplineKernel(ElementwiseKernel):
         return table, logits, memory[:, 2 * b + 3 :].view(len(memory), (3 * b - 1) * m, n)
 
     @staticmethod
-    def _without_gaps(view: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    def _batched(view: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Return memory (2 K, ...) for a view (K, 2, ...), and what to copy between them."""
         if len(view) == 1:
             return view.flatten(0, 1), []
