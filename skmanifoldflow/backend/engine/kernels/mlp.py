@@ -14,8 +14,8 @@ __all__ = ["MLPKernel"]
 class MLPKernel:
     """Multilayer perceptron with SiLU units, and its gradient.
 
-    Inputs and outputs are columns. In between each row lies by itself, since the gradients of
-    weights are faster so.
+    Inputs and outputs are columns, and so is what lies in between, unless gradients are to come:
+    those of weights are faster where each row lies by itself.
 
     Parameters
     ----------
@@ -43,15 +43,19 @@ class MLPKernel:
         *hidden_weights, self.weight = weights[::2]
         *hidden_biases, bias = weights[1::2]
         self.bias, (self.outputs, self.copies) = bias[:, :, None], without_gaps(outputs)
-        rows = inputs.mT
+        rows, columns = inputs.mT, inputs
         self.hidden = []
         for weight, bias in zip(hidden_weights, hidden_biases, strict=True):
-            raw = space.kept(n_rows, bias.shape[1])
-            # Without gradient in place, which leaves more of the cache to the rest.
-            activation = space.kept(n_rows, bias.shape[1]) if space.trains else raw
-            self.hidden.append((bias[:, None], rows, weight.mT, raw, activation))
-            rows = activation
-        self.last = rows.mT
+            if space.trains:
+                raw, activation = (space.kept(n_rows, bias.shape[1]) for _ in range(2))
+                self.hidden.append((bias[:, None], rows, weight.mT, raw, activation))
+                rows, columns = activation, activation.mT
+            else:
+                # In place, which leaves more of the cache to the rest.
+                raw = space.scratch(bias.shape[1], n_rows)
+                self.hidden.append((bias[:, :, None], weight, columns, raw, raw))
+                columns = raw
+        self.last = columns
         if grad_outputs is None:
             return
         self.grad_outputs, self.last_rows = grad_outputs, rows
@@ -76,8 +80,8 @@ class MLPKernel:
 
     def forward(self) -> None:
         """Write the outputs."""
-        for bias, rows, weight, raw, activation in self.hidden:
-            torch.baddbmm(bias, rows, weight, out=raw)
+        for bias, left, right, raw, activation in self.hidden:
+            torch.baddbmm(bias, left, right, out=raw)
             silu(raw, out=activation)
         torch.baddbmm(self.bias, self.weight, self.last, out=self.outputs)
         for view, memory in self.copies:
