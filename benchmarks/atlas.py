@@ -212,7 +212,7 @@ def cost(args):
 
 def training_step(model, X, batch):
     """Return a function that computes the loss of a batch and its gradient, and charts per row."""
-    from skmanifoldflow.backend.objectives import AtlasLikelihood
+    from skmanifoldflow._chart_atlas.objective import AtlasLikelihood
 
     generator = torch.Generator().manual_seed(0)
     flow = model._flow.place(torch.device("cpu"), torch.float32).requires_grad_(True)

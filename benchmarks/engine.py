@@ -96,12 +96,13 @@ def step_turn(kind, n_features, batch_size):
     """Return a function that trains a flow for a number of steps and returns their mean loss."""
     import torch
 
+    from skmanifoldflow._noisy_injective.distribution import NoisyInjection
+    from skmanifoldflow._noisy_injective.injections import LinearInjection
+    from skmanifoldflow._noisy_injective.objective import InjectionLikelihood
     from skmanifoldflow.backend.architectures import density_flow
     from skmanifoldflow.backend.bijections import Chain, MarginalSpline
     from skmanifoldflow.backend.device import make_generator
     from skmanifoldflow.backend.flow import ManifoldFlow
-    from skmanifoldflow.backend.latents import LinearInjection, NoisyInjection
-    from skmanifoldflow.backend.objectives import InjectionLikelihood
     from skmanifoldflow.backend.training import TrainingSettings, train
 
     class Unjudged(InjectionLikelihood):

@@ -22,12 +22,13 @@ import numpy as np
 import torch
 
 import skmanifoldflow
+from skmanifoldflow._noisy_injective.distribution import NoisyInjection
+from skmanifoldflow._noisy_injective.injections import LinearInjection
+from skmanifoldflow._noisy_injective.objective import InjectionLikelihood
 from skmanifoldflow.backend.architectures import density_flow
 from skmanifoldflow.backend.bijections import Chain, MarginalSpline
 from skmanifoldflow.backend.device import make_generator, single_threaded
 from skmanifoldflow.backend.flow import ManifoldFlow
-from skmanifoldflow.backend.latents import LinearInjection, NoisyInjection
-from skmanifoldflow.backend.objectives import InjectionLikelihood
 from skmanifoldflow.backend.training import TrainingSettings, train
 from skmanifoldflow.datasets import SCurve
 

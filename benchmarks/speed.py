@@ -37,12 +37,12 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 import skmanifoldflow
+from skmanifoldflow._manifold_prior.distribution import LearnedCovariance
 from skmanifoldflow.backend.architectures import density_flow
 from skmanifoldflow.backend.device import make_generator
 from skmanifoldflow.backend.engine import KnownLoss
 from skmanifoldflow.backend.flow import ManifoldFlow, chunks
-from skmanifoldflow.backend.latents import LearnedCovariance
-from skmanifoldflow.backend.objectives import Objective
+from skmanifoldflow.backend.objective import Objective
 from skmanifoldflow.backend.optimizer import Optimizer
 from skmanifoldflow.datasets import SCurve
 from skmanifoldflow.model_selection import StackedSearchCV

@@ -1,12 +1,11 @@
 """Density and low-dimensional structure of data, behind scikit-learn's API."""
 
-__version__ = "0.1.0"
-
 from ._chart_atlas import ChartAtlasFlow
 from ._dimension import DimensionReport
 from ._joint_manifold import JointManifoldFlow
 from ._manifold_prior import ManifoldPriorFlow
 from ._noisy_injective import NoisyInjectiveFlow
+from ._version import __version__
 
 __all__ = [
     "ChartAtlasFlow",

@@ -10,8 +10,8 @@ import numpy as np
 from scipy.sparse import SparseEfficiencyWarning
 from threadpoolctl import threadpool_limits
 
-from ._report_data import BUILT_IN, load
-from ._report_picture import draw
+from ._report.data import BUILT_IN, load
+from ._report.picture import draw
 from .compare import ESTIMATORS, compare
 from .plotting import check_matplotlib
 

@@ -1,8 +1,5 @@
-"""The scikit-learn contract of every estimator."""
+"""The fit of every estimator: parameters that all have, and the steps that a method fills in."""
 
-import copy
-import math
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,45 +8,29 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.base import (
-    BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    DensityMixin,
-    TransformerMixin,
-    _fit_context,
-)
+from sklearn.base import _fit_context
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils._set_output import ADAPTERS_MANAGER, _get_output_config
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from . import __version__
-from ._dimension import spectral_dimension
+from ._checks import check_parameters, check_rows, list_names, warn
+from ._columns import dequantization_step
+from ._config import FlowConfig
+from ._inference import FittedFlow, rows_to_tensor
 from ._progress import epoch_log
-from ._validation import DTYPES, as_array, check_rows, list_names, spacing, warn
 from .backend.device import (
     head_dtype,
     make_generator,
     resolve_device,
     single_threaded,
     standard_context,
-    to_host,
 )
-from .backend.flow import FlowModel, chunks
-from .backend.geometry import jacobian_columns, log_volume_element, squared_singular_values
-from .backend.objectives import Objective
-from .backend.serialization import arrays_from_module, digest, load_arrays
+from .backend.flow import FlowModel
+from .backend.objective import Objective
 from .backend.standardize import Standardizer
-from .backend.training import (
-    TrainingInterrupted,
-    TrainingJob,
-    TrainingSettings,
-    finish,
-    train_all,
-)
+from .backend.training import TrainingInterrupted, TrainingJob, TrainingSettings, finish, train_all
 
-__all__ = ["BaseManifoldFlow", "ManifoldDensityMixin", "rows_to_tensor"]
+__all__ = ["BaseManifoldFlow"]
 
 # With fewer rows there is nothing to validate on, and a network would only learn them by heart.
 _MIN_ROWS_VALIDATED = 40
@@ -58,27 +39,10 @@ _MIN_VALIDATION_ROWS = 10
 _WORTH_MORE_EPOCHS = 0.01
 # Share of the gradient steps that may have been skipped before anybody has to be told.
 _WORTH_A_WARNING = 0.1
-# Columns that vary by less have variances near the smallest numbers there are.
-_SMALLEST_RANGE = 1e-150
-# Spacings of columns with ties that one warning names.
-_MAX_STEPS_NAMED = 3
-# Channels that images have: gray, colours, and colours with opacity.
-_N_COLORS = (1, 3, 4)
-# Layers of one column have no weights, and a model of a thousand such is not a damaged one.
-_MAX_LAYERS_PER_ARRAY = 200
-# What a stored model is recognised by.
-_DIGESTED = ("_flow", "_standardizer", "_config", "n_components_")
-# Standardised values beyond which a flow may overflow: there the density is none.
-_FAR = 1e4
 
 
 class _FitInterrupted(KeyboardInterrupt):
     """Ctrl-C in a fit that leaves a fitted model."""
-
-
-def rows_to_tensor(rows):
-    """Return a float64 CPU copy of rows, which may be read-only or have negative strides."""
-    return torch.tensor(np.ascontiguousarray(rows), dtype=torch.float64)
 
 
 class _Plan(NamedTuple):
@@ -86,7 +50,7 @@ class _Plan(NamedTuple):
 
     raw: torch.Tensor
     step: torch.Tensor
-    config: dict
+    config: FlowConfig
     previous: FlowModel | None
     device: torch.device
     dtype: torch.dtype
@@ -107,13 +71,12 @@ class _Start(NamedTuple):
     order: torch.Tensor
 
 
-class BaseManifoldFlow(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator, ABC
-):
+class BaseManifoldFlow(FittedFlow, ABC):
     """Base of the estimators: a flow fitted to rows near a low-dimensional manifold.
 
-    A subclass names its parameters and implements `_check_method_parameters`, `_build_flow`,
-    `_make_objective` and `_finish`; everything that scikit-learn expects is written here.
+    A subclass names its parameters and its `_config_type`, and implements `_choices`, perhaps
+    `_read_rows`, `_build_flow`, `_make_objective` and `_finish`. The methods of the fitted model,
+    but for those of a method alone, are written in `FittedFlow`.
     """
 
     _parameter_constraints: dict = {
@@ -156,16 +119,16 @@ class BaseManifoldFlow(
         """Raise ValueError where parameters contradict each other or the data."""
 
     @abstractmethod
-    def _flow_config(self, raw: torch.Tensor) -> dict:
-        """Return what `_build_flow` needs, frozen at fit, given the raw training rows."""
+    def _choices(self, n_features: int) -> FlowConfig:
+        """Return what the flow is built from, with None for what is read from the rows."""
 
-    def _flow_configs(self, raw: torch.Tensor, random_state: np.random.RandomState) -> list[dict]:
-        """Return the configurations that are fitted, the best of which is kept."""
-        return [self._flow_config(raw)]
+    def _read_rows(self, choices: FlowConfig, raw: torch.Tensor) -> FlowConfig:
+        """Return the choices with what is read from raw rows: the only such step of a fit."""
+        return choices
 
     @staticmethod
     @abstractmethod
-    def _build_flow(config: dict, generator: torch.Generator) -> FlowModel:
+    def _build_flow(config: FlowConfig, generator: torch.Generator) -> FlowModel:
         """Return an unfitted flow."""
 
     @abstractmethod
@@ -179,7 +142,10 @@ class BaseManifoldFlow(
 
     @abstractmethod
     def _finish(self, start: _Start, rows: torch.Tensor) -> None:
-        """Set the fitted attributes of the method, given the start and all standardised rows."""
+        """Set the fitted attributes of the method, given the start and all standardised rows.
+
+        `n_components_`, `intrinsic_dimension_` and `_noise_variance` are among them.
+        """
 
     # ------------------------------------------------------------------ fit
 
@@ -325,7 +291,7 @@ class BaseManifoldFlow(
                 f"n_components={self.n_components} must be between 1 and "
                 f"n_features={n_features}, or None."
             )
-        self._check_parameters(X)
+        check_parameters(self, X)
         self._check_method_parameters(n_features)
         device = resolve_device(self.device)
         dtype = head_dtype(device) if X.dtype == np.float64 else torch.float32
@@ -333,11 +299,14 @@ class BaseManifoldFlow(
         random_state = check_random_state(self.random_state)
         self._dtype = X.dtype
         raw = rows_to_tensor(X)
-        config = self._flow_config(raw)
-        step = self._dequantization_step(raw, config, np.finfo(X.dtype).eps)
+        choices = self._choices(n_features)
         previous = None
-        if self.warm_start and self._is_same_model(config):
+        if self.warm_start and hasattr(self, "_config") and self._config.agrees_with(choices):
             config, previous = self._config, self._flow
+        else:
+            config = self._read_rows(choices, raw)
+        is_image = config.image_shape is not None
+        step = dequantization_step(self, raw, is_image, np.finfo(X.dtype).eps)
         width = max(self._layer_sizes(), default=1)
         batch_size = self._batch_size(len(raw), n_features)
         seeds = random_state.randint(2**31, size=1 if previous else self.n_init)
@@ -387,76 +356,14 @@ class BaseManifoldFlow(
         self._flow = flow.place(plan.device, plan.dtype).requires_grad_(False)
         self.device_ = str(plan.device)
 
-    def _is_same_model(self, config):
-        """Tell whether the weights of the last fit are those of a flow of this configuration."""
-        return getattr(self, "_config", None) == config
-
-    def _check_parameters(self, X):
-        """Check what `_parameter_constraints` cannot express."""
-        sizes = self.hidden_layer_sizes
-        if not isinstance(sizes, Integral) and any(
-            not isinstance(size, Integral) or size < 1 for size in sizes
-        ):
-            raise ValueError(f"hidden_layer_sizes must hold integers >= 1, got {sizes!r}.")
-        if self.noise_start is not None and self.noise_start < self.noise_floor:
-            raise ValueError(
-                f"noise_start={self.noise_start} must not be below noise_floor={self.noise_floor}."
-            )
-        if self.bounded is not None:
-            ends = self.bounded
-            are_finite = all(isinstance(end, Real) and math.isfinite(end) for end in ends)
-            if len(ends) != 2 or not are_finite or not ends[0] < ends[1]:
-                raise ValueError(
-                    f"bounded must be (low, high), finite, with low < high, got {self.bounded}."
-                )
-            low, high = self.bounded
-            if X.min() < low or X.max() > high:
-                raise ValueError(
-                    f"bounded={self.bounded} must contain every value of X, got values between "
-                    f"{X.min()} and {X.max()}."
-                )
-        with np.errstate(over="ignore"):
-            sum_of_squares = float(np.square(X, dtype=np.float64).sum())
-        if not math.isfinite(sum_of_squares):
-            raise ValueError(
-                "The variance of X overflows: its values are too large. Rescale the columns."
-            )
-        low, high = X.min(axis=0).astype(np.float64), X.max(axis=0).astype(np.float64)
-        # A few units in the last place of the values are rounding, not variation.
-        rounding = 4 * np.finfo(np.float64).eps * np.maximum(-low, high)
-        is_small = (high - low > rounding) & (high - low < _SMALLEST_RANGE)
-        if is_small.any():
-            raise ValueError(
-                f"The variance of X underflows in columns "
-                f"{list_names(self._column_names()[is_small])}: their values are too small. "
-                "Rescale the columns."
-            )
-
-    def _column_names(self):
-        """Return the names of the columns, or their numbers."""
-        return np.asarray(getattr(self, "feature_names_in_", range(self.n_features_in_)))
+    def _image_shape(self):
+        """Return `image_shape` as a tuple of int, or None."""
+        return self.image_shape and tuple(int(k) for k in self.image_shape)
 
     def _layer_sizes(self):
         """Return `hidden_layer_sizes` as a tuple of int."""
         sizes = self.hidden_layer_sizes
         return (int(sizes),) if isinstance(sizes, Integral) else tuple(int(k) for k in sizes)
-
-    def _check_image_shape(self, n_features):
-        """Check the `image_shape` of a method that has one."""
-        shape = tuple(self.image_shape)
-        if len(shape) != 3 or any(not isinstance(k, Integral) or k < 1 for k in shape):
-            raise ValueError(f"image_shape must be (C, H, W), got {self.image_shape!r}.")
-        if np.prod(shape) != n_features:
-            raise ValueError(
-                f"image_shape={shape} has {np.prod(shape)} pixels, but X has {n_features} features."
-            )
-        last = shape[2]
-        if last in _N_COLORS and shape[0] not in _N_COLORS[:2] and min(shape[:2]) > last:
-            warn(
-                f"image_shape is (channels, height, width), and {shape} looks like (height, width, "
-                f"channels). If it is, give X.reshape(-1, *{shape}).transpose(0, 3, 1, 2)"
-                f".reshape(len(X), -1) with image_shape=({last}, {shape[0]}, {shape[1]})."
-            )
 
     def _batch_size(self, n_samples, n_features):
         """Return the rows of a gradient step."""
@@ -471,62 +378,12 @@ class BaseManifoldFlow(
         """
         return max(64, min(max(128, min(512, 4 * n_features)), n_samples // 10))
 
-    def _dequantization_step(self, raw, config, eps=sys.float_info.epsilon):
-        """Return the spacing of the values of each column, 0 where nothing is to be added.
-
-        `eps` is the relative spacing of the numbers that the rows were given as.
-        """
-        n, n_features = raw.shape
-        columns = list(raw.T)
-        if config.get("image_shape"):
-            # All pixels take the same values, though one of them may have taken few.
-            columns = [raw.flatten()]
-        step = torch.zeros(len(columns), dtype=torch.float64)
-        is_tied = torch.zeros(len(columns), dtype=torch.bool)
-        for j, column in enumerate(columns):
-            values = torch.unique(column)
-            is_tied[j] = 1 < len(values) < len(column) // 2
-            if len(values) > 1 and (self.dequantize or is_tied[j]):
-                step[j] = spacing(values.numpy(), eps)
-        if self.dequantize:
-            # A constant column has no spacing of its own: it gets the most common one.
-            known = step[step > 0]
-            step[step == 0] = known.mode().values if len(known) else 1.0
-            step = step.expand(n_features) if len(step) == 1 else step
-            if self.bounded is not None and (raw.amax(0) + step > self.bounded[1]).any():
-                raise ValueError(
-                    f"With dequantize=True each value is spread over a step, so bounded="
-                    f"{self.bounded} must reach to the largest value plus its step."
-                )
-            return step
-        if is_tied.any() and n >= _MIN_ROWS_VALIDATED:
-            warn(
-                f"Columns hold many ties, as integers do: {self._tied(is_tied, step)}. A density "
-                "can grow without bound there. Set dequantize=True to spread each value over its "
-                "step."
-            )
-        return torch.zeros(n_features, dtype=torch.float64)
-
-    def _tied(self, is_tied, step):
-        """Return the names of columns with ties as text, those of one step together.
-
-        The columns of the largest steps come first.
-        """
-        if len(is_tied) < self.n_features_in_:
-            return f"all pixels (step {step[0]:g})"
-        names, step = self._column_names()[is_tied.numpy()], step[is_tied]
-        parts = [
-            f"{list_names(names[(step == size).numpy()])} (step {size:g})"
-            for size in reversed(step.unique().tolist())
-        ]
-        return "; ".join(parts[:_MAX_STEPS_NAMED]) + ("; ..." * (len(parts) > _MAX_STEPS_NAMED))
-
     def _start_fit(self, plan, seed, first) -> _Start:
         """Prepare one random start of a fit, or one from the weights of a previous flow.
 
         Standardisation and validation rows are those of the first start, where there was one.
         """
-        raw, step, config, previous, device = plan[:5]
+        raw, step, config, device = plan.raw, plan.step, plan.config, plan.device
         generator = make_generator(int(seed))
 
         def dequantize(rows):
@@ -541,9 +398,9 @@ class BaseManifoldFlow(
         if standardizer is None:
             standardizer = self._new_standardizer(config).fit(dequantize(raw))
         flow = self._build_flow(config, generator)
-        if previous is not None:
+        if plan.previous is not None:
             # Part of a new flow is float64, which cannot be filled from MPS.
-            flow.load_state_dict({name: t.cpu() for name, t in previous.state_dict().items()})
+            flow.load_state_dict({name: t.cpu() for name, t in plan.previous.state_dict().items()})
         flow.place(device, torch.float32)
         if self.early_stopping == "auto" and len(raw) < _MIN_ROWS_VALIDATED:
             flow.requires_grad_(False)
@@ -562,7 +419,7 @@ class BaseManifoldFlow(
                 return prepare(train_raw).to(device, torch.float32)
             return train_rows
 
-        objective = self._make_objective(flow, prepared, generator, previous is not None)
+        objective = self._make_objective(flow, prepared, generator, plan.previous is not None)
         settings = TrainingSettings(
             max_iter=self.max_iter,
             max_steps=self._max_steps,
@@ -576,15 +433,6 @@ class BaseManifoldFlow(
         )
         job = TrainingJob(objective, draw, validation, settings, generator, len(train_raw))
         return _Start(job, standardizer, prepare, order)
-
-    def _new_standardizer(self, config):
-        """Return the standardisation of a model, yet to be fitted."""
-        return Standardizer(
-            self.n_features_in_,
-            config["bounded"],
-            config.get("image_shape"),
-            config.get("isotropic", False),
-        )
 
     def _n_validation(self, n_samples):
         """Return the number of rows that are set aside."""
@@ -601,396 +449,3 @@ class BaseManifoldFlow(
                 f"more to train on, got n_samples={n_samples}."
             )
         return n_validation
-
-    # ------------------------------------------------------------------ inference
-
-    def _flow_in(self, dtype) -> FlowModel:
-        """Return the fitted flow in the dtype that rows of a numpy dtype are computed in."""
-        options = self._flow.tensor_options
-        wanted = torch.float32 if dtype == np.float32 else head_dtype(options["device"])
-        if options["dtype"] == wanted:
-            return self._flow
-        return copy.deepcopy(self._flow).place(options["device"], wanted)
-
-    def _per_chunk(self, rows, function: Callable, dtype, elements_per_row: int):
-        """Apply a function of (flow, float64 CPU rows) chunk by chunk; results come to the host."""
-        flow = self._flow_in(dtype)
-        results = []
-        with torch.no_grad():
-            for chunk in chunks(len(rows), elements_per_row):
-                result = function(flow, rows_to_tensor(rows[chunk]))
-                results.append(to_host(result).numpy())
-        # float32 has no room for the density of a row that is very far away: it becomes -inf.
-        with np.errstate(over="ignore"):
-            return np.concatenate(results).astype(dtype, copy=False)
-
-    def _check_rows(self, X):
-        check_is_fitted(self)
-        return check_rows(self, X, reset=False)
-
-    def _to_flow(self, flow, rows):
-        """Return rows for the flow and the log-determinant of their standardisation."""
-        standardized, log_det = self._standardizer.forward_and_log_det(rows)
-        return standardized.to(**flow.tensor_options), log_det
-
-    def _from_flow(self, rows):
-        return self._standardizer.inverse(to_host(rows))
-
-    def _named(self, rows, X=None):
-        """Return rows in data units as `set_output` wants them, with the names of the columns.
-
-        The index is that of the rows X that they come from, if it has one.
-        """
-        container = _get_output_config("transform", self)["dense"]
-        if container == "default":
-            return rows
-        names = getattr(self, "feature_names_in_", None)
-        if names is None:
-            names = [f"x{j}" for j in range(self.n_features_in_)]
-        adapter = ADAPTERS_MANAGER.adapters[container]
-        return adapter.create_container(rows, rows if X is None else X, columns=list(names))
-
-    @standard_context()
-    def transform(self, X):
-        """Return the manifold coordinates of rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        X_new : ndarray of shape (n_samples, `n_components_`)
-            Coordinates, in the dtype of X.
-        """
-        X = self._check_rows(X)
-        return self._per_chunk(X, self._project, X.dtype, X.shape[1])
-
-    def _project(self, flow, rows):
-        return flow.project(self._to_flow(flow, rows)[0])
-
-    @standard_context()
-    def inverse_transform(self, X):
-        """Return the rows on the model's manifold that have given coordinates.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, `n_components_`)
-            Coordinates.
-
-        Returns
-        -------
-        X_original : ndarray of shape (n_samples, `n_features_in_`)
-            Rows in data units; a frame with the names of the columns where
-            `set_output`, of the model or global, asks for frames.
-        """
-        check_is_fitted(self)
-        given, X = X, check_array(as_array(X), dtype=DTYPES)
-        if X.shape[1] != self.n_components_:
-            raise ValueError(
-                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
-                f"{self.n_components_} features as input of inverse_transform."
-            )
-        return self._named(self._per_chunk(X, self._embed, X.dtype, self.n_features_in_), given)
-
-    def _embed(self, flow, u):
-        return self._from_flow(flow.embed(u))
-
-    @standard_context()
-    def reconstruct(self, X):
-        """Project rows on the model's manifold, along its latent law.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        X_projected : ndarray of shape (n_samples, n_features)
-            `inverse_transform(transform(X))`.
-        """
-        given, X = X, self._check_rows(X)
-
-        def project_and_embed(flow, rows):
-            return self._embed(flow, self._project(flow, rows))
-
-        return self._named(self._per_chunk(X, project_and_embed, X.dtype, X.shape[1]), given)
-
-    @standard_context()
-    def score_samples(self, X):
-        """Log-density of rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        log_density : ndarray of shape (n_samples,)
-            Natural logarithm of the density with respect to Lebesgue measure of R^n_features, in
-            the units of X: it integrates to 1, whatever `n_components` is.
-        """
-        return self._score_samples(X)
-
-    def _score_samples(self, X, **kwargs):
-        """Return the log-density of rows, with keyword arguments of the law's `log_prob`."""
-        X = self._check_rows(X)
-
-        def log_density(flow, rows):
-            standardized, log_det = self._to_flow(flow, rows)
-            log_prob = to_host(flow.log_prob(standardized, **kwargs)) + log_det
-            is_nan = log_prob.isnan()
-            if not is_nan.any():
-                return log_prob
-            is_near = (standardized.abs().amax(dim=1) <= _FAR).cpu()
-            n_broken = int((is_nan & is_near).sum())
-            if n_broken:
-                raise FloatingPointError(
-                    f"The log-density of {n_broken} rows is not a number, although they are not "
-                    "far from the training rows: fit the model again with a smaller "
-                    "learning_rate_init or a larger noise_floor."
-                )
-            # Where a row is so far away that the flow overflows there is no density either.
-            return torch.where(is_nan, -torch.inf, log_prob)
-
-        return self._per_chunk(X, log_density, X.dtype, X.shape[1])
-
-    def score(self, X, y=None, sample_weight=None):
-        """Mean log-density of rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-        y : Ignored
-            Not used, present for API consistency by convention.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows in the mean; None weighs all alike.
-
-        Returns
-        -------
-        score : float
-            Mean of `score_samples(X)` in nats per row.
-        """
-        log_density = self.score_samples(X)
-        if sample_weight is None:
-            return float(np.mean(log_density, dtype=np.float64))
-        weights = _check_sample_weight(
-            sample_weight, log_density, dtype=np.float64, ensure_non_negative=True
-        )
-        # A row that does not count may have no density.
-        counts = weights > 0
-        return float(np.average(log_density[counts], weights=weights[counts]))
-
-    @standard_context()
-    def sample(self, n_samples=1, *, random_state=None, temperature=1.0, manifold_deviation=1.0):
-        """Draw rows from the model.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of rows.
-        random_state : int, RandomState instance or None, default=None
-            Source of the draw; pass an int for the same rows at every call.
-        temperature : float, default=1.0
-            Factor of the variance of the manifold coordinates; 1 is the fitted model.
-        manifold_deviation : float, default=1.0
-            Factor of the variance of the noise around the manifold; 1 is the fitted model, 0 draws
-            rows on the manifold.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, `n_features_in_`)
-            Rows in data units; a frame with the names of the columns where
-            `set_output`, of the model or global, asks for frames.
-        """
-        return self._sample(
-            self._flow_sample, n_samples, random_state, temperature, manifold_deviation
-        )
-
-    def _flow_sample(self, n_samples, generator, **knobs):
-        return self._flow.sample(n_samples, generator, **knobs)
-
-    def _sample(self, draw, n_samples, random_state, temperature, manifold_deviation):
-        """Check the arguments of `sample` and draw rows chunk by chunk."""
-        check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or n_samples < 1:
-            raise ValueError(
-                f"Invalid value for 'n_samples': {n_samples!r}. The sampling requires at least one "
-                "sample."
-            )
-        knobs = {"temperature": temperature, "manifold_deviation": manifold_deviation}
-        for name, value in knobs.items():
-            if not isinstance(value, Real) or not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be >= 0 and finite, got {value!r}.")
-        generator = make_generator(check_random_state(random_state).randint(2**31))
-        rows = np.empty((n_samples, self.n_features_in_), dtype=self._dtype)
-        with torch.no_grad():
-            for chunk in chunks(n_samples, self.n_features_in_):
-                drawn = draw(chunk.stop - chunk.start, generator, **knobs)
-                rows[chunk] = self._from_flow(drawn).numpy()
-        return self._named(rows)
-
-    @standard_context()
-    def local_dimension(self, X):
-        """Dimension of the model's manifold around each row.
-
-        Read from the spectrum of the local covariance J C J' in standardised units, with J the
-        Jacobian of the latent -> data map at the row and C the covariance of the latent law: the
-        number of eigenvalues before the widest gap, on a log scale.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows.
-
-        Returns
-        -------
-        dimension : ndarray of int of shape (n_samples,)
-            Between 1 and `n_features_in_`.
-
-        Raises
-        ------
-        ValueError
-            If a row is so far from the training rows that the model overflows there.
-        """
-        X = self._check_rows(X)
-        spectra = self._local_spectra(X, np.dtype(np.float64))
-        return spectral_dimension(spectra, self._noise_variance)
-
-    def _local_spectra(self, X, dtype):
-        """Return the eigenvalues (n, D) of the local covariance at rows, descending."""
-
-        def spectrum(flow, rows):
-            z = flow.bijection.forward_and_log_det(self._to_flow(flow, rows)[0])[0]
-            factor = flow.latent.covariance_factor().to(z)
-            _, columns = jacobian_columns(flow.decode, z, factor.T)
-            return squared_singular_values(columns)
-
-        return self._per_chunk(X, spectrum, dtype, X.shape[1] ** 2)
-
-    # ------------------------------------------------------------------ device and state
-
-    @standard_context()
-    def to(self, device):
-        """Move the fitted model to a device; the parameter `device` stays as it is.
-
-        Parameters
-        ----------
-        device : str or torch.device
-            "auto", "cpu", "cuda", "cuda:<index>" or "mps".
-
-        Returns
-        -------
-        self : object
-            The estimator.
-        """
-        check_is_fitted(self)
-        target = resolve_device(device)
-        dtype = head_dtype(target) if self._dtype == np.float64 else torch.float32
-        self._flow.place(target, dtype)
-        self.device_ = str(target)
-        return self
-
-    @property
-    def _n_features_out(self):
-        return self.n_components_
-
-    def __sklearn_is_fitted__(self):
-        return hasattr(self, "_flow")
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
-
-    def _restore(self, flow):
-        """Set what a stored flow has beside its weights."""
-        flow.n_components = self.n_components_
-
-    def __getstate__(self):
-        """Turn the weights into numpy arrays, so that no tensor, no device of theirs and no code of
-        the network travels with a pickle; everything else is kept."""
-        state = super().__getstate__().copy()
-        if "_flow" in state:
-            state["_flow"] = arrays_from_module(self._flow)
-            state["_standardizer"] = arrays_from_module(self._standardizer)
-            state["_version"] = __version__
-            state["_digest"] = digest(*(state[name] for name in _DIGESTED))
-        return state
-
-    @standard_context()
-    def __setstate__(self, state):
-        """Rebuild the flow on the device it was fitted on, or on the CPU where that is missing."""
-        state = dict(state)
-        version = state.pop("_version", __version__)
-        if version != __version__:
-            warn(
-                f"Loading a {type(self).__name__} of skmanifoldflow {version} with {__version__}: "
-                "its results may differ."
-            )
-        expected = state.pop("_digest", None)
-        arrays = state.pop("_flow", None)
-        standardizer = state.pop("_standardizer", None)
-        super().__setstate__(state)
-        if arrays is None:
-            return
-        try:
-            config, n_components = self._config, self.n_components_
-            if expected is not None:
-                found = digest(arrays, standardizer, config, n_components)
-                if found != expected:
-                    raise ValueError("weights and digest disagree")
-            elif config["n_layers"] > _MAX_LAYERS_PER_ARRAY * len(arrays):
-                # Models of the first version have no digest, and layers take time to build.
-                raise ValueError(f"it has {len(arrays)} arrays for {config['n_layers']} layers")
-            self._flow = self._build_flow(config, make_generator(0))
-            load_arrays(self._flow, arrays)
-            self._restore(self._flow)
-            self._standardizer = self._new_standardizer(config)
-            load_arrays(self._standardizer, standardizer)
-            device = self.device_
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            # Half a model must not look like a fitted one.
-            vars(self).pop("_flow", None)
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(
-                f"The stored {type(self).__name__} is damaged, or was changed: {reason}."
-            ) from error
-        try:
-            self.to(device)
-        except (TypeError, ValueError):
-            self.to("cpu")
-
-
-class ManifoldDensityMixin:
-    """Density on the manifold, of the estimators that have a single one."""
-
-    @standard_context()
-    def score_samples_manifold(self, X):
-        """Log-density on the model's manifold, at the projection of rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows; each is projected on the manifold first.
-
-        Returns
-        -------
-        log_density : ndarray of shape (n_samples,)
-            Natural logarithm of the density with respect to the volume of the manifold in data
-            units, log p(u) - 1/2 logdet(J'J) with J the exact Jacobian of the embedding.
-        """
-        X = self._check_rows(X)
-
-        def log_density(flow, rows):
-            u = self._project(flow, rows)
-            embedded, jacobian = flow.embedding_jacobian(u)
-            slope = self._standardizer.inverse_slope(to_host(embedded))
-            jacobian = slope[:, :, None] * to_host(jacobian)
-            return flow.latent.log_prob_manifold(u).cpu() - log_volume_element(jacobian)
-
-        return self._per_chunk(X, log_density, X.dtype, X.shape[1] * self.n_components_)

@@ -27,13 +27,13 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, check_consistent_length, check_random_state, gen_batches
 from sklearn.utils.multiclass import type_of_target
 
-from ._chart_atlas import ChartAtlasFlow
-from ._joint_manifold import JointManifoldFlow
-from ._manifold_prior import ManifoldPriorFlow
-from ._noisy_injective import NoisyInjectiveFlow
+from ._chart_atlas.estimator import ChartAtlasFlow
+from ._checks import spacing
+from ._joint_manifold.estimator import JointManifoldFlow
+from ._manifold_prior.estimator import ManifoldPriorFlow
+from ._noisy_injective.estimator import NoisyInjectiveFlow
 from ._progress import listening
-from ._report_data import MIN_ROWS
-from ._validation import spacing
+from ._report.data import MIN_ROWS
 
 __all__ = ["ESTIMATORS", "Comparison", "Result", "compare"]
 

@@ -8,7 +8,7 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.utils import indexable
 
-from ._noisy_injective import NoisyInjectiveFlow
+from ._noisy_injective.estimator import NoisyInjectiveFlow
 from .backend.device import single_threaded, standard_context
 from .backend.training import train_all
 

@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from skmanifoldflow import ChartAtlasFlow
-from skmanifoldflow._mixture_start import best_number_of_charts
+from skmanifoldflow._mixture_of_pca import best_number_of_charts
 from skmanifoldflow.datasets import FigureEight, LinkedCircles, Sphere
 
 # The autoencoder takes most of a small fit: where it does not matter, principal axes do.
@@ -332,7 +332,7 @@ def test_clusters_have_dimensions_of_their_own():
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_order_of_the_rows_hides_no_dimension(order, monkeypatch):
     """Two clusters of different dimension, one after the other, each beyond what is looked at."""
-    monkeypatch.setattr("skmanifoldflow._chart_atlas._MAX_COMPARED_ROWS", 100)
+    monkeypatch.setattr("skmanifoldflow._chart_atlas.estimator._MAX_COMPARED_ROWS", 100)
     rng = np.random.RandomState(0)
     blob = rng.randn(300, 2)
     line = np.repeat(rng.uniform(9, 15, (300, 1)), 2, axis=1) + 0.01 * rng.randn(300, 2)
@@ -344,7 +344,7 @@ def test_the_order_of_the_rows_hides_no_dimension(order, monkeypatch):
 
 def test_the_order_of_the_rows_hides_no_chart(monkeypatch):
     """Four blobs, one after the other, the first of which is all that is looked at."""
-    monkeypatch.setattr("skmanifoldflow._mixture_start._MAX_COMPARED_ROWS", 500)
+    monkeypatch.setattr("skmanifoldflow._mixture_of_pca._MAX_COMPARED_ROWS", 500)
     rng = np.random.RandomState(0)
     centres = [[0, 0], [0, 20], [20, 0], [20, 20]]
     X = np.concatenate(

@@ -10,9 +10,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
 from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow
+from skmanifoldflow._chart_atlas.quantization import Quantization
+from skmanifoldflow._joint_manifold.objective import JointLikelihood
 from skmanifoldflow._progress import listening
 from skmanifoldflow.backend import training
-from skmanifoldflow.backend.objectives import JointLikelihood, Quantization
 from skmanifoldflow.backend.training import _Together
 from skmanifoldflow.datasets import SCurve
 from skmanifoldflow.model_selection import StackedSearchCV

@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 
 from skmanifoldflow import JointManifoldFlow
-from skmanifoldflow import _joint_manifold as module
+from skmanifoldflow._joint_manifold import estimator as module
 from skmanifoldflow.datasets import SCurve
 
 SMALL = {"n_layers": 2, "hidden_layer_sizes": (16,), "max_iter": 10}

@@ -9,7 +9,8 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 
-from skmanifoldflow import ManifoldPriorFlow, _manifold_prior
+from skmanifoldflow import ManifoldPriorFlow
+from skmanifoldflow._manifold_prior import estimator as _manifold_prior
 from skmanifoldflow.datasets import FadingSquare, Line, SCurve, SinCurve
 
 # Fits of a few epochs know little of a dimension, and say so.

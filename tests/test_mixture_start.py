@@ -6,8 +6,8 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture
 
-from skmanifoldflow import _mixture_start as start
-from skmanifoldflow._mixture_start import MixtureOfPCA, best_number_of_charts, fit_mixture
+from skmanifoldflow import _mixture_of_pca as start
+from skmanifoldflow._mixture_of_pca import MixtureOfPCA, best_number_of_charts, fit_mixture
 
 
 def _blobs(centres, n, scale=0.2, seed=0):

@@ -22,17 +22,12 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 from sklearn.preprocessing import FunctionTransformer
 
-import skmanifoldflow._report_data as report_data
+import skmanifoldflow._report.data as report_data
 import skmanifoldflow.compare as compare_module
-from skmanifoldflow import (
-    ChartAtlasFlow,
-    JointManifoldFlow,
-    ManifoldPriorFlow,
-    NoisyInjectiveFlow,
-)
+from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow
 from skmanifoldflow.__main__ import main
-from skmanifoldflow._report_data import BUILT_IN, load
-from skmanifoldflow._report_picture import draw
+from skmanifoldflow._report.data import BUILT_IN, load
+from skmanifoldflow._report.picture import draw
 from skmanifoldflow.compare import compare
 from skmanifoldflow.datasets import SCurve
 

@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits, load_wine
 from sklearn.exceptions import ConvergenceWarning
 
 from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow
+from skmanifoldflow._columns import dequantization_step
 
 SMALL = {"n_layers": 2, "hidden_layer_sizes": (8,), "max_iter": 2, "random_state": 0}
 ESTIMATORS = [ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow]
@@ -177,9 +178,9 @@ def test_coordinates_as_tensors(table):
 def steps(X, **options):
     X = np.asarray(X)
     model = NoisyInjectiveFlow(dequantize=True, **options)
-    config = {"image_shape": options.get("image_shape")}
+    is_image = "image_shape" in options
     raw = torch.tensor(X, dtype=torch.float64)
-    return model._dequantization_step(raw, config, np.finfo(X.dtype).eps).tolist()
+    return dequantization_step(model, raw, is_image, np.finfo(X.dtype).eps).tolist()
 
 
 @pytest.mark.parametrize(

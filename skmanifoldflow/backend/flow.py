@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from .bijections import Bijection
 from .device import head_dtype, move
+from .distribution import LatentLaw
 from .geometry import jacobian_columns
-from .latents import LatentLaw
 
 __all__ = ["FlowModel", "ManifoldFlow", "Outliers", "chunks"]
 

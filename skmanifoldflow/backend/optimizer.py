@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .bijections import Chain
 from .engine import TrainedWeights, aligned
-from .objectives import Objective
+from .objective import Objective
 from .torch_private import buffers, fused_adamw_, version
 from .torch_private import parameters as parameters_of
 

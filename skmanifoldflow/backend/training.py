@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .device import head_dtype
-from .objectives import Objective
+from .objective import Objective
 from .optimizer import Optimizer, State, release
 
 __all__ = [

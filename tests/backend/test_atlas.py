@@ -6,11 +6,11 @@ import torch
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
 
+from skmanifoldflow._chart_atlas.atlas import Atlas, Partition
+from skmanifoldflow._chart_atlas.chart_maps import AmbientChartMap, ChartFrames, ConformalChartMap
+from skmanifoldflow._chart_atlas.quantizer import Quantizer, TableAutoencoder
 from skmanifoldflow.backend.architectures import density_flow
-from skmanifoldflow.backend.atlas import Atlas, Partition
-from skmanifoldflow.backend.charts import AmbientChartMap, ChartFrames, ConformalChartMap
 from skmanifoldflow.backend.device import make_generator
-from skmanifoldflow.backend.quantizer import Quantizer, TableAutoencoder
 
 D = 3
 

@@ -7,12 +7,12 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 from scipy.stats import multivariate_normal
 
+from skmanifoldflow._chart_atlas.atlas import Atlas, Partition
+from skmanifoldflow._chart_atlas.chart_maps import AmbientChartMap, ChartFrames
+from skmanifoldflow._chart_atlas.objective import AtlasLikelihood
+from skmanifoldflow._chart_atlas.quantizer import Quantizer, TableAutoencoder
 from skmanifoldflow.backend.architectures import density_flow
-from skmanifoldflow.backend.atlas import Atlas, Partition
-from skmanifoldflow.backend.charts import AmbientChartMap, ChartFrames
 from skmanifoldflow.backend.device import make_generator
-from skmanifoldflow.backend.objectives import AtlasLikelihood
-from skmanifoldflow.backend.quantizer import Quantizer, TableAutoencoder
 
 TINY = 1e-9
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
+from skmanifoldflow._chart_atlas.chart_maps import AmbientChartMap, ChartFrames, ConformalChartMap
 from skmanifoldflow.backend.architectures import density_flow
-from skmanifoldflow.backend.charts import AmbientChartMap, ChartFrames, ConformalChartMap
 from skmanifoldflow.backend.device import make_generator
 
 N_CHARTS, N_CONTEXT = 3, 2

@@ -5,6 +5,7 @@ import threading
 import pytest
 import torch
 
+from skmanifoldflow._manifold_prior.distribution import LearnedCovariance
 from skmanifoldflow.backend.architectures import volume_preserving_flow
 from skmanifoldflow.backend.device import (
     head_dtype,
@@ -14,7 +15,6 @@ from skmanifoldflow.backend.device import (
     single_threaded,
 )
 from skmanifoldflow.backend.flow import ManifoldFlow
-from skmanifoldflow.backend.latents import LearnedCovariance
 
 SMALL, LARGE = 1e3, 1e12
 

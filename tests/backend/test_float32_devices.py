@@ -11,12 +11,7 @@ from torch.utils._pytree import tree_iter, tree_map
 import skmanifoldflow._base
 import skmanifoldflow._chart_atlas
 import skmanifoldflow.backend.device
-from skmanifoldflow import (
-    ChartAtlasFlow,
-    JointManifoldFlow,
-    ManifoldPriorFlow,
-    NoisyInjectiveFlow,
-)
+from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow
 from skmanifoldflow.datasets import SCurve
 from skmanifoldflow.model_selection import StackedSearchCV
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from scipy import integrate, stats
 
+from skmanifoldflow._manifold_prior.distribution import LearnedCovariance
 from skmanifoldflow.backend.bijections import AffineCoupling, Chain, Orthogonal
 from skmanifoldflow.backend.device import make_generator
 from skmanifoldflow.backend.flow import ManifoldFlow, Outliers, chunks
-from skmanifoldflow.backend.latents import LearnedCovariance
 
 CPU = torch.device("cpu")
 

@@ -5,18 +5,18 @@ import pytest
 import torch
 
 from skmanifoldflow import ManifoldPriorFlow, NoisyInjectiveFlow
-from skmanifoldflow.backend.architectures import density_flow
-from skmanifoldflow.backend.bijections import Chain, MarginalSpline
-from skmanifoldflow.backend.device import make_generator
-from skmanifoldflow.backend.flow import ManifoldFlow
-from skmanifoldflow.backend.latents import NoisyInjection
-from skmanifoldflow.backend.latents.injections import (
+from skmanifoldflow._manifold_prior.objective import SpreadLikelihood
+from skmanifoldflow._noisy_injective.distribution import NoisyInjection
+from skmanifoldflow._noisy_injective.injections import (
     LinearInjection,
     SquareInjection,
     negative_log_prob,
 )
-from skmanifoldflow.backend.objectives import InjectionLikelihood
-from skmanifoldflow.backend.objectives.spread_likelihood import SpreadLikelihood
+from skmanifoldflow._noisy_injective.objective import InjectionLikelihood
+from skmanifoldflow.backend.architectures import density_flow
+from skmanifoldflow.backend.bijections import Chain, MarginalSpline
+from skmanifoldflow.backend.device import make_generator
+from skmanifoldflow.backend.flow import ManifoldFlow
 from skmanifoldflow.backend.optimizer import Optimizer
 
 

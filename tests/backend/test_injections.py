@@ -8,13 +8,13 @@ import torch
 from scipy.stats import multivariate_normal
 from torch import nn
 
-from skmanifoldflow.backend.latents import (
+from skmanifoldflow._noisy_injective.distribution import NoisyInjection
+from skmanifoldflow._noisy_injective.injections import (
     LinearInjection,
-    NoisyInjection,
     SquareInjection,
-    StochasticCoupling,
     UpsamplingInjection,
 )
+from skmanifoldflow._noisy_injective.stochastic_coupling import StochasticCoupling
 
 FLOOR = 0.01
 

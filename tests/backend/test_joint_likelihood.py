@@ -7,11 +7,11 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 from sklearn.decomposition import PCA
 
+from skmanifoldflow._joint_manifold.distribution import PenalizedSplit
+from skmanifoldflow._joint_manifold.objective import JointLikelihood
 from skmanifoldflow.backend.architectures import density_flow
 from skmanifoldflow.backend.bijections import Chain, PrincipalAxes
 from skmanifoldflow.backend.flow import ManifoldFlow, Outliers
-from skmanifoldflow.backend.latents import PenalizedSplit
-from skmanifoldflow.backend.objectives import JointLikelihood
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import torch
 from scipy import stats
 from sklearn.decomposition import PCA
 
+from skmanifoldflow._manifold_prior.distribution import LearnedCovariance
 from skmanifoldflow.backend.device import make_generator
-from skmanifoldflow.backend.latents import LearnedCovariance
 
 D = 5
 N_FREE = [None, 2, 4, 5]

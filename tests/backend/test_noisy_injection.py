@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from skmanifoldflow._noisy_injective.distribution import NoisyInjection
+from skmanifoldflow._noisy_injective.injections import LinearInjection
 from skmanifoldflow.backend.bijections import AffineCoupling, Chain
-from skmanifoldflow.backend.latents import LinearInjection, NoisyInjection
 
 
 def _injection(generator, n_features=4, n_components=2):

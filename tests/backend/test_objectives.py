@@ -8,12 +8,12 @@ import torch
 from scipy import stats
 from scipy.spatial.distance import pdist
 
+from skmanifoldflow._manifold_prior.distribution import LearnedCovariance
+from skmanifoldflow._manifold_prior.objective import Geodesics, SpreadLikelihood
 from skmanifoldflow.backend.architectures import volume_preserving_flow
 from skmanifoldflow.backend.bijections import AffineCoupling, Chain, Orthogonal
 from skmanifoldflow.backend.device import make_generator
 from skmanifoldflow.backend.flow import ManifoldFlow
-from skmanifoldflow.backend.latents import LearnedCovariance
-from skmanifoldflow.backend.objectives import Geodesics, SpreadLikelihood
 
 D = 3
 FLOOR = 0.05

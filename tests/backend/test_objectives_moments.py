@@ -7,12 +7,12 @@ import pytest
 import torch
 from scipy import stats
 
+from skmanifoldflow._manifold_prior.distribution import LearnedCovariance
+from skmanifoldflow._manifold_prior.objective import SpreadLikelihood
 from skmanifoldflow.backend.architectures import volume_preserving_flow
 from skmanifoldflow.backend.bijections import Chain, Orthogonal
 from skmanifoldflow.backend.device import make_generator
 from skmanifoldflow.backend.flow import ManifoldFlow
-from skmanifoldflow.backend.latents import LearnedCovariance
-from skmanifoldflow.backend.objectives import SpreadLikelihood
 
 D = 3
 FLOOR = 0.05

@@ -10,8 +10,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import huber
 from scipy.stats import kstest, laplace, norm
 
+from skmanifoldflow._joint_manifold.distribution import PenalizedSplit
+from skmanifoldflow._joint_manifold.penalties import PENALTIES
 from skmanifoldflow.backend.architectures import density_flow, split_flow
-from skmanifoldflow.backend.latents import PENALTIES, PenalizedSplit
 
 
 def _log_density(name, t):

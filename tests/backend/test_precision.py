@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from skmanifoldflow.backend.latents.precision import DensePrecision, DiagonalPrecision
+from skmanifoldflow._noisy_injective.precision import DensePrecision, DiagonalPrecision
 
 
 def _spd(shape, generator):

@@ -5,9 +5,9 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
+from skmanifoldflow._chart_atlas.quantization import Quantization
+from skmanifoldflow._chart_atlas.quantizer import Quantizer, TableAutoencoder, k_means_plus_plus
 from skmanifoldflow.backend.device import make_generator
-from skmanifoldflow.backend.objectives import Quantization
-from skmanifoldflow.backend.quantizer import Quantizer, TableAutoencoder, k_means_plus_plus
 
 
 def _build(n_codes=4, n_components=2, n_features=3, sizes=(8,), seed=0):

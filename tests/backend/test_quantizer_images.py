@@ -7,9 +7,9 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from skmanifoldflow.backend.charts import ChartFrames
-from skmanifoldflow.backend.objectives import Quantization
-from skmanifoldflow.backend.quantizer import ImageAutoencoder, Quantizer
+from skmanifoldflow._chart_atlas.chart_maps import ChartFrames
+from skmanifoldflow._chart_atlas.quantization import Quantization
+from skmanifoldflow._chart_atlas.quantizer import ImageAutoencoder, Quantizer
 from skmanifoldflow.backend.training import TrainingSettings, train
 
 # Even sides, odd ones, colour, a line and a single pixel.

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from skmanifoldflow._manifold_prior.distribution import LearnedCovariance
 from skmanifoldflow.backend.bijections import AffineCoupling, Chain, Orthogonal, Permutation
 from skmanifoldflow.backend.device import make_generator
 from skmanifoldflow.backend.flow import ManifoldFlow
-from skmanifoldflow.backend.latents import LearnedCovariance
 from skmanifoldflow.backend.serialization import arrays_from_module, load_arrays
 
 

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
+from skmanifoldflow._noisy_injective.distribution import NoisyInjection
+from skmanifoldflow._noisy_injective.injections import LinearInjection, SquareInjection
+from skmanifoldflow._noisy_injective.objective import InjectionLikelihood
 from skmanifoldflow.backend import training
 from skmanifoldflow.backend.architectures import density_flow
 from skmanifoldflow.backend.bijections import Chain, MarginalSpline
 from skmanifoldflow.backend.device import make_generator
 from skmanifoldflow.backend.flow import ManifoldFlow
-from skmanifoldflow.backend.latents import LinearInjection, NoisyInjection
-from skmanifoldflow.backend.latents.injections import SquareInjection
-from skmanifoldflow.backend.objectives import InjectionLikelihood
 from skmanifoldflow.backend.optimizer import Optimizer
 from skmanifoldflow.backend.training import TrainingJob, TrainingSettings, train, train_all
 

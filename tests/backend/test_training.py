@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from skmanifoldflow.backend.device import make_generator
-from skmanifoldflow.backend.objectives import Objective
+from skmanifoldflow.backend.objective import Objective
 from skmanifoldflow.backend.optimizer import CLIP_NORM, Optimizer
 from skmanifoldflow.backend.training import TrainingSettings, train
 

@@ -7,12 +7,7 @@ where the gradient of the loss is known, and its kernels write into the same mem
 
 from .autodiff import KnownLoss, differentiable_gradient, known_gradient
 from .chain_pass import ChainPass, KernelLayer
-from .run import (
-    KernelChain,
-    can_use_kernels,
-    layer_by_layer,
-    run_kernels,
-)
+from .run import KernelChain, can_use_kernels, layer_by_layer, run_kernels
 from .weights import VJP, ChainWeights, TrainedWeights
 from .workspace import NO_BUFFERS, Workspace, aligned
 

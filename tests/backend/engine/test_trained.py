@@ -6,7 +6,7 @@ import torch
 from skmanifoldflow.backend.architectures import density_flow, volume_preserving_flow
 from skmanifoldflow.backend.bijections import AffineCoupling, Chain, MarginalSpline, Permutation
 from skmanifoldflow.backend.device import make_generator
-from skmanifoldflow.backend.objectives import Objective
+from skmanifoldflow.backend.objective import Objective
 from skmanifoldflow.backend.optimizer import Optimizer
 
 

@@ -1,0 +1,241 @@
+"""Checks of rows and parameters, with messages that name the column and the remedy."""
+
+import math
+import sys
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.utils.validation import validate_data
+
+__all__ = [
+    "DTYPES",
+    "as_array",
+    "check_image_shape",
+    "check_parameters",
+    "check_rows",
+    "column_names",
+    "list_names",
+    "warn",
+]
+
+DTYPES = [np.float64, np.float32]
+
+# Columns that vary by less have variances near the smallest numbers there are.
+_SMALLEST_RANGE = 1e-150
+# Channels that images have: gray, colours, and colours with opacity.
+_N_COLORS = (1, 3, 4)
+
+# Packages whose frames lie between a line of the user's and the one that warns.
+_INNER = {"skmanifoldflow", "sklearn", "contextlib", "joblib"}
+
+
+def warn(message, category=UserWarning):
+    """Warn at the line, of the user's code, that called this library or scikit-learn."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and _package(frame) in _INNER:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _package(frame):
+    return frame.f_globals.get("__name__", "").partition(".")[0]
+
+
+def list_names(names, most=5):
+    """Return names as text, only the first ones of many."""
+    names = [str(name) for name in names]
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def as_array(X):
+    """Return a tensor, which may be on any device, as an array; anything else as it is."""
+    if not isinstance(X, torch.Tensor):
+        return X
+    X = X.detach().cpu()
+    # Numpy has no such numbers.
+    return (X.float() if X.dtype == torch.bfloat16 else X).numpy()
+
+
+def check_rows(estimator, X, **options):
+    """Return rows as `validate_data` does; where it fails, the message says what to do.
+
+    Parameters
+    ----------
+    estimator : estimator instance
+        Whose rows they are.
+    X : array-like of shape (n_samples, n_features)
+        Rows; a tensor on any device as well.
+    **options : dict
+        For `sklearn.utils.validation.validate_data`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in scikit-learn, which also sees to the type.
+    """
+    X = as_array(X)
+    try:
+        return validate_data(estimator, X, dtype=DTYPES, **options)
+    except (ValueError, TypeError) as error:
+        # Those about the names and the number of columns say it all.
+        said = str(error).splitlines()[0]
+        is_about_columns = said.startswith("The feature names") or " features, but " in said
+        remedy = "" if is_about_columns else _remedy(X, said)
+        if not remedy:
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        # Scikit-learn's first sentence stays: its lines after that recommend other estimators.
+        # Numpy's on the dtypes of a table with dates helps nobody.
+        raise kind(remedy if "DType" in said else f"{said.rstrip('.')}. {remedy}") from error
+
+
+def _remedy(X, message):
+    """Return what to do about rows that cannot be used, or an empty text."""
+    if "Found array with dim" in message:
+        return (
+            "Rows of images are flattened ones, X.reshape(len(X), -1), whose (channels, height, "
+            "width) can be given as image_shape."
+        )
+    kinds = {}
+    for name, values in _columns(X):
+        kind = _kind(values)
+        if kind:
+            kinds.setdefault(kind, []).append(name)
+    sentences = []
+    for kind, names in kinds.items():
+        one = len(names) == 1
+        which = f"{'Column' if one else 'Columns'} {list_names(names)} {_HOLDS[kind][not one]}"
+        sentences.append(f"{which}: {_REMEDIES[kind]}.")
+    return " ".join(sentences)
+
+
+_HOLDS = {
+    "text": ("holds text", "hold text"),
+    "dates": ("holds dates", "hold dates"),
+    "missing": ("has missing cells", "have missing cells"),
+    "infinite": ("has infinite values", "have infinite values"),
+}
+_REMEDIES = {
+    "text": "encode it as numbers, for instance with sklearn.preprocessing.OneHotEncoder, or leave "
+    "it out",
+    "dates": "turn them into numbers, such as days since the first one, or leave them out",
+    "missing": "leave these rows out, or fill the cells in first, for instance with "
+    "sklearn.impute.SimpleImputer",
+    "infinite": "leave these rows out, or replace the values first",
+}
+
+
+def _columns(X):
+    """Yield the columns of a table by name or number; of anything else none."""
+    names = getattr(X, "columns", None)
+    if names is not None:
+        try:
+            columns = [(repr(name), np.asarray(X[name])) for name in names]
+        except (KeyError, IndexError, TypeError, ValueError):
+            columns = []
+        yield from columns
+        return
+    try:
+        array = np.asarray(X)
+    except ValueError:
+        return
+    if array.ndim == 2:
+        yield from enumerate(array.T)
+
+
+def _kind(values):
+    """Return what keeps a column from being used, or None."""
+    if values.ndim != 1:
+        return None
+    if values.dtype.kind in "Mm":
+        return "dates"
+    if values.dtype.kind in "biu":
+        return None
+    if values.dtype.kind in "fc":
+        return (
+            "missing" if np.isnan(values).any() else "infinite" if np.isinf(values).any() else None
+        )
+    is_missing = np.array([_is_missing(value) for value in values], dtype=bool)
+    for value in values[~is_missing]:
+        if isinstance(value, (str, bytes)):
+            try:
+                float(value)
+            except ValueError:
+                return "text"
+        elif hasattr(value, "year") or isinstance(value, np.datetime64):
+            return "dates"
+    return "missing" if is_missing.any() else None
+
+
+def _is_missing(value):
+    is_nan = isinstance(value, float) and value != value
+    return value is None or is_nan or type(value).__name__ in ("NAType", "NaTType")
+
+
+def column_names(estimator):
+    """Return the names of the columns, or their numbers."""
+    return np.asarray(getattr(estimator, "feature_names_in_", range(estimator.n_features_in_)))
+
+
+def check_parameters(estimator, X):
+    """Check the common parameters, as far as `_parameter_constraints` cannot express it."""
+    sizes = estimator.hidden_layer_sizes
+    if not isinstance(sizes, Integral) and any(
+        not isinstance(size, Integral) or size < 1 for size in sizes
+    ):
+        raise ValueError(f"hidden_layer_sizes must hold integers >= 1, got {sizes!r}.")
+    if estimator.noise_start is not None and estimator.noise_start < estimator.noise_floor:
+        raise ValueError(
+            f"noise_start={estimator.noise_start} must not be below "
+            f"noise_floor={estimator.noise_floor}."
+        )
+    if estimator.bounded is not None:
+        ends = estimator.bounded
+        are_finite = all(isinstance(end, Real) and math.isfinite(end) for end in ends)
+        if len(ends) != 2 or not are_finite or not ends[0] < ends[1]:
+            raise ValueError(
+                f"bounded must be (low, high), finite, with low < high, got {estimator.bounded}."
+            )
+        low, high = estimator.bounded
+        if X.min() < low or X.max() > high:
+            raise ValueError(
+                f"bounded={estimator.bounded} must contain every value of X, got values between "
+                f"{X.min()} and {X.max()}."
+            )
+    with np.errstate(over="ignore"):
+        sum_of_squares = float(np.square(X, dtype=np.float64).sum())
+    if not math.isfinite(sum_of_squares):
+        raise ValueError(
+            "The variance of X overflows: its values are too large. Rescale the columns."
+        )
+    low, high = X.min(axis=0).astype(np.float64), X.max(axis=0).astype(np.float64)
+    # A few units in the last place of the values are rounding, not variation.
+    rounding = 4 * np.finfo(np.float64).eps * np.maximum(-low, high)
+    is_small = (high - low > rounding) & (high - low < _SMALLEST_RANGE)
+    if is_small.any():
+        raise ValueError(
+            f"The variance of X underflows in columns "
+            f"{list_names(column_names(estimator)[is_small])}: their values are too small. "
+            "Rescale the columns."
+        )
+
+
+def check_image_shape(estimator, n_features):
+    """Check the `image_shape` of a method that has one."""
+    shape = tuple(estimator.image_shape)
+    if len(shape) != 3 or any(not isinstance(k, Integral) or k < 1 for k in shape):
+        raise ValueError(f"image_shape must be (C, H, W), got {estimator.image_shape!r}.")
+    if np.prod(shape) != n_features:
+        raise ValueError(
+            f"image_shape={shape} has {np.prod(shape)} pixels, but X has {n_features} features."
+        )
+    last = shape[2]
+    if last in _N_COLORS and shape[0] not in _N_COLORS[:2] and min(shape[:2]) > last:
+        warn(
+            f"image_shape is (channels, height, width), and {shape} looks like (height, width, "
+            f"channels). If it is, give X.reshape(-1, *{shape}).transpose(0, 3, 1, 2)"
+            f".reshape(len(X), -1) with image_shape=({last}, {shape[0]}, {shape[1]})."
+        )

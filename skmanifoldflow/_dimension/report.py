@@ -1,0 +1,126 @@
+"""The intrinsic dimension, and what it was read from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from .neighbors import calibrate, neighbor_dimension
+from .spectra import Reading
+
+__all__ = ["Candidate", "DimensionReport", "read_dimension"]
+
+
+@dataclass(frozen=True)
+class DimensionReport:
+    """What was read of the intrinsic dimension, and from what.
+
+    Attributes
+    ----------
+    dimension : int
+        The answer, `intrinsic_dimension_`: the reading of the better model, calibrated.
+    model : {"flow", "mixture"}
+        The model with the higher log-likelihood on rows set aside: the flow, or a mixture of
+        probabilistic PCAs, which has charts for closed and branching shapes.
+    prior : int
+        Reading of the eigenvalues of the prior of the flow.
+    jacobian : int
+        Reading of the local covariance J C J' of the flow.
+    mixture : int or None
+        Reading of the covariances of the mixture; None where none was fitted.
+    neighbors : float
+        Nearest-neighbour dimension of the rows, biased in high dimension and by noise.
+    with_noise, on_manifold : float
+        That dimension calibrated by samples of the better model, with its noise and on its
+        manifold; NaN where there were too few rows.
+    flow_score, mixture_score : float
+        Mean log-likelihood of rows set aside, in nats per standardised row; NaN where none were.
+    units : {"standardised", "data"}
+        Units in which the spectrum of the better model shows the wider gap.
+
+    Examples
+    --------
+    >>> from skmanifoldflow import ManifoldPriorFlow
+    >>> from skmanifoldflow.datasets import SinCurve
+    >>> X, _ = SinCurve(noise=0.05).sample(500, random_state=0)
+    >>> model = ManifoldPriorFlow(max_iter=5, tol=1.0, random_state=0).fit(X)
+    >>> model.dimension_report_.dimension
+    1
+    """
+
+    dimension: int
+    model: str
+    prior: int
+    jacobian: int
+    mixture: int | None
+    neighbors: float
+    with_noise: float
+    on_manifold: float
+    flow_score: float
+    mixture_score: float
+    units: str
+
+    def disagreement(self):
+        """Return a sentence if nearest neighbours contradict the better model, else None."""
+        read = self.jacobian if self.model == "flow" else self.mixture
+        if abs(read - self.dimension) <= max(1, 0.25 * self.dimension):
+            return None
+        return (
+            f"The fitted {self.model} is {read}-dimensional, but nearest neighbours of its samples "
+            f"are not like those of the rows, which look {self.dimension}-dimensional. The shape "
+            "may be closed, or the fit too short: see dimension_report_."
+        )
+
+
+class Candidate(NamedTuple):
+    """A model that tells a dimension: its name, `Reading`, samples, and log-likelihood.
+
+    `draw` takes the number of leading coordinates that vary, None for all and the noise.
+    """
+
+    name: str
+    reading: Reading
+    draw: Callable[[int | None], np.ndarray]
+    score: float
+
+
+def read_dimension(rows, candidates, prior, n_features, noise_variance):
+    """Return the report of the dimension of rows.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, D)
+        Rows in data units.
+    candidates : list of Candidate
+        The flow, and the mixture if there is one.
+    prior : int
+        Reading of the prior of the flow.
+    n_features : int
+        Number of columns that vary.
+    noise_variance : float
+        Variance of the noise that was added.
+
+    Returns
+    -------
+    report : DimensionReport
+    """
+    flow, *others = candidates
+    best = max([flow, *others], key=lambda candidate: candidate.score)
+    data = neighbor_dimension(rows)
+    dimension, with_noise, on_manifold = calibrate(
+        best.reading, noise_variance, data, best.draw, n_features
+    )
+    return DimensionReport(
+        dimension=dimension,
+        model=best.name,
+        prior=prior,
+        jacobian=flow.reading.dimension,
+        mixture=others[0].reading.dimension if others else None,
+        neighbors=float(data),
+        with_noise=float(with_noise),
+        on_manifold=float(on_manifold),
+        flow_score=flow.score,
+        mixture_score=others[0].score if others else np.nan,
+        units=best.reading.units,
+    )

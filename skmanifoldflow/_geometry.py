@@ -1,0 +1,81 @@
+"""Local geometry of a fitted flow: spectra of its covariance, and lengths in data units."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from .backend.device import to_host
+from .backend.flow import ManifoldFlow, chunks
+from .backend.geometry import jacobian_columns, squared_singular_values
+
+__all__ = [
+    "affordable_rows",
+    "columns_in_data_units",
+    "in_float64_on_cpu",
+    "local_spectra",
+    "mean_spectrum",
+    "noise_variance_read",
+    "varying_columns",
+]
+
+# Standard deviation, in standardised units, of what counts as noise when a dimension is read.
+_NOISE_READ = 0.02
+# Rows and matrix entries that a global reading of the geometry may cost.
+_MAX_ROWS = 256
+_MAX_ENTRIES = 2**20
+
+
+def noise_variance_read(noise_floor):
+    """Return the variance, in standardised units, of what counts as noise."""
+    return max(noise_floor, _NOISE_READ) ** 2
+
+
+def affordable_rows(n_entries, max_rows=_MAX_ROWS, max_entries=_MAX_ENTRIES):
+    """Return the number of rows whose Jacobians of so many entries are affordable."""
+    return max(2, min(max_rows, max_entries // n_entries))
+
+
+def varying_columns(rows):
+    """Return which columns (D,) of standardised rows vary, all of them if none does.
+
+    A constant column has a scale by convention only, on which no length should depend.
+    """
+    varies = (rows != 0).any(dim=0)
+    return varies if bool(varies.any()) else torch.ones_like(varies)
+
+
+def columns_in_data_units(standardizer, x, columns, varies):
+    """Return derivatives (n, D, k) of standardised rows x (n, D) in data units."""
+    slope = standardizer.inverse_slope(to_host(x)) * varies.cpu()
+    return slope[:, :, None] * to_host(columns)
+
+
+def local_spectra(flow, rows):
+    """Return the eigenvalues (n, D) of J C J' at standardised rows, descending.
+
+    J is the Jacobian of the latent -> data map and C the covariance of the latent distribution.
+    """
+    z = flow.bijection.forward_and_log_det(rows)[0]
+    factor = flow.latent.covariance_factor().to(z)
+    _, columns = jacobian_columns(flow.decode, z, factor.T)
+    return squared_singular_values(columns)
+
+
+def mean_spectrum(flow, rows):
+    """Return the geometric mean (D,) of the local spectra at rows, as an ndarray."""
+    with torch.no_grad():
+        spectra = [local_spectra(flow, rows[c]) for c in chunks(len(rows), rows.shape[1] ** 2)]
+    return torch.cat(spectra).log().mean(0).exp().numpy()
+
+
+@contextmanager
+def in_float64_on_cpu(flow: ManifoldFlow) -> Iterator[None]:
+    """Compute on the CPU, where there is float64 in any case, and in float32 on its device after.
+
+    Starts in closed form are computed there.
+    """
+    device = flow.latent.mean.device
+    flow.place(torch.device("cpu"), torch.float64)
+    yield
+    flow.place(device, torch.float32)

@@ -1,0 +1,526 @@
+"""NoisyInjectiveFlow: a flow above an injective linear map with normal noise."""
+
+from dataclasses import replace
+from numbers import Integral, Real
+
+import torch
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from .._base import BaseManifoldFlow
+from .._checks import check_image_shape
+from .._dimension import spectral_dimension
+from .._geometry import (
+    affordable_rows,
+    columns_in_data_units,
+    in_float64_on_cpu,
+    mean_spectrum,
+    noise_variance_read,
+    varying_columns,
+)
+from .._inference import ManifoldDensityMixin
+from .._linear import principal_axes, supported_components
+from ..backend.device import make_generator, standard_context
+from ..backend.flow import chunks
+from ..backend.geometry import jacobian_columns
+from .build import NoisyInjectiveConfig, build_flow
+from .injections import UpsamplingInjection
+from .objective import InjectionLikelihood
+from .start import start_injection
+
+__all__ = ["NoisyInjectiveFlow"]
+
+# Bins of the spline of a column, each with some rows in it.
+_MAX_MARGINAL_BINS = 64
+_ROWS_PER_BIN = 32
+# Rows from which the splines of the columns start.
+_MAX_START_ROWS = 20_000
+# Length of the smallest column of A at the start, relative to the noise. The bound draws along it
+# with the inverse as standard deviation.
+_SMALLEST_COLUMNS = {"likelihood": 1e-3, "elbo": 0.1}
+# Images from which layers start, and for each pixel from which the injection starts.
+_MAX_START_IMAGES = 512
+_START_IMAGES_PER_PIXEL = 4
+
+
+class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
+    r"""Flow above an injective linear map with normal noise; exact likelihood, stochastic inverse.
+
+    The rows x, standardised, are mapped by a flow g to y = A z + b + e with z ~ N(0, I) of d
+    coordinates, A of shape (D, d) and noise e ~ N(0, Sigma) [1]_. The manifold is the image of z
+    under the inverse of the flow; the noise accounts for what lies beside it. So
+
+    .. math:: \log p(x) = \log N(g(x); b, A A^T + \Sigma) + \log |\det J_g(x)|
+
+    is exact, a row has a pseudo-inverse :math:`z^+ = \Lambda^{-1} A^T \Sigma^{-1} (g(x) - b)` with
+    :math:`\Lambda = A^T \Sigma^{-1} A`, and a stochastic one, :math:`N(z^+, \Lambda^{-1})`. At the
+    start of a fit to a table the flow is the identity and the model is probabilistic PCA or factor
+    analysis; it is only replaced by what is better on validation rows.
+
+    Parameters
+    ----------
+    n_components : int or None, default=None
+        Number of coordinates d. None takes the number of principal components, less than that of
+        the columns, whose probabilistic PCA has the best Bayesian information criterion: columns of
+        A that the covariance of the rows does not support are left out. That is a matter of the
+        linear start and sees no curvature: it is not the dimension of a curved sheet. Equal to the
+        number of columns there is no noise, and the model is a plain flow (except with
+        ``injection="coupling"``).
+    flow : {"spline", "affine", "additive", "autoregressive"}, default="spline"
+        Kind of layer. Rational-quadratic splines are the most exact for data of few columns, affine
+        couplings the fastest. Autoregressive layers draw samples column by column. Images take
+        affine couplings whatever is asked for.
+    n_layers : int, default=8
+        Number of layers; with `image_shape`, steps of GLOW per scale.
+    hidden_layer_sizes : int or tuple of int, default=(64, 64)
+        Hidden layers of the network of each layer. With `image_shape` the first entry is the number
+        of hidden channels.
+    image_shape : tuple of int or None, default=None
+        (C, H, W) of rows that are flattened images, channel by channel. Layers are then
+        convolutional, and pixels of a channel are standardised alike.
+    injection : {"linear", "upsampling", "coupling"}, default="linear"
+        What A is: a matrix; nearest-neighbour upsampling of a small image, which costs O(d)
+        ([1]_, A.6) and needs `image_shape`; or two conditional injections, of half of the columns
+        each, whose noise and offset depend on the other half ([1]_, A.7).
+    noise_covariance : {"spherical", "diag"}, default="spherical"
+        Shape of Sigma: as in probabilistic PCA or as in factor analysis.
+    objective : {"likelihood", "elbo"}, default="likelihood"
+        The closed form, or its lower bound by a draw of the stochastic inverse ([1]_, eq. 7), which
+        `n_latent_layers` and ``injection="coupling"`` need.
+    n_latent_layers : int, default=0
+        Layers of a flow on z, which gives the manifold a density that is not normal (deep noisy
+        injective flow). The log-density is then estimated with importance samples.
+    n_importance_samples : int, default=32
+        Importance samples of the stochastic inverse in `score_samples`, the same draws for every
+        row; not used where there is a closed form. More of them make the estimate, a lower bound in
+        expectation, tighter.
+    reconstruction : float, default=0.0
+        Weight of the squared error of rows that are reconstructed from their pseudo-inverse,
+        relative to that of PCA with as many components. The likelihood leaves open which part of a
+        row is manifold and which is noise; a weight of 0.1 settles it in favour of the manifold,
+        for sharper samples on it and a more telling embedding of images, at little cost in
+        likelihood and twice the time.
+    noise_start : float or None, default=None
+        Standard deviation of the noise added to training rows at first, in standardised units. It
+        falls to `noise_floor` over the first half of the training; it must not be below
+        `noise_floor`. None is `noise_floor`: going from coarse to fine is no gain here.
+    noise_floor : float, default=0.001
+        Standard deviation of the noise that is added to training rows in the end, and the least one
+        of Sigma, in standardised units. It bounds the likelihood on exact manifolds. Where columns
+        have a fine structure of their own, as dequantised integers do, more of it costs
+        likelihood.
+    bounded : tuple of two floats or None, default=None
+        Interval (low, high) that contains every value of X; the density is zero outside. With
+        `dequantize` it must reach to the largest value plus its step.
+    dequantize : bool, default=False
+        Add U[0, step) to the training rows, anew in every epoch, step being the spacing of the
+        values of each column, or of all pixels. For integers and other data with ties. The model is
+        then one of X + U: rows that are scored are taken as they are given, so score X + step / 2,
+        or X + U, and round samples down.
+    max_iter : int, default=100
+        Largest number of epochs. Whatever it is, training ends after 20 000 gradient steps.
+    batch_size : int or "auto", default="auto"
+        Rows of a gradient step; by default a twentieth of them, between 64 and 512, or 32 images.
+    learning_rate_init : float, default=5e-3
+        Peak of the one-cycle learning rate.
+    weight_decay : float, default=0.1
+        Decoupled weight decay of the networks. It gains half a nat on tables of some thousand rows
+        and costs a few hundredths on sheets that need a long training.
+    early_stopping : bool or "auto", default="auto"
+        Whether rows are set aside to choose the best weights and to stop. "auto" does so from 40
+        rows on; with fewer nothing is trained and a table has its linear start.
+    validation_fraction : float, default=0.1
+        Share of the rows set aside, at least 10 rows.
+    n_iter_no_change : int, default=20
+        Epochs without an improvement by `tol` that end the training.
+    tol : float, default=1e-4
+        Smallest improvement, in nats per row.
+    n_init : int, default=1
+        Number of fits from different random rotations and weights; the one with the best
+        validation score is kept.
+    warm_start : bool, default=False
+        Start from the weights of the previous fit if the parameters that shape the model and the
+        number of columns are the same; `n_init` is then ignored.
+    device : str or torch.device, default="auto"
+        "auto" (CUDA if present, else CPU), "cpu", "cuda", "cuda:<index>" or "mps". MPS has no
+        float64, so results there have float32 accuracy.
+    random_state : int, RandomState instance or None, default=None
+        Source of rotations, initial weights, noise and validation rows.
+    verbose : int, default=0
+        If positive, print a line per epoch: epoch of how many, score, and the time elapsed and at
+        most left. The model does not depend on it.
+
+    Attributes
+    ----------
+    n_components_ : int
+        Number of coordinates.
+    explained_variance_ : ndarray of shape (`n_components_`,)
+        Variance of the coordinates under z ~ N(0, I), in squared data units; descending, but for
+        ``injection="upsampling"``, whose coordinates are the pixels of the small image.
+    noise_variance_ : ndarray of shape (`n_features_in_`,)
+        Diagonal of Sigma, in squared units of y; 0 for a plain flow. With ``injection="coupling"``
+        where the networks of the noise are at rest.
+    intrinsic_dimension_ : int
+        Number of eigenvalues of `local_spectrum_` before its widest gap on a log scale, a standard
+        deviation of 0.02 in standardised units counting as noise; `n_components` does not enter.
+    local_spectrum_ : ndarray of shape (`n_features_in_`,)
+        Geometric mean over training rows, at most 256 and fewer for many columns, of the
+        eigenvalues of the model's local covariance J C J', J the Jacobian of the inverse flow and C
+        the covariance of y, in standardised units, descending.
+    n_iter_ : int
+        Epochs run.
+    loss_curve_ : list of float
+        Mean training loss of each epoch, in nats per standardised row.
+    validation_scores_ : list of float
+        Mean log-likelihood of the validation rows after each epoch, in nats per standardised row;
+        empty where none were set aside.
+    device_ : str
+        Where the model computes.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, if X had any.
+
+    See Also
+    --------
+    ManifoldPriorFlow : Finds the dimension, keeps distances.
+    sklearn.decomposition.PCA : The start of this model, with ``noise_covariance="spherical"``.
+    sklearn.decomposition.FactorAnalysis : Its start with ``noise_covariance="diag"``.
+    sklearn.mixture.GaussianMixture : Density without coordinates.
+
+    Notes
+    -----
+    Coordinates have the units of the data, as those of PCA: each is scaled so that moving it by one
+    moves a row by one unit, root mean square over the rows of `local_spectrum_`, or more of them
+    where there are few coordinates. Divide by
+    ``sqrt(explained_variance_)`` for coordinates of N(0, I).
+
+    Eq. 41 of the source has a term (d/2) log 2 pi too much; its isotropic case exchanges the
+    transposes of the projection A (A'A)^-1 A' and divides the volume term 1/2 logdet A'A by the
+    variance of the noise. All are corrected here. The knobs of `sample` scale variances, as the
+    text of the source has it.
+
+    References
+    ----------
+    .. [1] Cunningham, E., Zabounidis, R., Agrawal, A., Fiterau, I., Sheldon, D. "Normalizing Flows
+       Across Dimensions". 2020. arXiv:2006.13070.
+    .. [2] Durkan, C., Bekasov, A., Murray, I., Papamakarios, G. "Neural Spline Flows". NeurIPS
+       2019. arXiv:1906.04032.
+    .. [3] Kingma, D. P., Dhariwal, P. "Glow: Generative Flow with Invertible 1x1 Convolutions".
+       NeurIPS 2018. arXiv:1807.03039.
+
+    Examples
+    --------
+    >>> from skmanifoldflow import NoisyInjectiveFlow
+    >>> from skmanifoldflow.datasets import SinCurve
+    >>> X, _ = SinCurve(noise=0.05).sample(500, random_state=0)
+    >>> model = NoisyInjectiveFlow(1, n_layers=4, max_iter=10, random_state=0).fit(X)
+    >>> model.transform(X).shape
+    (500, 1)
+    >>> model.score_samples(X).shape
+    (500,)
+    >>> model.sample(3, manifold_deviation=0.0, random_state=0).shape
+    (3, 2)
+    """
+
+    _parameter_constraints: dict = {
+        **BaseManifoldFlow._parameter_constraints,
+        "flow": [StrOptions({"spline", "affine", "additive", "autoregressive"})],
+        "image_shape": [tuple, list, None],
+        "injection": [StrOptions({"linear", "upsampling", "coupling"})],
+        "noise_covariance": [StrOptions({"diag", "spherical"})],
+        "objective": [StrOptions({"likelihood", "elbo"})],
+        "n_latent_layers": [Interval(Integral, 0, None, closed="left")],
+        "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
+        "reconstruction": [Interval(Real, 0, None, closed="left")],
+        "noise_start": [Interval(Real, 0, None, closed="neither"), None],
+    }
+
+    def __init__(
+        self,
+        n_components=None,
+        *,
+        flow="spline",
+        n_layers=8,
+        hidden_layer_sizes=(64, 64),
+        image_shape=None,
+        injection="linear",
+        noise_covariance="spherical",
+        objective="likelihood",
+        n_latent_layers=0,
+        n_importance_samples=32,
+        reconstruction=0.0,
+        noise_start=None,
+        noise_floor=0.001,
+        bounded=None,
+        dequantize=False,
+        max_iter=100,
+        batch_size="auto",
+        learning_rate_init=5e-3,
+        weight_decay=0.1,
+        early_stopping="auto",
+        validation_fraction=0.1,
+        n_iter_no_change=20,
+        tol=1e-4,
+        n_init=1,
+        warm_start=False,
+        device="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        self.n_components = n_components
+        self.flow = flow
+        self.n_layers = n_layers
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.image_shape = image_shape
+        self.injection = injection
+        self.noise_covariance = noise_covariance
+        self.objective = objective
+        self.n_latent_layers = n_latent_layers
+        self.n_importance_samples = n_importance_samples
+        self.reconstruction = reconstruction
+        self.noise_start = noise_start
+        self.noise_floor = noise_floor
+        self.bounded = bounded
+        self.dequantize = dequantize
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.weight_decay = weight_decay
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.n_init = n_init
+        self.warm_start = warm_start
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    _config_type = NoisyInjectiveConfig
+
+    def _check_method_parameters(self, n_features):
+        if self.image_shape is not None:
+            check_image_shape(self, n_features)
+            if len(self._layer_sizes()) == 0:
+                raise ValueError("image_shape needs hidden_layer_sizes to hold at least one size.")
+        is_exact = self.injection != "coupling" and self.n_latent_layers == 0
+        if self.objective == "likelihood" and not is_exact:
+            raise ValueError(
+                "objective='likelihood' has a closed form only with n_latent_layers=0 and without "
+                "injection='coupling': use objective='elbo'."
+            )
+        if self.injection == "coupling" and (n_features < 2 or self.n_components == 1):
+            raise ValueError(
+                "injection='coupling' needs at least 2 features and 2 components, got "
+                f"n_features={n_features}, n_components={self.n_components}."
+            )
+        if self.injection == "upsampling":
+            self._upsampling_factor()
+
+    def _upsampling_factor(self):
+        """Return the side of the blocks that give n_components, 2 by default."""
+        if self.image_shape is None:
+            raise ValueError("injection='upsampling' needs image_shape.")
+        c, h, w = self.image_shape
+        factors = [k for k in range(2, min(h, w) + 1) if h % k == 0 and w % k == 0]
+        sizes = {c * (h // k) * (w // k): k for k in factors}
+        if h % 2 or w % 2:
+            raise ValueError(
+                f"injection='upsampling' needs an even height and width, got "
+                f"image_shape={tuple(self.image_shape)}."
+            )
+        if self.n_components is None:
+            return factors[0]
+        if self.n_components not in sizes:
+            raise ValueError(
+                f"n_components={self.n_components} is no size of an image that is upsampled to "
+                f"image_shape={tuple(self.image_shape)}: expected one of {sorted(sizes)}."
+            )
+        return sizes[self.n_components]
+
+    def _auto_batch_size(self, n_samples, n_features):
+        if self.image_shape is not None:
+            return 32
+        return max(64, min(512, n_samples // 20))
+
+    def _choices(self, n_features):
+        is_upsampled = self.injection == "upsampling"
+        is_given = self.n_components is not None and not is_upsampled
+        return NoisyInjectiveConfig(
+            n_features=n_features,
+            n_layers=self.n_layers,
+            hidden_layer_sizes=self._layer_sizes(),
+            flow=self.flow,
+            image_shape=self._image_shape(),
+            bounded=self.bounded,
+            n_components=int(self.n_components) if is_given else None,
+            injection=self.injection,
+            factor=self._upsampling_factor() if is_upsampled else None,
+            noise_covariance=self.noise_covariance,
+            noise_floor=self.noise_floor,
+            n_latent_layers=self.n_latent_layers,
+            n_importance_samples=self.n_importance_samples,
+        )
+
+    def _read_rows(self, choices, raw):
+        n_bins = max(2, min(_MAX_MARGINAL_BINS, len(raw) // _ROWS_PER_BIN))
+        config = replace(choices, n_marginal_bins=n_bins)
+        if config.n_components is not None or config.injection == "upsampling":
+            return config
+        rows = self._new_standardizer(config).fit(raw).forward_and_log_det(raw)[0].numpy()
+        least = 2 if config.injection == "coupling" else 1
+        d = supported_components(principal_axes(rows)[2], len(rows))
+        return replace(config, n_components=max(least, int(d)))
+
+    @staticmethod
+    def _build_flow(config, generator):
+        return build_flow(config, generator)
+
+    def _make_objective(self, flow, rows, generator, is_warm):
+        if not is_warm:
+            self._start(flow, rows)
+        return InjectionLikelihood(
+            flow,
+            objective=self.objective,
+            noise_start=self.noise_floor if self.noise_start is None else self.noise_start,
+            noise_floor=self.noise_floor,
+            reconstruction=self.reconstruction,
+            pca_error=self._pca_error(rows.numpy(), flow.latent.n_components),
+            n_rows=len(rows),
+            generator=generator,
+        )
+
+    def _start(self, flow, rows):
+        """Start the layers, and the injection at its linear ancestor, from standardised rows."""
+        layer_rows, start_rows = rows[:_MAX_START_ROWS], rows
+        if self.image_shape is not None:
+            # A pass of all images in float64 may cost as much as an epoch.
+            layer_rows = rows[:_MAX_START_IMAGES]
+            start_rows = rows[: max(_MAX_START_IMAGES, _START_IMAGES_PER_PIXEL * rows.shape[1])]
+        with torch.no_grad(), in_float64_on_cpu(flow):
+            flow.bijection.start(layer_rows)
+            y = [
+                flow.bijection.forward_and_log_det(start_rows[chunk])[0]
+                for chunk in chunks(len(start_rows), rows.shape[1])
+            ]
+            y = torch.cat(y)
+            injection, prior = flow.latent.injection, flow.latent.prior
+            smallest = _SMALLEST_COLUMNS[self.objective]
+            start_injection(injection, y.numpy(), self.noise_covariance, smallest)
+            if prior is not None:
+                prior.start(injection.mode(y[:_MAX_START_IMAGES]))
+
+    def _pca_error(self, rows, n_components):
+        """Return the mean squared error per entry of PCA, at least that of the noise."""
+        if not self.reconstruction:
+            return 1.0
+        _, _, eigenvalues = principal_axes(rows)
+        return max(eigenvalues[n_components:].sum() / rows.shape[1], self.noise_floor**2)
+
+    def _finish(self, start, rows):
+        law, n_features = self._flow.latent, rows.shape[1]
+        d = law.injection.n_components
+        order = torch.randperm(len(rows), generator=start.job.objective.generator)
+        order = order.to(rows.device)
+        self.local_spectrum_ = mean_spectrum(
+            self._flow, rows[order[: self._affordable_rows(n_features * n_features)]]
+        )
+        self._noise_variance = noise_variance_read(self.noise_floor)
+        self.intrinsic_dimension_ = int(
+            spectral_dimension(self.local_spectrum_, self._noise_variance)
+        )
+        self.n_components_ = d
+        picked = rows[order[: self._affordable_rows(n_features * d)]]
+        rotation = law.injection.principal_rotation()
+        scale = self._lengths(picked, rotation, varying_columns(rows)).to(rotation)
+        # Where a coordinate moves nothing its unit is that of the latent variable.
+        scale = torch.where(scale > 0, scale, 1.0)
+        by_variance = torch.argsort(scale, descending=True, stable=True)
+        if isinstance(law.injection, UpsamplingInjection):
+            # The coordinates are an image.
+            by_variance = torch.arange(d)
+        law.set_components(rotation[:, by_variance], scale[by_variance])
+        self.explained_variance_ = law.component_scale.square().cpu().numpy()
+        self.noise_variance_ = law.injection.noise_variance().cpu().numpy().copy()
+
+    def _affordable_rows(self, n_entries):
+        if self.flow == "autoregressive" and self.image_shape is None:
+            # The inverse takes as many passes as there are columns.
+            n_entries *= self.n_features_in_
+        return affordable_rows(n_entries)
+
+    @torch.no_grad()
+    def _lengths(self, rows, rotation, varies):
+        """Return by how much each coordinate (d,) moves rows, root mean square, in data units."""
+        flow, squares = self._flow, []
+        for chunk in chunks(len(rows), rows.shape[1] * len(rotation)):
+            y = flow.bijection.forward_and_log_det(rows[chunk])[0]
+            z = flow.latent.injection.mode(y.to(flow.latent.mean))
+            x, columns = jacobian_columns(self._decode_latent, z, rotation.T)
+            columns = columns_in_data_units(self._standardizer, x, columns, varies)
+            squares.append(columns.square().sum(1))
+        return torch.cat(squares).mean(0).sqrt()
+
+    def _decode_latent(self, z):
+        noise = z.new_zeros(len(z), self._flow.latent.injection.n_features)
+        return self._flow.decode(self._flow.latent.injection.generate(z, noise))
+
+    # ------------------------------------------------------------------ inference
+
+    @standard_context()
+    def posterior_mean(self, X):
+        """Return the mean of the manifold coordinates given rows.
+
+        Unlike `transform` it takes the prior into account and is drawn towards the origin the more,
+        the less a row tells about a coordinate.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        X_new : ndarray of shape (n_samples, `n_components_`)
+            (I + Lam)^-1 A' Sigma^-1 (g(x) - b) in the units of `transform`; a weighted mean of the
+            importance samples where there is no closed form.
+        """
+        X = self._check_rows(X)
+
+        def mean(flow, rows):
+            y, _ = flow.bijection.forward_and_log_det(self._to_flow(flow, rows)[0])
+            return flow.latent.posterior_mean(y)
+
+        return self._per_chunk(X, mean, X.dtype, X.shape[1])
+
+    @standard_context()
+    def sample_latent(self, X, n_draws=1, *, random_state=None):
+        """Draw manifold coordinates of rows from the stochastic inverse.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+        n_draws : int, default=1
+            Draws for each row.
+        random_state : int, RandomState instance or None, default=None
+            Source of the draws; pass an int for the same ones at every call.
+
+        Returns
+        -------
+        coordinates : ndarray of shape (n_draws, n_samples, `n_components_`)
+            Draws of N(z+, Lam^-1), in the units of `transform`, which is their mode.
+        """
+        X = self._check_rows(X)
+        if not isinstance(n_draws, Integral) or n_draws < 1:
+            raise ValueError(f"n_draws must be an integer >= 1, got {n_draws!r}.")
+        generator = make_generator(check_random_state(random_state).randint(2**31))
+
+        def draw(flow, rows):
+            y, _ = flow.bijection.forward_and_log_det(self._to_flow(flow, rows)[0])
+            draws = [flow.latent.sample_inverse(y, generator) for _ in range(n_draws)]
+            return torch.stack(draws, dim=1)
+
+        drawn = self._per_chunk(X, draw, X.dtype, X.shape[1] + n_draws * self.n_components_)
+        return drawn.swapaxes(0, 1)

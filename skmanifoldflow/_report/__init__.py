@@ -1,0 +1,1 @@
+"""The report of the command line: data and picture."""

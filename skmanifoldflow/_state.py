@@ -1,0 +1,91 @@
+"""What of a fitted flow is stored in a pickle, and how it comes back."""
+
+from ._checks import warn
+from ._config import FlowConfig
+from ._version import __version__
+from .backend.device import make_generator, standard_context
+from .backend.serialization import arrays_from_module, digest, load_arrays
+from .backend.standardize import Standardizer
+
+__all__ = ["StoredFlow"]
+
+# Layers of one column have no weights, and a model of a thousand such is not a damaged one.
+_MAX_LAYERS_PER_ARRAY = 200
+# What a stored model is recognised by.
+_DIGESTED = ("_flow", "_standardizer", "_config", "n_components_")
+
+
+class StoredFlow:
+    """State of an estimator: weights as numpy arrays, the configuration as a dict.
+
+    No tensor, no device of theirs and no code of the network travels with a pickle.
+    """
+
+    #: Class of the configuration that `_build_flow` takes.
+    _config_type: type[FlowConfig]
+
+    def _restore(self, flow):
+        """Set what a stored flow has beside its weights."""
+        flow.n_components = self.n_components_
+
+    def __getstate__(self):
+        """Return all attributes, the flow turned into what can be stored."""
+        state = super().__getstate__().copy()
+        if "_flow" in state:
+            state["_flow"] = arrays_from_module(self._flow)
+            state["_standardizer"] = arrays_from_module(self._standardizer)
+            state["_config"] = self._config.as_dict()
+            state["_version"] = __version__
+            state["_digest"] = digest(*(state[name] for name in _DIGESTED))
+        return state
+
+    @standard_context()
+    def __setstate__(self, state):
+        """Rebuild the flow on the device it was fitted on, or on the CPU where that is missing."""
+        state = dict(state)
+        version = state.pop("_version", __version__)
+        if version != __version__:
+            warn(
+                f"Loading a {type(self).__name__} of skmanifoldflow {version} with {__version__}: "
+                "its results may differ."
+            )
+        expected = state.pop("_digest", None)
+        arrays = state.pop("_flow", None)
+        standardizer = state.pop("_standardizer", None)
+        super().__setstate__(state)
+        if arrays is None:
+            return
+        try:
+            stored, n_components = self._config, self.n_components_
+            if expected is not None:
+                found = digest(arrays, standardizer, stored, n_components)
+                if found != expected:
+                    raise ValueError("weights and digest disagree")
+            self._config = config = self._config_type.from_dict(stored)
+            if expected is None and config.n_layers > _MAX_LAYERS_PER_ARRAY * len(arrays):
+                # Models of the first version have no digest, and layers take time to build.
+                raise ValueError(f"it has {len(arrays)} arrays for {config.n_layers} layers")
+            self._flow = self._build_flow(config, make_generator(0))
+            load_arrays(self._flow, arrays)
+            self._restore(self._flow)
+            self._standardizer = self._new_standardizer(config)
+            load_arrays(self._standardizer, standardizer)
+            device = self.device_
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            # Half a model must not look like a fitted one.
+            vars(self).pop("_flow", None)
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"The stored {type(self).__name__} is damaged, or was changed: {reason}."
+            ) from error
+        try:
+            self.to(device)
+        except (TypeError, ValueError):
+            self.to("cpu")
+
+    @staticmethod
+    def _new_standardizer(config):
+        """Return the standardisation of a model, yet to be fitted."""
+        return Standardizer(
+            config.n_features, config.bounded, config.image_shape, config.is_isotropic
+        )
