@@ -35,7 +35,7 @@ def by_validation(candidates, X, n_validation=None):
     return model.fit(X), setting
 
 
-def normal_law(X):
+def normal_distribution(X):
     return GaussianMixture(1, reg_covar=0).fit(X), ""
 
 
@@ -73,7 +73,7 @@ def linear_model(kind, X):
 TOY_PEERS = {
     "GaussianMixture, BIC": mixture_by_bic,
     "KernelDensity": kernel_density,
-    "normal law": normal_law,
+    "normal distribution": normal_distribution,
 }
 TABLE_PEERS = {
     "GaussianMixture, BIC": partial(mixture_by_bic, sizes=MIXTURE_SIZES),
@@ -81,7 +81,7 @@ TABLE_PEERS = {
     "KernelDensity": kernel_density,
     "FactorAnalysis": partial(linear_model, FactorAnalysis),
     "PCA": partial(linear_model, PCA),
-    "normal law": normal_law,
+    "normal distribution": normal_distribution,
 }
 
 

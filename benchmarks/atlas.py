@@ -215,7 +215,7 @@ def training_step(model, X, batch):
     from skmanifoldflow._chart_atlas.objective import AtlasLikelihood
 
     generator = torch.Generator().manual_seed(0)
-    flow = model._flow.place(torch.device("cpu"), torch.float32).requires_grad_(True)
+    flow = model._flow.move_to(torch.device("cpu"), torch.float32).requires_grad_(True)
     flow.quantizer.requires_grad_(False)
     rows = model._standardizer.forward_and_log_det(torch.tensor(X))[0].float()[:batch]
     objective = AtlasLikelihood(

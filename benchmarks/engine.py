@@ -114,13 +114,13 @@ def step_turn(kind, n_features, batch_size):
     bijection = density_flow(kind, n_features, LAYERS, UNITS, generator=make_generator(0))
     if kind == "spline":
         spline = MarginalSpline(n_features, 16)
-        spline.start(torch.randn(2000, n_features, generator=make_generator(1)))
+        spline.initialize(torch.randn(2000, n_features, generator=make_generator(1)))
         bijection = Chain([spline, bijection])
     injection = LinearInjection(
         n_features, min(2, n_features - 1), noise_covariance="spherical", noise_floor=0.01
     )
     flow = ManifoldFlow(bijection, NoisyInjection(injection))
-    flow.place(torch.device("cpu"), torch.float32)
+    flow.move_to(torch.device("cpu"), torch.float32)
     objective = Unjudged(
         flow,
         objective="likelihood",
@@ -259,8 +259,11 @@ def split(name, seed):
     import skmanifoldflow.datasets
 
     if name in TOYS:
-        law = getattr(skmanifoldflow.datasets, name)(noise=0.05)
-        return (law.sample(n, random_state=k)[0] for n, k in ((1000, seed), (5000, 1000 + seed)))
+        distribution = getattr(skmanifoldflow.datasets, name)(noise=0.05)
+        return (
+            distribution.sample(n, random_state=k)[0]
+            for n, k in ((1000, seed), (5000, 1000 + seed))
+        )
     X = columns_of(name)
     order = np.random.RandomState(seed).permutation(len(X))
     n_test = round(0.2 * len(X))

@@ -73,8 +73,8 @@ def seconds_of_a_step(kind, n_features, batch_size, device, args):
         n_features, n_features // 4, noise_covariance="diag", noise_floor=0.01
     )
     flow = ManifoldFlow(Chain([spline, layers]), NoisyInjection(injection))
-    spline.start(rows)
-    flow.place(device, torch.float32)
+    spline.initialize(rows)
+    flow.move_to(device, torch.float32)
     rows = rows.to(device)
     objective = StepsAlone(
         flow,

@@ -48,7 +48,7 @@ PEERS = {
     "lPCA": skdim.id.lPCA,
 }
 # Of each kind in BenchmarkManifolds: closed, curved, nearly one-dimensional, hulls of twice the
-# dimension, uniform and normal laws, skewed laws.
+# dimension, uniform and normal distributions, skewed distributions.
 QUICK = (
     "M1_Sphere",
     "M4_Nonlinear",

@@ -153,7 +153,7 @@ def digits(n_seeds):
     n_test = round(0.2 * len(X))
     test, train = X[order[:n_test]], X[order[n_test:]]
     normal = multivariate_normal(train.mean(0), np.cov(train.T)).logpdf(test).mean()
-    print(f"normal law {normal:.2f}")
+    print(f"normal distribution {normal:.2f}")
     for seed in range(n_seeds):
         pipeline = make_pipeline(StandardScaler(), ManifoldPriorFlow(random_state=seed))
         grid = {"manifoldpriorflow__n_components": [None, 20, 40]}

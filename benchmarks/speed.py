@@ -206,7 +206,7 @@ class MaximumLikelihood(Objective):
         value = loss + 0.5 * z.shape[1] * LOG_2PI
         return KnownLoss(value, lambda: vjp(grad_z, grad_log_det, 0.0))
 
-    def refresh(self, rows, *, roughly=False):
+    def update_closed_form(self, rows, *, roughly=False):
         pass
 
     def log_likelihood(self, rows):

@@ -11,7 +11,7 @@ from scipy.sparse import SparseEfficiencyWarning
 from threadpoolctl import threadpool_limits
 
 from ._report.data import BUILT_IN, load
-from ._report.picture import draw
+from ._report.picture import report_figure
 from .compare import ESTIMATORS, compare
 from .plotting import check_matplotlib
 
@@ -182,7 +182,7 @@ def _report(parser, args):
         print(f"No picture: {error}", file=sys.stderr)
         return 1
     print("Picture: ", end="", flush=True)
-    draw(comparison, data.image_shape, data.y_name, args.random_state).savefig(picture)
+    report_figure(comparison, data.image_shape, data.y_name, args.random_state).savefig(picture)
     print(picture)
     return 0
 
@@ -219,7 +219,7 @@ def _print_results(comparison, data, caught):
     print(comparison.table())
     if data.log_density is not None:
         exact = data.log_density(comparison.X_test).mean()
-        print(f"\nThe law that the rows were drawn from has {exact:.2f} nats/row.")
+        print(f"\nThe distribution that the rows were drawn from has {exact:.2f} nats/row.")
     print(f"\n{_LEGEND}")
     for message in dict.fromkeys(str(warning.message) for warning in caught):
         print(f"\nWarning: {message}")

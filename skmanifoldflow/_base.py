@@ -19,11 +19,11 @@ from ._config import FlowConfig
 from ._inference import FittedFlow, rows_to_tensor
 from ._progress import epoch_log
 from .backend.device import (
-    head_dtype,
     make_generator,
     resolve_device,
     single_threaded,
     standard_context,
+    statistics_dtype,
 )
 from .backend.flow import FlowModel
 from .backend.objective import Objective
@@ -62,7 +62,7 @@ class _Plan(NamedTuple):
     began: float
 
 
-class _Start(NamedTuple):
+class _Restart(NamedTuple):
     """One start of a fit, and what turns raw rows into standardised ones."""
 
     job: TrainingJob
@@ -141,7 +141,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         """
 
     @abstractmethod
-    def _finish(self, start: _Start, rows: torch.Tensor) -> None:
+    def _finish(self, restart: _Restart, rows: torch.Tensor) -> None:
         """Set the fitted attributes of the method, given the start and all standardised rows.
 
         `n_components_`, `intrinsic_dimension_` and `_noise_variance` are among them.
@@ -202,8 +202,8 @@ class BaseManifoldFlow(FittedFlow, ABC):
     def _fit(self, X):
         plan = self._plan(X)
         with single_threaded(plan.work):
-            starts, reports, is_interrupted = self._train_starts(plan)
-            report, is_interrupted = self._finish_fit(plan, starts, reports, is_interrupted)
+            restarts, reports, is_interrupted = self._train_restarts(plan)
+            report, is_interrupted = self._finish_fit(plan, restarts, reports, is_interrupted)
         try:
             self._warn_of(plan, report, is_interrupted)
         except KeyboardInterrupt:
@@ -213,7 +213,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
                 raise _FitInterrupted
         return self
 
-    def _finish_fit(self, plan, starts, reports, is_interrupted):
+    def _finish_fit(self, plan, restarts, reports, is_interrupted):
         """Make the best start the fitted model; return its report, and whether Ctrl-C has come.
 
         Where it comes meanwhile, all is done again from the trained weights.
@@ -221,16 +221,16 @@ class BaseManifoldFlow(FittedFlow, ABC):
         trained = {}
 
         def conclude():
-            best = max(range(len(starts)), key=lambda i: self._rank(starts[i], reports[i]))
-            flow, generator = starts[best].job.objective.flow, starts[best].job.generator
+            best = max(range(len(restarts)), key=lambda i: self._rank(restarts[i], reports[i]))
+            flow, generator = restarts[best].job.objective.flow, restarts[best].job.generator
             if trained:
                 # As it was trained: what is orthogonal is made so again in each dtype.
-                flow.place(plan.device, torch.float32).load_state_dict(trained["weights"])
+                flow.move_to(plan.device, torch.float32).load_state_dict(trained["weights"])
                 generator.set_state(trained["generator"])
             else:
                 weights = {name: t.clone() for name, t in flow.state_dict().items()}
                 trained.update(best=best, weights=weights, generator=generator.get_state())
-            self._conclude(plan, starts[best], reports[best])
+            self._conclude(plan, restarts[best], reports[best])
 
         try:
             is_interrupted = finish(conclude, is_interrupted)
@@ -241,11 +241,11 @@ class BaseManifoldFlow(FittedFlow, ABC):
                 raise KeyboardInterrupt from error
             raise
 
-    def _conclude(self, plan, start, report):
+    def _conclude(self, plan, restart, report):
         """Set the attributes of a fitted model."""
-        self._adopt(plan, start)
-        rows = start.prepare(plan.raw).to(plan.device, plan.dtype)
-        self._finish(start, rows)
+        self._adopt(plan, restart)
+        rows = restart.prepare(plan.raw).to(plan.device, plan.dtype)
+        self._finish(restart, rows)
         self.n_iter_ = report.n_iter
         self.loss_curve_ = report.loss_curve
         self.validation_scores_ = report.validation_scores
@@ -294,7 +294,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         check_parameters(self, X)
         self._check_method_parameters(n_features)
         device = resolve_device(self.device)
-        dtype = head_dtype(device) if X.dtype == np.float64 else torch.float32
+        dtype = statistics_dtype(device) if X.dtype == np.float64 else torch.float32
 
         random_state = check_random_state(self.random_state)
         self._dtype = X.dtype
@@ -313,47 +313,47 @@ class BaseManifoldFlow(FittedFlow, ABC):
         work = batch_size * width * max(width, n_features)
         return _Plan(raw, step, config, previous, device, dtype, batch_size, seeds, work, began)
 
-    def _train_starts(self, plan):
+    def _train_restarts(self, plan):
         """Prepare and train all starts; return them, their reports, and whether of Ctrl-C."""
-        starts = []
+        restarts = []
         for seed in plan.seeds:
             # Scores of several starts can be compared only on the same rows in the same units.
-            starts.append(self._start_fit(plan, seed, starts[0] if starts else None))
-        n_starts = len(starts)
+            restarts.append(self._prepare_restart(plan, seed, restarts[0] if restarts else None))
+        n_restarts = len(restarts)
 
         def log(members):
             part = f"{len(members)} starts at once"
             if len(members) == 1:
-                part = "" if n_starts == 1 else f"start {members[0] + 1} of {n_starts}"
-            n_later = n_starts - 1 - members[-1] if len(members) == 1 else 0
+                part = "" if n_restarts == 1 else f"start {members[0] + 1} of {n_restarts}"
+            n_later = n_restarts - 1 - members[-1] if len(members) == 1 else 0
             return self._log(plan, part, n_later * self.max_iter)
 
         try:
-            return starts, train_all([start.job for start in starts], log), False
+            return restarts, train_all([restart.job for restart in restarts], log), False
         except TrainingInterrupted as interrupt:
             reports = interrupt.reports
-            return [starts[i] for i in reports], list(reports.values()), True
+            return [restarts[i] for i in reports], list(reports.values()), True
 
-    def _rank(self, start, report):
+    def _rank(self, restart, report):
         """Return by what the best start is chosen: its validation score, or minus its loss."""
-        return -report.loss_curve[-1] if start.job.validation_rows is None else report.best_score
+        return -report.loss_curve[-1] if restart.job.validation_rows is None else report.best_score
 
     def _log(self, plan, part="", n_later=0):
         """Return what is told of the epochs of a training, or None."""
         return epoch_log(type(self).__name__, self.verbose, plan.began, part, n_later)
 
-    def _adopt(self, plan, start):
+    def _adopt(self, plan, restart):
         """Take the flow of a trained start as that of the estimator."""
         self._config = plan.config
-        self._standardizer = start.standardizer
-        flow = start.job.objective.flow
+        self._standardizer = restart.standardizer
+        flow = restart.job.objective.flow
         broken = [name for name, t in flow.state_dict().items() if not bool(t.isfinite().all())]
         if broken:
             raise FloatingPointError(
                 f"The fit ended with weights that are not finite: {list_names(broken)}. Use a "
                 "smaller learning_rate_init or a larger noise_floor."
             )
-        self._flow = flow.place(plan.device, plan.dtype).requires_grad_(False)
+        self._flow = flow.move_to(plan.device, plan.dtype).requires_grad_(False)
         self.device_ = str(plan.device)
 
     def _image_shape(self):
@@ -378,7 +378,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         """
         return max(64, min(max(128, min(512, 4 * n_features)), n_samples // 10))
 
-    def _start_fit(self, plan, seed, first) -> _Start:
+    def _prepare_restart(self, plan, seed, first) -> _Restart:
         """Prepare one random start of a fit, or one from the weights of a previous flow.
 
         Standardisation and validation rows are those of the first start, where there was one.
@@ -401,7 +401,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         if plan.previous is not None:
             # Part of a new flow is float64, which cannot be filled from MPS.
             flow.load_state_dict({name: t.cpu() for name, t in plan.previous.state_dict().items()})
-        flow.place(device, torch.float32)
+        flow.move_to(device, torch.float32)
         if self.early_stopping == "auto" and len(raw) < _MIN_ROWS_VALIDATED:
             flow.requires_grad_(False)
 
@@ -414,7 +414,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         prepared = prepare(train_raw)
         train_rows = prepared.to(device, torch.float32)
 
-        def draw():
+        def epoch_rows():
             if step.any():
                 return prepare(train_raw).to(device, torch.float32)
             return train_rows
@@ -431,8 +431,8 @@ class BaseManifoldFlow(FittedFlow, ABC):
             min_progress=objective.annealing,
             averaging=objective.averaging,
         )
-        job = TrainingJob(objective, draw, validation, settings, generator, len(train_raw))
-        return _Start(job, standardizer, prepare, order)
+        job = TrainingJob(objective, epoch_rows, validation, settings, generator, len(train_raw))
+        return _Restart(job, standardizer, prepare, order)
 
     def _n_validation(self, n_samples):
         """Return the number of rows that are set aside."""

@@ -76,6 +76,6 @@ def in_float64_on_cpu(flow: ManifoldFlow) -> Iterator[None]:
     Starts in closed form are computed there.
     """
     device = flow.latent.mean.device
-    flow.place(torch.device("cpu"), torch.float64)
+    flow.move_to(torch.device("cpu"), torch.float64)
     yield
-    flow.place(device, torch.float32)
+    flow.move_to(device, torch.float32)

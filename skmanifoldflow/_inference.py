@@ -21,7 +21,13 @@ from ._checks import DTYPES, as_array, check_rows
 from ._dimension import spectral_dimension
 from ._geometry import local_spectra
 from ._state import StoredFlow
-from .backend.device import head_dtype, make_generator, resolve_device, standard_context, to_host
+from .backend.device import (
+    make_generator,
+    resolve_device,
+    standard_context,
+    statistics_dtype,
+    to_host,
+)
 from .backend.flow import FlowModel, chunks
 from .backend.geometry import log_volume_element
 
@@ -44,10 +50,10 @@ class FittedFlow(
     def _flow_in(self, dtype) -> FlowModel:
         """Return the fitted flow in the dtype that rows of a numpy dtype are computed in."""
         options = self._flow.tensor_options
-        wanted = torch.float32 if dtype == np.float32 else head_dtype(options["device"])
+        wanted = torch.float32 if dtype == np.float32 else statistics_dtype(options["device"])
         if options["dtype"] == wanted:
             return self._flow
-        return copy.deepcopy(self._flow).place(options["device"], wanted)
+        return copy.deepcopy(self._flow).move_to(options["device"], wanted)
 
     def _per_chunk(self, rows, function: Callable, dtype, elements_per_row: int):
         """Apply a function of (flow, float64 CPU rows) chunk by chunk; results come to the host."""
@@ -136,7 +142,7 @@ class FittedFlow(
 
     @standard_context()
     def reconstruct(self, X):
-        """Project rows on the model's manifold, along its latent law.
+        """Project rows on the model's manifold, along its latent distribution.
 
         Parameters
         ----------
@@ -173,7 +179,7 @@ class FittedFlow(
         return self._score_samples(X)
 
     def _score_samples(self, X, **kwargs):
-        """Return the log-density of rows, with keyword arguments of the law's `log_prob`."""
+        """Return the log-density of rows; keyword arguments go to `log_prob` of the flow."""
         X = self._check_rows(X)
 
         def log_density(flow, rows):
@@ -248,8 +254,8 @@ class FittedFlow(
             self._flow_sample, n_samples, random_state, temperature, manifold_deviation
         )
 
-    def _flow_sample(self, n_samples, generator, **knobs):
-        return self._flow.sample(n_samples, generator, **knobs)
+    def _flow_sample(self, n_samples, generator, **options):
+        return self._flow.sample(n_samples, generator, **options)
 
     def _sample(self, draw, n_samples, random_state, temperature, manifold_deviation):
         """Check the arguments of `sample` and draw rows chunk by chunk."""
@@ -259,15 +265,15 @@ class FittedFlow(
                 f"Invalid value for 'n_samples': {n_samples!r}. The sampling requires at least one "
                 "sample."
             )
-        knobs = {"temperature": temperature, "manifold_deviation": manifold_deviation}
-        for name, value in knobs.items():
+        options = {"temperature": temperature, "manifold_deviation": manifold_deviation}
+        for name, value in options.items():
             if not isinstance(value, Real) or not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be >= 0 and finite, got {value!r}.")
         generator = make_generator(check_random_state(random_state).randint(2**31))
         rows = np.empty((n_samples, self.n_features_in_), dtype=self._dtype)
         with torch.no_grad():
             for chunk in chunks(n_samples, self.n_features_in_):
-                drawn = draw(chunk.stop - chunk.start, generator, **knobs)
+                drawn = draw(chunk.stop - chunk.start, generator, **options)
                 rows[chunk] = self._from_flow(drawn).numpy()
         return self._named(rows)
 
@@ -276,8 +282,8 @@ class FittedFlow(
         """Dimension of the model's manifold around each row.
 
         Read from the spectrum of the local covariance J C J' in standardised units, with J the
-        Jacobian of the latent -> data map at the row and C the covariance of the latent law: the
-        number of eigenvalues before the widest gap, on a log scale.
+        Jacobian of the latent -> data map at the row and C the covariance of the latent
+        distribution: the number of eigenvalues before the widest gap, on a log scale.
 
         Parameters
         ----------
@@ -322,8 +328,8 @@ class FittedFlow(
         """
         check_is_fitted(self)
         target = resolve_device(device)
-        dtype = head_dtype(target) if self._dtype == np.float64 else torch.float32
-        self._flow.place(target, dtype)
+        dtype = statistics_dtype(target) if self._dtype == np.float64 else torch.float32
+        self._flow.move_to(target, dtype)
         self.device_ = str(target)
         return self
 

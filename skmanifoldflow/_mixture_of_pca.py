@@ -32,7 +32,7 @@ _MAX_COMPARED_ROWS = 10_000
 
 
 class MixtureOfPCA(NamedTuple):
-    """K normal laws with principal axes of their own.
+    """K normal distributions with principal axes of their own.
 
     Weights (K,), means (K, D), axes (K, D, q), standard deviations along these (K, q) and in all
     other directions (K, 1); the axes are complete where q = D.
@@ -97,7 +97,7 @@ def fit_mixture(rows, cells, n_charts, noise):
     cells : ndarray of int of shape (n,)
         Cell of each row.
     n_charts : int
-        Number of cells K; an empty one gets the law of all rows and little weight.
+        Number of cells K; an empty one gets the distribution of all rows and little weight.
     noise : float
         Least standard deviation.
 
@@ -175,7 +175,7 @@ def _maximise(counts, sums, products, spread, noise):
     (K, D, D) of their products, beside the covariance of all rows.
     """
     # Half a row of the whole data keeps a chart with few rows from becoming degenerate; one with
-    # none has the law of all rows.
+    # none has the distribution of all rows.
     means = sums / (counts[:, None] + 0.5)
     n = counts[:, None, None]
     products = products - (n + 1) * means[:, :, None] * means[:, None, :]

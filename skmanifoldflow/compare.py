@@ -28,7 +28,7 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from sklearn.utils.multiclass import type_of_target
 
 from ._chart_atlas.estimator import ChartAtlasFlow
-from ._checks import spacing
+from ._columns import spacing
 from ._joint_manifold.estimator import JointManifoldFlow
 from ._manifold_prior.estimator import ManifoldPriorFlow
 from ._noisy_injective.estimator import NoisyInjectiveFlow

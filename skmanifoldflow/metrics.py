@@ -89,7 +89,7 @@ def bits_per_dim(model, X, *, n_levels=256, n_draws=1, random_state=None):
         Integers from 0 to ``n_levels - 1``.
     n_levels : int, default=256
         Number of values that a cell can take; the default is that of images of 8 bits. The uniform
-        law needs ``log2(n_levels)`` bits per dimension.
+        distribution needs ``log2(n_levels)`` bits per dimension.
     n_draws : int, default=1
         Number of draws of u for each row. The mean over many rows needs no more than one.
     random_state : int, RandomState instance or None, default=None
@@ -156,7 +156,7 @@ def _log_det(scaler):
 
 
 def frechet_distance(features_a, features_b):
-    r"""Return the Frechet distance between the normal laws of two sets of rows.
+    r"""Return the Frechet distance between the normal distributions of two sets of rows.
 
     With means :math:`\mu` and covariances :math:`\Sigma` of the rows [1]_,
 
@@ -202,8 +202,8 @@ def frechet_distance(features_a, features_b):
     >>> from skmanifoldflow.metrics import frechet_distance
     >>> rng = np.random.RandomState(0)
     >>> a, b = rng.normal(0, 1, (5000, 4)), rng.normal(1, 2, (5000, 4))
-    >>> f"{frechet_distance(a, b):.1f}"  # of the laws themselves: 4 (0 - 1)^2 + 4 (1 - 2)^2 = 8
-    '8.1'
+    >>> f"{frechet_distance(a, b):.1f}"  # of the distributions themselves: 4 (0 - 1)^2 + 4 (1 -
+    2)^2 = 8 '8.1'
     """
     a = check_array(features_a, dtype=np.float64, ensure_min_samples=2)
     b = check_array(features_b, dtype=np.float64, ensure_min_samples=2)

@@ -126,17 +126,19 @@ class StackedSearchCV(GridSearchCV):
                 fits.append((model, model._plan(_take(rows, train)), train, test))
         work = max(plan.work for _, plan, _, _ in fits)
         with single_threaded(work):
-            starts = [model._start_fit(plan, plan.seeds[0], None) for model, plan, _, _ in fits]
+            restarts = [
+                model._prepare_restart(plan, plan.seeds[0], None) for model, plan, _, _ in fits
+            ]
             if self.verbose > 0:
                 print(
                     f"Fitting {len(folds)} folds for each of {len(candidates)} candidates, "
                     f"totalling {len(fits)} fits"
                 )
-            train_all([start.job for start in starts])
+            train_all([restart.job for restart in restarts])
         fit_time = (time.time() - begin) / len(fits)
         out = []
-        for (model, plan, train, test), start in zip(fits, starts, strict=True):
-            model._adopt(plan, start)
+        for (model, plan, train, test), restart in zip(fits, restarts, strict=True):
+            model._adopt(plan, restart)
             test_rows = _take(rows, test)
             begin = time.time()
             result = {

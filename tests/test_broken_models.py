@@ -266,7 +266,7 @@ def test_several_starts_of_a_model_that_draws(options, rows):
     plan = model._plan(rows)
     first, bests = None, []
     for seed in plan.seeds:
-        start = model._start_fit(plan, seed, first)
+        start = model._prepare_restart(plan, seed, first)
         first = first or start
         bests.append(training.train(*start.job[:-1]).best_score)
     assert max(model.validation_scores_) == pytest.approx(max(bests), abs=1e-6)
@@ -332,10 +332,10 @@ def test_start_of_diagonal_noise_is_factor_analysis_where_that_is_better(rows):
     options = SMALL | {"flow": "additive", "early_stopping": False}
     model = NoisyInjectiveFlow(1, noise_covariance="diag", **options)
     plan = model._plan(X)
-    objective = model._start_fit(plan, plan.seeds[0], None).job.objective
+    objective = model._prepare_restart(plan, plan.seeds[0], None).job.objective
     y = objective.flow.bijection.forward_and_log_det(torch.tensor(X, dtype=torch.float32))[0]
-    law = objective.flow.latent
-    ours = float(law.log_prob(y).mean().detach())
+    latent = objective.flow.latent
+    ours = float(latent.log_prob(y).mean().detach())
     y = y.detach().double().numpy()
     analysis = FactorAnalysis(1, tol=1e-8, max_iter=1000, svd_method="lapack").fit(y)
     theirs = multivariate_normal(analysis.mean_, analysis.get_covariance()).logpdf(y).mean()

@@ -1,4 +1,4 @@
-"""ChartAtlasFlow against mixtures of normal laws, quadrature and Bayes' rule."""
+"""ChartAtlasFlow against mixtures of normal distributions, quadrature and Bayes' rule."""
 
 import copy
 
@@ -46,7 +46,7 @@ def model(curve):
     return ChartAtlasFlow(2, n_charts=6, **TRAINED).fit(curve)
 
 
-def _normal_laws(model):
+def _normal_distributions(model):
     """Yield weight, mean and covariance of every chart at the start, in data units."""
     unit = model._standardizer.scale.numpy()
     k = 0
@@ -63,7 +63,11 @@ def _normal_laws(model):
 
 def _mixture_log_density(model, X):
     return logsumexp(
-        [np.log(w) + multivariate_normal(m, c).logpdf(X) for w, m, c in _normal_laws(model)], axis=0
+        [
+            np.log(w) + multivariate_normal(m, c).logpdf(X)
+            for w, m, c in _normal_distributions(model)
+        ],
+        axis=0,
     )
 
 
@@ -72,13 +76,13 @@ def _mixture_log_density(model, X):
 
 @pytest.mark.parametrize("n", [39, 400])
 @pytest.mark.parametrize("chart_map", MAPS)
-def test_a_single_chart_starts_at_the_normal_law(n, chart_map):
+def test_a_single_chart_starts_at_the_normal_distribution(n, chart_map):
     """With two columns: mean and maximum-likelihood covariance of the rows, in their units."""
     rng = np.random.RandomState(0)
     X = rng.randn(n, 2) @ [[30.0, 0.5], [0.0, 0.1]] + [100.0, 0.0]
-    law = multivariate_normal(X.mean(0), np.cov(X.T, bias=True))
+    distribution = multivariate_normal(X.mean(0), np.cov(X.T, bias=True))
     model = ChartAtlasFlow(n_charts=1, chart_map=chart_map, **FROZEN).fit(X)
-    np.testing.assert_allclose(model.score_samples(X), law.logpdf(X), atol=1e-4)
+    np.testing.assert_allclose(model.score_samples(X), distribution.logpdf(X), atol=1e-4)
 
 
 @pytest.mark.parametrize("settings", [{"n_charts": 5}, {}, {"n_charts": 4, "flow": "spline"}])
@@ -87,12 +91,12 @@ def test_starts_at_a_mixture(curve, settings, chart_map):
     model = ChartAtlasFlow(2, chart_map=chart_map, **{**FROZEN, **settings}).fit(curve)
     expected = _mixture_log_density(model, curve)
     np.testing.assert_allclose(model.score_samples(curve), expected, atol=1e-5)
-    # And the mixture is a good one, which few laws of the plane are.
+    # And the mixture is a good one, which few distributions of the plane are.
     plain = multivariate_normal(curve.mean(0), np.cov(curve.T)).logpdf(curve).mean()
     assert model.score(curve) > plain + 0.3
 
 
-def test_blobs_start_at_their_normal_laws():
+def test_blobs_start_at_their_normal_distributions():
     """As scipy has them, one for each blob, with its share of the rows.
 
     All but half a row of all rows, which holds small charts back.
@@ -150,7 +154,7 @@ def test_density_integrates_to_one_in_the_plane(curve, curve_model):
 
 @pytest.mark.parametrize("chart_map", MAPS)
 def test_density_integrates_to_one_in_space(chart_map):
-    """By importance sampling: normal laws around the rows, wider than the noise of these."""
+    """By importance sampling from normal distributions around the rows, wider than their noise."""
     X = Sphere(noise=0.1).sample(500, random_state=0)[0]
     model = ChartAtlasFlow(3, n_charts=5, chart_map=chart_map, **SMALL).fit(X)
     rng = np.random.RandomState(0)

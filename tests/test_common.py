@@ -32,8 +32,8 @@ from skmanifoldflow.datasets import SCurve
 SMALL = {"max_iter": 3, "n_layers": 2, "hidden_layer_sizes": (8,)}
 ESTIMATORS = [ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow]
 SETTINGS = [{}, {**SMALL, "early_stopping": False}]
-# What makes the start of an estimator a normal law, where its defaults do not.
-NORMAL_START = {JointManifoldFlow: {"penalty": "gaussian"}}
+# What makes the start of an estimator a normal distribution, where its defaults do not.
+NORMAL_INITIALIZATION = {JointManifoldFlow: {"penalty": "gaussian"}}
 
 pytestmark = [
     # The data of scikit-learn's checks are partly integers.
@@ -298,8 +298,8 @@ def test_warm_start_goes_on(rows):
 
 @pytest.mark.parametrize("Estimator", ESTIMATORS)
 def test_n_init_compares_starts_on_the_same_rows(Estimator, rows, monkeypatch):
-    """Starts that do not move are the same normal law: their scores differ by rows alone."""
-    start_fit, rank, starts, reports = Estimator._start_fit, Estimator._rank, [], []
+    """Restarts that do not move are one normal distribution: scores differ by rows alone."""
+    start_fit, rank, starts, reports = Estimator._prepare_restart, Estimator._rank, [], []
 
     def watched_start(self, *args):
         starts.append(start_fit(self, *args))
@@ -309,13 +309,13 @@ def test_n_init_compares_starts_on_the_same_rows(Estimator, rows, monkeypatch):
         reports.append(report)
         return rank(self, start, report)
 
-    monkeypatch.setattr(Estimator, "_start_fit", watched_start)
+    monkeypatch.setattr(Estimator, "_prepare_restart", watched_start)
     monkeypatch.setattr(Estimator, "_rank", watched_rank)
     # Nor does any of them end the search.
     monkeypatch.setattr(JointManifoldFlow, "_is_settled", lambda self, objective: False)
     # Charts start from centres that are drawn: a single one is the same for every start.
-    one_law = {"n_charts": 1} if Estimator is ChartAtlasFlow else {}
-    settings = {**SMALL, **one_law, "learning_rate_init": 1e-9}
+    one_distribution = {"n_charts": 1} if Estimator is ChartAtlasFlow else {}
+    settings = {**SMALL, **one_distribution, "learning_rate_init": 1e-9}
     Estimator(random_state=0, n_init=3, **settings).fit(rows)
     assert len(starts) == len(reports) == 3
     assert len({start.order.numpy().tobytes() for start in starts}) == 1
@@ -326,7 +326,7 @@ def test_n_init_compares_starts_on_the_same_rows(Estimator, rows, monkeypatch):
 def test_validation_keeps_the_best_weights(rows):
     """A learning rate that ruins the flow leaves the closed-form start."""
     for Estimator in ESTIMATORS:
-        start = NORMAL_START.get(Estimator, {})
+        start = NORMAL_INITIALIZATION.get(Estimator, {})
         model = Estimator(random_state=0, learning_rate_init=10.0, **start, **SMALL).fit(rows)
         X = rows - rows.mean(0)
         covariance = X.T @ X / len(X)
@@ -407,7 +407,7 @@ def test_divergence_without_validation_rows_keeps_the_start(rows):
         flow = {"flow": "spline"} if Estimator is ChartAtlasFlow else {}
         settings = {**SMALL, **flow, "early_stopping": False, "learning_rate_init": 100.0}
         model = Estimator(random_state=0, **settings)
-        model.set_params(**NORMAL_START.get(Estimator, {}))
+        model.set_params(**NORMAL_INITIALIZATION.get(Estimator, {}))
         X = rows - rows.mean(0)
         _, log_det = np.linalg.slogdet(X.T @ X / len(X))
         normal = -0.5 * (log_det + 3 + 3 * np.log(2 * np.pi))
@@ -471,7 +471,7 @@ def test_dequantize_spreads_integers():
     X = rng.binomial(6, 0.4, size=(400, 1)).astype(float)
     for Estimator in ESTIMATORS:
         model = Estimator(dequantize=True, random_state=0, **SMALL).fit(X)
-        # The law of X + U[0, 1) has variance np(1-p) + 1/12 and mean np + 1/2.
+        # The distribution of X + U[0, 1) has variance np(1-p) + 1/12 and mean np + 1/2.
         drawn = model.sample(20000, random_state=0)
         # 400 rows know the mean to .06; without the half it would be off by .5.
         assert drawn.mean() == pytest.approx(X.mean() + 0.5, abs=0.1)

@@ -82,7 +82,7 @@ def test_log_density_is_in_the_units_of_the_data(comparison, name):
         weights, means, covariances = estimator.weights_, estimator.means_, estimator.covariances_
     else:
         covariances = estimator.get_covariance()[None]
-    # The same normal laws, moved to data units before their densities are taken.
+    # The same normal distributions, moved to data units before their densities are taken.
     mean, deviation = comparison.X_train.mean(axis=0), comparison.X_train.std(axis=0)
     terms = [
         np.log(w)
@@ -354,7 +354,7 @@ def test_the_mixture_is_cross_validated_on_a_part(rows, few_rows_are_many):
 
 def test_memory_does_not_go_with_the_square_of_the_rows():
     X = np.random.RandomState(0).standard_normal((60_000, 2))
-    tracemalloc.start()
+    tracemalloc.initialize()
     compare(X, estimators={"PCA": PCA(1)}, random_state=0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -458,7 +458,7 @@ def test_table_is_aligned():
     assert second.split() == ["a", "longer", "name", *"------", "0.0"]
     for match in re.finditer(r"\S+(?: \S+)*(?=  |$)", head):
         end = match.end()
-        assert match.start() == 0 or {first[end - 1], second[end - 1]}.isdisjoint(" ")
+        assert match.initialize() == 0 or {first[end - 1], second[end - 1]}.isdisjoint(" ")
 
 
 def test_csv_holds_the_results(comparison, tmp_path):

@@ -1,4 +1,4 @@
-"""Data sets: the contract, laws, coordinates, densities on the manifold and distances."""
+"""Data sets: the contract, distributions, coordinates, densities on the manifold and distances."""
 
 import copy
 import pickle
@@ -124,7 +124,7 @@ def test_random_network_has_no_ambient_density():
     assert not hasattr(datasets.RandomNetwork(), "log_density")
 
 
-# Laws against scikit-learn
+# Distributions against scikit-learn
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.05])

@@ -47,7 +47,7 @@ def test_density_integrates_to_one(cls):
 
 
 def test_swiss_roll_density_integrates_to_one():
-    # y is independent of the roll and a normal law around an interval, checked on its own.
+    # y is independent of the roll and a normal distribution around an interval, checked on its own.
     data = datasets.SwissRoll(noise=1.0)
     axis = np.arange(-21, 21, 0.9)
     grid = np.stack(np.meshgrid(axis, [10.5], axis, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -56,8 +56,8 @@ def test_swiss_roll_density_integrates_to_one():
 
 
 @pytest.mark.parametrize("cls", NOISY)
-def test_density_is_the_mean_of_normal_laws_around_noiseless_rows(cls):
-    # Tests law and density against each other, within five standard errors of the mean.
+def test_density_is_the_mean_of_normal_distributions_around_noiseless_rows(cls):
+    # Tests distribution and density against each other, within five standard errors of the mean.
     noise = {datasets.SwissRoll: 2.0, datasets.PolynomialSurface: 0.1}.get(cls, 0.5)
     data = cls(noise=noise)
     n_draws = 3000 if data.n_features > 100 else 40_000

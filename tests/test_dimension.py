@@ -1,4 +1,4 @@
-"""Readings of the dimension against spectra, laws and shapes of known dimension."""
+"""Readings of the dimension against spectra, distributions and shapes of known dimension."""
 
 import pickle
 
@@ -183,8 +183,8 @@ def test_mixture_has_the_densities_of_scipy():
     X = rng.standard_normal((10, 3))
     joint = mixture.log_joint(X)
     for k in range(2):
-        law = multivariate_normal(mixture.means[k], (axes[k] * variances[k]) @ axes[k].T)
-        expected = np.log(mixture.weights[k]) + law.logpdf(X) + 1.5 * np.log(2 * np.pi)
+        distribution = multivariate_normal(mixture.means[k], (axes[k] * variances[k]) @ axes[k].T)
+        expected = np.log(mixture.weights[k]) + distribution.logpdf(X) + 1.5 * np.log(2 * np.pi)
         np.testing.assert_allclose(joint[:, k], expected)
     slope = np.array([[1.0, 2.0, 3.0], [0.5, 1.0, 1.0]])
     spectra = mixture.spectra(slope)
@@ -282,7 +282,7 @@ def test_a_contradiction_is_told():
 
 
 def test_scores_are_of_rows_that_were_set_aside():
-    """Of normal rows in many columns the flow, a normal law, has nearly the mixture's score."""
+    """On normal rows with many columns the flow scores nearly as the mixture does."""
     X = np.random.RandomState(0).standard_normal((300, 30))
     report = ManifoldPriorFlow(**SMALL | {"max_iter": 1, "tol": 1e3}).fit(X).dimension_report_
     entropy = 15 * np.log(2 * np.pi * np.e)

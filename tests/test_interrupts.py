@@ -69,7 +69,7 @@ def interrupted():
 def validation_score(model, rows, seed=0):
     """Return the mean log-density of the rows that a fit set aside, in standardised units."""
     plan = model._plan(rows)
-    start = model._start_fit(plan, plan.seeds[0], None)
+    start = model._prepare_restart(plan, plan.seeds[0], None)
     held_out = rows[start.order[: len(start.job.validation_rows)].numpy()]
     return model.score(held_out) + float(model._standardizer.scale.log().sum())
 
@@ -101,10 +101,10 @@ def test_of_several_starts_the_best_is_kept(rows):
     """Each start alone, stopped after the same epoch, tells which one is the best."""
     model = NoisyInjectiveFlow(2, n_init=3, **SMALL)
     plan = model._plan(rows)
-    first = model._start_fit(plan, plan.seeds[0], None)
+    first = model._prepare_restart(plan, plan.seeds[0], None)
     best = []
     for seed in plan.seeds:
-        job = model._start_fit(plan, seed, first).job
+        job = model._prepare_restart(plan, seed, first).job
 
         def stop(epoch, n_epochs, score):
             if epoch == 3:

@@ -116,14 +116,14 @@ def test_manifold_goes_through_the_curve(curve, curve_model):
 
 
 def test_density_is_near_the_exact_one(curve_model):
-    """The Huber law of normal noise costs .06 nats."""
+    """The Huber distribution of normal noise costs .06 nats."""
     test = _parabola(1000, 1)
     gap = np.mean(_log_density(test) - curve_model.score_samples(test))
     assert 0 < gap < 0.2
 
 
 def test_stages_do_not_lower_the_held_out_likelihood():
-    """Coordinates with two clusters: a second stage is far better than a normal law of u."""
+    """Coordinates with two clusters: a second stage is far better than a normal u."""
     rng = np.random.RandomState(0)
     t = rng.choice([-2.0, 2.0], size=1500) + 0.3 * rng.randn(1500)
     X = np.column_stack([t, 0.3 * t**2]) + 0.05 * rng.randn(1500, 2)
@@ -197,7 +197,7 @@ def test_narrowing_stages_survive_a_pickle(nested):
 
 
 def test_the_best_stage_is_used(nested):
-    """Whichever it is, `score`, `score_samples` and `sample` follow the law of that stage."""
+    """Whichever it is, `score`, `score_samples` and `sample` follow that stage."""
     X, model = nested
     assert model.best_stage_ == 1 + np.argmax(model.stage_scores_)
     for best in (1, 2, 3):
@@ -349,7 +349,7 @@ def test_degenerate_rows_stay_bounded(change):
     model = JointManifoldFlow(random_state=0, **SMALL).fit(X)
     scores = model.score_samples(X)
     assert np.isfinite(scores).all()
-    # Each empty direction is worth at most a normal law at the floor of the noise.
+    # Each empty direction is worth at most a normal distribution at the floor of the noise.
     assert scores.max() < 10 + 8 * X.shape[1]
     assert np.isfinite(model.sample(50, random_state=0)).all()
 

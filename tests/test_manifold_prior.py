@@ -93,7 +93,7 @@ def test_start_is_the_linear_gaussian_ancestor(n_components):
     np.testing.assert_allclose(model.score_samples(X), expected - np.log(scale).sum(), atol=2e-3)
 
 
-def test_one_column_is_a_normal_law():
+def test_one_column_is_a_normal_distribution():
     X = np.random.RandomState(0).gamma(3, size=(500, 1))
     model = ManifoldPriorFlow(marginals="normal", random_state=0).fit(X)
     sd = X.std() * np.sqrt(1 + 0.02**2)
@@ -147,7 +147,7 @@ def test_manifold_density_is_the_density_of_the_coordinates_over_the_volume():
 
 
 def test_marginals_are_those_of_the_rows():
-    """One column is a shift and a law of its own: that of the rows, a gamma law."""
+    """One column is a shift and a marginal: that of the rows, a gamma distribution."""
     X = np.random.RandomState(0).gamma(3, size=(4000, 1))
     model = ManifoldPriorFlow(random_state=0).fit(X)
     test = np.random.RandomState(1).gamma(3, size=(4000, 1))
@@ -194,7 +194,7 @@ def test_manifold_density_of_a_line_is_normal():
     ],
     ids=str,
 )
-def test_every_variant_beats_the_normal_law_and_is_normalised(sin_rows, settings):
+def test_every_variant_beats_the_normal_distribution_and_is_normalised(sin_rows, settings):
     model = ManifoldPriorFlow(max_iter=40, **SMALL, **settings).fit(sin_rows)
     normal = multivariate_normal(sin_rows.mean(0), np.cov(sin_rows.T)).logpdf(sin_rows).mean()
     assert model.score(sin_rows) > normal + 0.3
@@ -208,7 +208,7 @@ def test_every_variant_beats_the_normal_law_and_is_normalised(sin_rows, settings
     assert mass == pytest.approx(inside, abs=0.02)
 
 
-def test_sampling_knobs(sin_model):
+def test_sampling_options(sin_model):
     on_manifold = sin_model.sample(200, random_state=0, manifold_deviation=0.0)
     np.testing.assert_allclose(sin_model.reconstruct(on_manifold), on_manifold, atol=1e-8)
     hot = sin_model.sample(4000, random_state=0, temperature=0.25)

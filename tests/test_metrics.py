@@ -67,14 +67,14 @@ class Density:
 
 
 @pytest.mark.parametrize("n_levels", [2, 16, 256])
-def test_bits_of_the_uniform_law(n_levels):
+def test_bits_of_the_uniform_distribution(n_levels):
     X = np.random.RandomState(0).randint(n_levels, size=(20, 3))
     uniform = Density(lambda rows: np.full(len(rows), -3 * np.log(n_levels)))
     bits = bits_per_dim(uniform, X, n_levels=n_levels, n_draws=2, random_state=0)
     assert bits == pytest.approx(np.log2(n_levels))
 
 
-def test_bits_of_a_law_constant_on_cells_are_its_cross_entropy():
+def test_bits_of_a_distribution_constant_on_cells_are_its_cross_entropy():
     probabilities = np.array([0.5, 0.25, 0.125, 0.125])
     table = Density(lambda rows: np.log(probabilities)[rows.astype(int)].sum(axis=1))
     X = np.array([[0, 0], [1, 3], [2, 1]])
@@ -84,10 +84,10 @@ def test_bits_of_a_law_constant_on_cells_are_its_cross_entropy():
     )
 
 
-def test_bits_of_a_normal_law_and_the_jensen_bound():
+def test_bits_of_a_normal_distribution_and_the_jensen_bound():
     mean, deviation = 4.3, 1.7
-    law = norm(mean, deviation)
-    normal = Density(lambda rows: law.logpdf(rows).sum(axis=1))
+    distribution = norm(mean, deviation)
+    normal = Density(lambda rows: distribution.logpdf(rows).sum(axis=1))
     X = np.random.RandomState(0).randint(9, size=(50, 2))
     # Mean over u of (x + u - mean)^2 is (x + 1/2 - mean)^2 + 1/12.
     nats = 0.5 * np.log(2 * np.pi * deviation**2) + ((X + 0.5 - mean) ** 2 + 1 / 12) / (
@@ -95,7 +95,7 @@ def test_bits_of_a_normal_law_and_the_jensen_bound():
     )
     bits = bits_per_dim(normal, X, n_levels=9, n_draws=4000, random_state=1)
     assert bits == pytest.approx(nats.mean() / np.log(2), abs=2e-3)
-    exact = -np.log2(law.cdf(X + 1) - law.cdf(X)).mean()
+    exact = -np.log2(distribution.cdf(X + 1) - distribution.cdf(X)).mean()
     assert exact < bits < exact + 0.1
 
 
@@ -129,14 +129,14 @@ def test_bits_errors(X, options, message):
 
 
 class NormalLaw(BaseEstimator):
-    """The normal law of the mean and the covariance of the rows, wherever they are."""
+    """The normal distribution of the mean and the covariance of the rows, wherever they are."""
 
     def fit(self, X, y=None):
-        self.law_ = multivariate_normal(X.mean(axis=0), np.cov(X.T))
+        self.distribution_ = multivariate_normal(X.mean(axis=0), np.cov(X.T))
         return self
 
     def score_samples(self, X):
-        return self.law_.logpdf(X)
+        return self.distribution_.logpdf(X)
 
     def score(self, X, y=None):
         return self.score_samples(X).mean()
@@ -164,7 +164,7 @@ def integers():
 )
 def test_bits_do_not_depend_on_the_units_of_a_pipeline(steps, integers):
     Y = integers + np.random.RandomState(1).uniform(size=integers.shape)
-    # The normal law goes with the units, so that the model is the same in all of them.
+    # The normal distribution goes with the units, so that the model is the same in all of them.
     expected = bits_per_dim(NormalLaw().fit(Y), integers, random_state=0)
     pipeline = make_pipeline(*steps, NormalLaw()).fit(Y)
     assert bits_per_dim(pipeline, integers, random_state=0) == pytest.approx(expected)
@@ -175,7 +175,7 @@ def test_bits_do_not_depend_on_the_units_of_a_pipeline(steps, integers):
 
 
 class Uniform(BaseEstimator):
-    """The uniform law on the unit cube."""
+    """The uniform distribution on the unit cube."""
 
     def fit(self, X, y=None):
         self.n_features_in_ = X.shape[1]
@@ -185,7 +185,7 @@ class Uniform(BaseEstimator):
         return np.where(((X >= 0) & (X <= 1)).all(axis=1), 0.0, -np.inf)
 
 
-def test_bits_of_the_uniform_law_behind_a_scaler():
+def test_bits_of_the_uniform_distribution_behind_a_scaler():
     X = np.array([[0, 0], [15, 15], [3, 8]])
     uniform = make_pipeline(MinMaxScaler(), Uniform()).fit(np.array([[0, 0], [16, 16]]))
     assert bits_per_dim(uniform, X, n_levels=16, random_state=0) == pytest.approx(4)
@@ -213,7 +213,7 @@ def rows_with_moments(mean, covariance, n, seed):
     return X @ np.linalg.cholesky(covariance).T + mean
 
 
-def test_frechet_distance_is_the_closed_form_of_two_normal_laws():
+def test_frechet_distance_is_the_closed_form_of_two_normal_distributions():
     rng = np.random.RandomState(0)
     mean_a, mean_b = rng.standard_normal((2, 5))
     root_a, root_b = rng.standard_normal((2, 5, 5))

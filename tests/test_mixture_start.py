@@ -28,7 +28,7 @@ def _covariances(mixture):
 
 
 @pytest.mark.parametrize("n_axes", [5, 2])
-def test_log_joint_is_that_of_normal_laws(n_axes):
+def test_log_joint_is_that_of_normal_distributions(n_axes):
     """With all axes, and with some and one variance for the rest."""
     rng = np.random.RandomState(0)
     mixture = MixtureOfPCA(
@@ -48,7 +48,7 @@ def test_log_joint_is_that_of_normal_laws(n_axes):
     np.testing.assert_allclose(mixture.log_joint(rows), np.transpose(expected), rtol=1e-10)
 
 
-def test_a_single_chart_is_the_normal_law_of_the_rows():
+def test_a_single_chart_is_the_normal_distribution_of_the_rows():
     """Mean and maximum-likelihood covariance: with few columns the rows leave nothing to decide."""
     rng = np.random.RandomState(0)
     rows = rng.randn(500, 3) @ rng.randn(3, 3)
@@ -130,7 +130,7 @@ def test_degenerate_rows_stay_finite(n_features):
         assert mixture.weights.sum() == pytest.approx(1)
 
 
-def test_an_empty_cell_gets_the_law_of_all_rows():
+def test_an_empty_cell_gets_the_distribution_of_all_rows():
     rng = np.random.RandomState(0)
     rows = rng.randn(300, 2) * [3.0, 1.0]
     mixture, _ = fit_mixture(rows, np.zeros(300, dtype=int), 2, 1e-3)

@@ -118,10 +118,10 @@ class Fragile(NoisyInjectiveFlow):
 
     error = RuntimeError
 
-    def _start_fit(self, plan, seed, first):
+    def _prepare_restart(self, plan, seed, first):
         if self.learning_rate_init > 0.1:
             raise self.error("no memory left")
-        return super()._start_fit(plan, seed, first)
+        return super()._prepare_restart(plan, seed, first)
 
 
 def fragile():

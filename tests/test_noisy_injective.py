@@ -251,7 +251,7 @@ def test_bounds_tighten_with_more_importance_samples(settings):
 
 @pytest.mark.parametrize("settings", [{"n_latent_layers": 2}, {"injection": "coupling"}])
 def test_estimated_density_integrates_to_one(settings):
-    """By importance sampling from a broad normal law in 3-D."""
+    """By importance sampling from a broad normal distribution in 3-D."""
     X = SCurve(noise=0.1).sample(400, random_state=0)[0]
     model = NoisyInjectiveFlow(
         2, objective="elbo", n_importance_samples=64, random_state=0, **settings, **SMALL
@@ -310,7 +310,7 @@ def test_degenerate_rows_stay_bounded(change):
     model = NoisyInjectiveFlow(random_state=0, **SMALL).fit(X)
     scores = model.score_samples(X)
     assert np.isfinite(scores).all()
-    # Each empty direction is worth at most a normal law at the floor of the noise.
+    # Each empty direction is worth at most a normal distribution at the floor of the noise.
     assert scores.max() < 10 + 8 * X.shape[1]
     drawn = model.sample(50, random_state=0)
     assert np.isfinite(drawn).all()

@@ -207,7 +207,7 @@ def test_samples_behind_steps_without_an_inverse(frame):
         ([make_pipeline(FunctionTransformer(np.log1p))], frame),
         ([OrdinalEncoder()], frame),
     ]:
-        pipeline = make_pipeline(*steps, Knobs(X.shape[1] if steps[0] is not half else 2)).fit(X)
+        pipeline = make_pipeline(*steps, Options(X.shape[1] if steps[0] is not half else 2)).fit(X)
         drawn = SampleDisplay.from_estimator(pipeline, X, random_state=0)
         np.testing.assert_array_equal(drawn.data, pipeline[:-1].transform(X))
         np.testing.assert_array_equal(drawn.samples[0], pipeline[-1].sample(150, random_state=0))
@@ -219,7 +219,7 @@ def test_samples_behind_steps_without_an_inverse(frame):
 
 def test_samples_behind_steps_with_an_inverse(frame):
     log = FunctionTransformer(np.log1p, inverse_func=np.expm1)
-    pipeline = make_pipeline(log, make_pipeline(MinMaxScaler(), PCA(3)), Knobs(3)).fit(frame)
+    pipeline = make_pipeline(log, make_pipeline(MinMaxScaler(), PCA(3)), Options(3)).fit(frame)
     drawn = SampleDisplay.from_estimator(pipeline, frame, n_samples=20, random_state=0)
     expected = pipeline[:-1].inverse_transform(pipeline[-1].sample(20, random_state=0))
     np.testing.assert_array_equal(drawn.samples[0], expected)
@@ -228,7 +228,7 @@ def test_samples_behind_steps_with_an_inverse(frame):
 
 def test_samples_have_the_columns_of_the_data_frame(frame):
     columns = frame.iloc[:, 1:3]
-    pipeline = make_pipeline(MinMaxScaler(), Knobs()).fit(columns)
+    pipeline = make_pipeline(MinMaxScaler(), Options()).fit(columns)
     (ax,) = SampleDisplay.from_estimator(pipeline, columns).axes_
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("sepal width (cm)", "petal length (cm)")
     (ax,) = SampleDisplay.from_estimator(pipeline.fit(columns.to_numpy()), columns).axes_
@@ -239,7 +239,7 @@ def test_samples_have_the_columns_of_the_data_frame(frame):
 
 def test_images_behind_a_scaler():
     X = np.array([[-10.0], [30.0]]) * np.ones(8)
-    pipeline = make_pipeline(MinMaxScaler(), Knobs(8, image_shape=(1, 2, 4))).fit(X)
+    pipeline = make_pipeline(MinMaxScaler(), Options(8, image_shape=(1, 2, 4))).fit(X)
     drawn = SampleDisplay.from_estimator(pipeline, X, n_samples=4, random_state=0)
     assert drawn.image_shape == (1, 2, 4) and drawn.images_[0].get_clim() == (-10, 30)
     rows = pipeline[-1].sample(4, random_state=0)
@@ -441,7 +441,7 @@ def test_wrong_arguments_of_an_embedding(iris):
 # Samples
 
 
-class Knobs(BaseEstimator):
+class Options(BaseEstimator):
     """A latent draw stretched by both knobs."""
 
     def __init__(self, n_features=2, image_shape=None):
@@ -481,7 +481,7 @@ def test_samples_lie_over_the_data(flow):
 @pytest.mark.parametrize("random_state", [3, None])
 def test_panels_share_the_latent_draw(knob, symbol, random_state):
     display = SampleDisplay.from_estimator(
-        Knobs(), random_state=random_state, **{f"{knob}s": (0, 0.5, 2)}
+        Options(), random_state=random_state, **{f"{knob}s": (0, 0.5, 2)}
     )
     display.figure_.canvas.draw()
     assert titles(display) == [f"{symbol} = 0", f"{symbol} = 0.5", f"{symbol} = 2"]
@@ -492,14 +492,14 @@ def test_panels_share_the_latent_draw(knob, symbol, random_state):
     for points, factor in zip(drawn, scale, strict=True):
         np.testing.assert_allclose(points * scale[0], drawn[0] * factor)
     if random_state is not None:
-        expected = Knobs().sample(1000, random_state=random_state, **{knob: 0.5})
+        expected = Options().sample(1000, random_state=random_state, **{knob: 0.5})
         np.testing.assert_array_equal(drawn[1], expected)
     boxes = [ax.get_position().size for ax in display.axes_]
     np.testing.assert_allclose(boxes, boxes[:1] * 3)
     assert len({(ax.get_xlim(), ax.get_ylim()) for ax in display.axes_}) == 1
 
 
-def test_flow_has_the_knobs(flow):
+def test_flow_has_the_options(flow):
     display = SampleDisplay.from_estimator(flow, manifold_deviations=(0, 1), random_state=0)
     np.testing.assert_array_equal(
         display.samples[0], flow.sample(1000, random_state=0, manifold_deviation=0)
@@ -507,7 +507,7 @@ def test_flow_has_the_knobs(flow):
 
 
 def test_more_panels_than_columns():
-    display = SampleDisplay.from_estimator(Knobs(), temperatures=np.arange(6))
+    display = SampleDisplay.from_estimator(Options(), temperatures=np.arange(6))
     display.figure_.canvas.draw()
     assert len(display.axes_) == 6 and len(display.figure_.axes) == 8
 
@@ -526,10 +526,10 @@ def test_many_columns_are_projected(with_data):
     X = np.random.RandomState(0).standard_normal((200, 5)) * [1, 2, 3, 4, 5] + 7
     X[:, 1] += X[:, 0]
     data = X if with_data else None
-    display = SampleDisplay.from_estimator(Knobs(5), data, random_state=0)
-    reference = X if with_data else Knobs(5).sample(1000, random_state=0)
+    display = SampleDisplay.from_estimator(Options(5), data, random_state=0)
+    reference = X if with_data else Options(5).sample(1000, random_state=0)
     model = make_pipeline(StandardScaler(), PCA(2)).fit(reference)
-    expected = model.transform(Knobs(5).sample(200 if with_data else 1000, random_state=0))
+    expected = model.transform(Options(5).sample(200 if with_data else 1000, random_state=0))
     np.testing.assert_allclose(display.points_[0].get_offsets(), expected)
     assert display.axes_[0].get_xlabel() == "principal component 1"
     if with_data:
@@ -549,7 +549,7 @@ def test_stray_samples_do_not_shrink_the_rest():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images(channels):
     shape = (channels, 2, 4)
-    model = Knobs(8 * channels, image_shape=shape)
+    model = Options(8 * channels, image_shape=shape)
     X = np.array([[-10.0], [30.0]]) * np.ones(8 * channels)
     display = SampleDisplay.from_estimator(model, X, n_samples=10, random_state=0)
     display.figure_.canvas.draw()
@@ -579,7 +579,7 @@ def test_mosaic_lays_images_out_row_by_row():
 
 
 def test_strips_of_images():
-    model = Knobs(8)
+    model = Options(8)
     display = SampleDisplay.from_estimator(
         model, image_shape=(1, 2, 4), temperatures=(0, 2), random_state=0
     )
@@ -598,8 +598,8 @@ def test_strips_of_images():
 def test_figure_can_be_given():
     figure = plt.figure(layout="constrained")
     left, right = figure.subfigures(1, 2)
-    SampleDisplay.from_estimator(Knobs(), np.eye(2), figure=left)
-    display = SampleDisplay.from_estimator(Knobs(4, (1, 2, 2)), figure=right)
+    SampleDisplay.from_estimator(Options(), np.eye(2), figure=left)
+    display = SampleDisplay.from_estimator(Options(4, (1, 2, 2)), figure=right)
     assert display.figure_ is right
     figure.canvas.draw()
     assert plt.get_fignums() == [figure.number]
@@ -624,7 +624,7 @@ def test_panels_of_any_models():
 )
 def test_wrong_arguments_of_samples(options, message):
     with pytest.raises(ValueError, match=message):
-        SampleDisplay.from_estimator(Knobs(), **options)
+        SampleDisplay.from_estimator(Options(), **options)
     assert not plt.get_fignums()
 
 

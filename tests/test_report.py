@@ -27,7 +27,7 @@ import skmanifoldflow.compare as compare_module
 from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow
 from skmanifoldflow.__main__ import main
 from skmanifoldflow._report.data import BUILT_IN, load
-from skmanifoldflow._report.picture import draw
+from skmanifoldflow._report.picture import report_figure
 from skmanifoldflow.compare import compare
 from skmanifoldflow.datasets import SCurve
 
@@ -78,7 +78,7 @@ def test_digits_are_sixteenths_with_a_step():
     assert data.value_step == 1 / 16 and data.image_shape == (8, 8)
 
 
-def test_toys_know_their_law():
+def test_toys_know_their_distribution():
     data = load("s_curve", seed=3)
     X, coordinates = SCurve().sample(len(data.X), random_state=3)
     np.testing.assert_array_equal(data.X, X)
@@ -409,7 +409,7 @@ def test_picture_of_tables(n_columns):
     estimators = {"PCA": PCA(1), "mixture": GaussianMixture(2, random_state=0)}
     estimators["kernels"] = KernelDensity()
     comparison = compare(X, estimators=estimators, random_state=0)
-    figure = draw(comparison)
+    figure = report_figure(comparison)
     FigureCanvasAgg(figure).draw()
     titles = texts(figure)
     assert {"PCA", "Training rows", "mixture", "kernels"} <= set(titles)
@@ -424,14 +424,14 @@ def test_picture_of_tables(n_columns):
         np.testing.assert_allclose(data.collections[0].get_offsets(), comparison.X_train)
 
 
-def test_samples_in_the_picture_have_the_law_of_the_data():
+def test_samples_in_the_picture_have_the_distribution_of_the_data():
     mean, covariance = [3, -50], [[4, 30], [30, 400]]
     X = multivariate_normal(mean, covariance).rvs(1200, random_state=0)
     estimators = {
         "mixture": GaussianMixture(random_state=0),
         "kernels": KernelDensity(bandwidth=0.1),
     }
-    figure = draw(compare(X, estimators=estimators, random_state=0))
+    figure = report_figure(compare(X, estimators=estimators, random_state=0))
     assert len(figure.axes) == 3
     for ax in figure.axes[1:]:
         samples = ax.collections[1].get_offsets()
@@ -444,7 +444,7 @@ def test_picture_has_a_colour_and_a_name_for_each_class():
     names = np.array(["red", "rosé", "white"])[y]
     estimators = {"PCA": PCA(2), "Isomap": Isomap(n_components=2)}
     comparison = compare(X, names, estimators=estimators, random_state=0)
-    figure = draw(comparison, y_name="colour of the wine")
+    figure = report_figure(comparison, y_name="colour of the wine")
     FigureCanvasAgg(figure).draw()
     titles = texts(figure)
     assert {"red", "rosé", "white", "PCA", "Isomap"} <= set(titles)
@@ -462,7 +462,7 @@ def test_texts_do_not_overlap():
     X, y = load_wine(return_X_y=True)
     estimators = {f"an estimator {i}": PCA(2) for i in range(6)}
     estimators["mixture"] = GaussianMixture(random_state=0)
-    figure = draw(compare(X, y, estimators=estimators, random_state=0))
+    figure = report_figure(compare(X, y, estimators=estimators, random_state=0))
     FigureCanvasAgg(figure).draw()
     boxes = [
         text.get_window_extent()
@@ -482,7 +482,7 @@ def test_texts_do_not_overlap():
 def test_panels_leave_few_gaps(n, rows, columns):
     estimators = {f"PCA {i}": PCA(2) for i in range(n)}
     X = np.random.RandomState(0).standard_normal((60, 3))
-    figure = draw(compare(X, estimators=estimators, random_state=0))
+    figure = report_figure(compare(X, estimators=estimators, random_state=0))
     assert figure.axes[0].get_gridspec().get_geometry() == (rows, columns)
 
 
@@ -514,7 +514,7 @@ def test_report_on_digits(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "(pixel + u) / 16" in out
     pca = next(line for line in out.splitlines() if line.startswith("PCA "))
-    # PCA's law by hand, on the split and the spreading that a seed stands for.
+    # PCA's distribution by hand, on the split and the spreading that a seed stands for.
     rng = np.random.RandomState(0)
     order = rng.permutation(1797)
     X = (load_digits().data + rng.random_sample((1797, 64))) / 16
@@ -528,11 +528,11 @@ def test_report_on_digits(tmp_path, capsys):
     assert pca.split()[5] == "10"
 
 
-def test_report_on_a_toy_prints_the_exact_law(tmp_path, capsys):
+def test_report_on_a_toy_prints_the_exact_distribution(tmp_path, capsys):
     arguments = ["sin_curve", "--estimators", "PCA", "--output", str(tmp_path)]
     assert main([*arguments, "--n-components", "2"]) == 0
     out = capsys.readouterr().out
-    assert "The law that the rows were drawn from has " in out
+    assert "The distribution that the rows were drawn from has " in out
     assert "spread uniformly" not in out
 
 
@@ -602,7 +602,7 @@ def test_an_interruption_keeps_the_rows_that_are_done(broken, tmp_path, capsys):
     assert "Interrupted: 2 of 4 estimators are in the table." in out
 
 
-@pytest.mark.parametrize("where", ["load", "draw"])
+@pytest.mark.parametrize("where", ["load", "report_figure"])
 def test_an_interruption_is_no_traceback(where, tmp_path, monkeypatch, capsys):
     def interrupt(*arguments):
         raise KeyboardInterrupt
@@ -635,7 +635,7 @@ def test_a_model_that_draws_no_samples_is_said_so_in_the_picture(tmp_path):
     X = np.random.RandomState(0).standard_normal((60, 4))
     comparison = compare(X, estimators={"silent": Silent(), "PCA": PCA(2)}, random_state=0)
     with pytest.warns(UserWarning, match="silent failed in the picture: nothing to say"):
-        figure = draw(comparison)
+        figure = report_figure(comparison)
     assert {"silent: failed", "PCA", "Training rows"} <= set(texts(figure))
 
 

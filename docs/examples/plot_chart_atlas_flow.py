@@ -3,9 +3,9 @@ Linked circles, and an atlas of charts
 ======================================
 
 A flow is a continuous map with a continuous inverse. It can bend and stretch the one lump of its
-normal law, but not tear it: where the data have holes or fall into parts, something is left between
-them. :class:`~skmanifoldflow.ChartAtlasFlow` covers the data with charts, each with a flow of its
-own.
+normal distribution, but not tear it: where the data have holes or fall into parts, something is
+left between them. :class:`~skmanifoldflow.ChartAtlasFlow` covers the data with charts, each with a
+flow of its own.
 """
 
 # %%

@@ -58,8 +58,8 @@ print("log-likelihood of rows set aside, by stage:", np.round(flow.stage_scores_
 # %%
 # Outliers
 # --------
-# One row in twenty is spoilt. Under the Huber penalty such rows have a law of their own, and hardly
-# count for the manifold.
+# One row in twenty is spoilt. Under the Huber penalty such rows have a distribution of their own,
+# and hardly count for the manifold.
 curve = SinCurve(noise=0.02)
 X, _ = curve.sample(2000, random_state=0)
 X[:100] = 4 * np.random.RandomState(0).randn(100, 2)

@@ -97,7 +97,7 @@ flow = NoisyInjectiveFlow(
 # %%
 # Each column of the strips is one digit. With growing t it takes shape: at t = 0 there is noise
 # around the middle of the manifold and nothing else. With growing s it goes from the manifold to
-# the fitted law at s = 1, where fine detail and noise come in.
+# the fitted distribution at s = 1, where fine detail and noise come in.
 SampleDisplay.from_estimator(flow, train, temperatures=(0.0, 0.25, 1.0, 2.0), random_state=0)
 SampleDisplay.from_estimator(flow, train, manifold_deviations=(0.0, 0.25, 0.5, 1.0), random_state=0)
 plt.show()

@@ -41,7 +41,7 @@ print(f"dimension: {flow.intrinsic_dimension_}")
 # true coordinates; their colour is their height.
 #
 # The sheet has edges, beyond which the flow has seen no rows. A normal prior would have tails
-# there; the coordinates of this one have laws of their own, which end where the rows do.
+# there; the coordinates of this one have distributions of their own, which end where the rows do.
 Z = flow.transform(X_test)
 X_new = flow.sample(2000, random_state=0)
 print(f"{np.mean(curve.distance(X_new) > 1):.1%} of the samples farther than 1 from the sheet")

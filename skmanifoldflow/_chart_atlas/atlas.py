@@ -12,7 +12,7 @@ from ..backend.flow import FlowModel
 from .chart_maps import ChartMap
 from .quantizer import Quantizer
 
-__all__ = ["Atlas", "Partition"]
+__all__ = ["Atlas", "AtlasEnsemble"]
 
 # Rows, and entries of them, that pass a conditional flow at a time.
 _BLOCK_ROWS = 16384
@@ -21,13 +21,13 @@ _BLOCK_ENTRIES = 2**20
 _EMBEDDING_SCALE = 0.5
 
 
-class Partition(nn.Module):
+class Atlas(nn.Module):
     """Charts that share out the rows among them, with one conditional flow for them all.
 
     Parameters
     ----------
     chart_map : ChartMap
-        Map of each chart to a standard normal law.
+        Map of each chart to a standard normal distribution.
     n_descriptors : int
         Length of what is known of a chart before it is trained.
     n_embedding : int
@@ -76,7 +76,7 @@ class Partition(nn.Module):
         return log_det - 0.5 * (z.square().sum(1) + z.shape[1] * math.log(2 * math.pi))
 
 
-class Atlas(FlowModel):
+class AtlasEnsemble(FlowModel):
     """Mixture of the densities of charts, p(x) = sum_k p_k p(x|k), of one or more partitions.
 
     Several partitions, each with a flow of its own, have independent errors, which the mixture
@@ -102,7 +102,7 @@ class Atlas(FlowModel):
     def __init__(
         self,
         quantizer: Quantizer,
-        partitions: Sequence[Partition],
+        partitions: Sequence[Atlas],
         *,
         n_features: int,
         n_neighbors: int,
@@ -110,7 +110,7 @@ class Atlas(FlowModel):
     ) -> None:
         super().__init__()
         self.quantizer = quantizer
-        self.partitions = cast(Sequence[Partition], nn.ModuleList(partitions))
+        self.partitions = cast(Sequence[Atlas], nn.ModuleList(partitions))
         self.n_features = n_features
         self.n_neighbors = n_neighbors
         self.overlap = overlap
@@ -136,11 +136,11 @@ class Atlas(FlowModel):
     def tensor_options(self) -> dict[str, Any]:
         return {"device": self.weights.device, "dtype": self.weights.dtype}
 
-    def place(self, device: torch.device, dtype: torch.dtype) -> "Atlas":
+    def move_to(self, device: torch.device, dtype: torch.dtype) -> "Atlas":
         move(self, device, dtype)
         return self
 
-    def _by_partition(self, charts: Tensor) -> Iterator[tuple[Partition, Tensor, Tensor]]:
+    def _by_partition(self, charts: Tensor) -> Iterator[tuple[Atlas, Tensor, Tensor]]:
         """Yield partitions, the rows whose charts (n,) are theirs, and these counted from 0."""
         for partition, own in zip(self.partitions, self.slices, strict=True):
             rows = ((charts >= own.start) & (charts < own.stop)).nonzero()[:, 0]
@@ -210,7 +210,7 @@ class Atlas(FlowModel):
     def embed(self, u: Tensor) -> Tensor:
         return self.quantizer.decode(u.to(**self.tensor_options))
 
-    def draw_charts(self, n_samples: int, generator: torch.Generator) -> Tensor:
+    def sample_chart_indices(self, n_samples: int, generator: torch.Generator) -> Tensor:
         """Draw charts by their weights."""
         weights = to_host(self.weights)
         charts = torch.multinomial(weights, n_samples, replacement=True, generator=generator)
@@ -234,5 +234,7 @@ class Atlas(FlowModel):
         z = math.sqrt(temperature) * along + math.sqrt(manifold_deviation) * (z - along)
         return self.from_latent(z, charts)
 
-    def sample(self, n_samples: int, generator: torch.Generator, **knobs: float) -> Tensor:
-        return self.sample_charts(self.draw_charts(n_samples, generator), generator, **knobs)
+    def sample(self, n_samples: int, generator: torch.Generator, **options: float) -> Tensor:
+        return self.sample_charts(
+            self.sample_chart_indices(n_samples, generator), generator, **options
+        )

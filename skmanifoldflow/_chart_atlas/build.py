@@ -8,7 +8,7 @@ import torch
 from .._config import FlowConfig
 from .._mixture_of_pca import n_axes
 from ..backend.architectures import density_flow, image_flow
-from .atlas import Atlas, Partition
+from .atlas import Atlas, AtlasEnsemble
 from .chart_maps import AmbientChartMap, ChartFrames, ConformalChartMap
 from .quantizer import ImageAutoencoder, Quantizer, TableAutoencoder
 
@@ -56,7 +56,7 @@ class ChartAtlasConfig(FlowConfig):
         return self.chart_map == "conformal"
 
 
-def build_flow(config: ChartAtlasConfig, generator: torch.Generator) -> Atlas:
+def build_flow(config: ChartAtlasConfig, generator: torch.Generator) -> AtlasEnsemble:
     """Return an unfitted atlas: the quantiser, and the charts of each partition."""
     n_features, n_components = config.n_features, config.n_components
     sizes = config.hidden_layer_sizes
@@ -99,14 +99,14 @@ def build_flow(config: ChartAtlasConfig, generator: torch.Generator) -> Atlas:
             if is_conformal
             else AmbientChartMap(frames, bijection, frames_last=bool(image_shape))
         )
-        partition = Partition(
+        partition = Atlas(
             chart_map,
             n_descriptors=n_descriptors,
             n_embedding=_N_EMBEDDING,
             generator=generator,
         )
         partitions.append(partition)
-    return Atlas(
+    return AtlasEnsemble(
         Quantizer(autoencoder, sum(config.n_charts), n_components),
         partitions,
         n_features=n_features,

@@ -1,4 +1,4 @@
-"""Chart maps: from the rows near a chart to a standard normal law, one map for each chart."""
+"""Chart maps: from the rows near each chart to a standard normal distribution."""
 
 import math
 from abc import ABC, abstractmethod
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backend.bijections import Bijection
-from ..backend.device import head_dtype
+from ..backend.device import statistics_dtype
 
 __all__ = ["AmbientChartMap", "ChartFrames", "ChartMap", "ConformalChartMap"]
 
@@ -83,7 +83,7 @@ class ChartFrames(nn.Module):
         """
         n_charts, n_features, n_axes = self.axes.shape
         rows = rows.to(self.mean)
-        dtype = head_dtype(rows.device)
+        dtype = statistics_dtype(rows.device)
         members = nn.functional.one_hot(charts, n_charts).to(rows)
         numbers = members.sum(0)[:, None]
         mean = (members.T @ rows + self.n_mean_rows * rows.mean(0)) / (numbers + self.n_mean_rows)
@@ -122,7 +122,7 @@ class ChartFrames(nn.Module):
         return -self.scale.log().sum(1) - n_rest * self.rest.log()[:, 0]
 
     def log_normal(self, x: Tensor) -> Tensor:
-        """Return the log-density (n, K) of rows under the normal law of every chart."""
+        """Return the log-density (n, K) of rows under the normal distribution of every chart."""
         centred = x[:, None] - self.mean
         along = torch.einsum("nkd,kdq->nkq", centred, self.axes)
         square = (along / self.scale).square().sum(2)
@@ -161,13 +161,13 @@ class ChartFrames(nn.Module):
 
 
 class ChartMap(nn.Module, ABC):
-    """Bijections of R^D, one for each chart, which map its rows to a standard normal law.
+    """Bijections of R^D, one for each chart, which map its rows to a standard normal distribution.
 
     All share one conditional flow, which learns from a context (n, n_context) which chart it is.
     """
 
     frames: ChartFrames
-    # Whether the frames stand between the flow and the normal law.
+    # Whether the frames stand between the flow and the normal distribution.
     frames_last = False
 
     @abstractmethod
@@ -186,11 +186,11 @@ class ChartMap(nn.Module, ABC):
 
 
 class AmbientChartMap(ChartMap):
-    """A conditional flow of R^D between the frame of the chart and the normal law.
+    """A conditional flow of R^D between the frame of the chart and the normal distribution.
 
-    The flow of tables starts as the identity, so that each chart starts as a normal law of its own.
-    Frames give every chart the same shape, so what the flow has learned from one chart holds for
-    the others. Images keep their layout in the flow; there the frames come last.
+    The flow of tables starts as the identity, so that each chart starts as a normal distribution of
+    its own. Frames give every chart the same shape, so what the flow has learned from one chart
+    holds for the others. Images keep their layout in the flow; there the frames come last.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ class AmbientChartMap(ChartMap):
     bijection : Bijection
         Conditional flow.
     frames_last : bool, default=False
-        Whether the frames stand between the flow and the normal law.
+        Whether the frames stand between the flow and the normal distribution.
     """
 
     def __init__(

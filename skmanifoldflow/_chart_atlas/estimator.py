@@ -41,7 +41,7 @@ _ROWS_PER_CELL = 50
 # Rows of a chart, and matrix entries, that reading its geometry may cost.
 _MAX_GEOMETRY_ROWS = 32
 _MAX_GEOMETRY_ENTRIES = 2**18
-_MAX_START_ROWS = 20_000
+_MAX_INITIAL_ROWS = 20_000
 # Training of the quantiser.
 _QUANTIZER_EPOCHS = 30
 _QUANTIZER_RATE = 3e-3
@@ -53,7 +53,7 @@ _MAX_COMPARED_ROWS = 4096
 # Charts and length of the code of images; how many of them layers and charts start from.
 _N_IMAGE_CHARTS = 32
 _N_IMAGE_COMPONENTS = 16
-_MAX_START_IMAGES = 512
+_MAX_INITIAL_IMAGES = 512
 _MAX_CHART_IMAGES = 4096
 
 
@@ -61,8 +61,8 @@ class ChartAtlasFlow(BaseManifoldFlow):
     r"""Atlas of local flows above a vector-quantised embedding, for data of any topology.
 
     One flow cannot map a ball onto two spheres, a torus or linked circles. An atlas covers the rows
-    with charts, each of which has a bijection f_k to a standard normal law q [1]_. The density is
-    the sum over all of them,
+    with charts, each of which has a bijection f_k to a standard normal distribution q [1]_. The
+    density is the sum over all of them,
 
     .. math:: p(x) = \sum_k p_k p(x | k), \quad p(x | k) = |\det J_{f_k}(x)| \, q(f_k(x)).
 
@@ -95,7 +95,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
     image_shape : tuple of int or None, default=None
         (C, H, W) of rows that are flattened images, channel by channel. Autoencoder and layers are
         then convolutional, and pixels of a channel are standardised alike. The frames stand between
-        the flow and the normal law.
+        the flow and the normal distribution.
     chart_map : {"ambient", "conformal"}, default="ambient"
         "ambient" flows have as many coordinates as there are columns. "conformal" charts are planes
         or spheres, bent flat by a Moebius map of the whole space, with a flow of the coordinates
@@ -386,7 +386,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
 
     def _rough_dimension(self, rows):
         """Return the dimension of rows before there are charts, from the spectra of small cells."""
-        rows = spread_rows(rows, _MAX_START_ROWS)
+        rows = spread_rows(rows, _MAX_INITIAL_ROWS)
         n_cells = max(1, min(64, len(rows) // max(_ROWS_PER_CELL, 2 * rows.shape[1])))
         cells, _ = partition(rows, n_cells)
         mixture, _ = fit_mixture(rows, cells, n_cells, self.noise_floor)
@@ -400,8 +400,8 @@ class ChartAtlasFlow(BaseManifoldFlow):
     def _make_objective(self, flow, rows, generator, is_warm):
         is_trained = any(p.requires_grad for p in flow.parameters())
         if not is_warm:
-            self._start_quantizer(flow.quantizer, rows, is_trained, generator)
-            self._start_charts(flow, rows, generator)
+            self._initialize_quantizer(flow.quantizer, rows, is_trained, generator)
+            self._initialize_charts(flow, rows, generator)
         flow.quantizer.requires_grad_(False)
         return AtlasLikelihood(
             flow,
@@ -412,11 +412,11 @@ class ChartAtlasFlow(BaseManifoldFlow):
             generator=generator,
         )
 
-    def _start_quantizer(self, quantizer, rows, is_trained, generator):
+    def _initialize_quantizer(self, quantizer, rows, is_trained, generator):
         """Train the autoencoder and its codebook, or take principal axes alone."""
         mean, axes, _ = principal_axes(rows.numpy())
         axes = axes[:, : quantizer.codebook.shape[1]].copy()
-        quantizer.autoencoder.start(torch.tensor(mean), torch.tensor(axes))
+        quantizer.autoencoder.initialize(torch.tensor(mean), torch.tensor(axes))
         x = rows.to(quantizer.codebook)
         n_codes = len(quantizer.codebook)
         with torch.no_grad():
@@ -436,14 +436,14 @@ class ChartAtlasFlow(BaseManifoldFlow):
             codes = to_host(quantizer.encode(x)).numpy()
         quantizer.turn(torch.tensor(principal_axes(codes)[1]))
 
-    def _start_charts(self, flow, rows, generator):
+    def _initialize_charts(self, flow, rows, generator):
         """Start the charts at mixtures of probabilistic PCAs, from the cells of codebooks."""
         quantizer = flow.quantizer
-        x = rows[: _MAX_START_ROWS if self.image_shape is None else _MAX_CHART_IMAGES]
+        x = rows[: _MAX_INITIAL_ROWS if self.image_shape is None else _MAX_CHART_IMAGES]
         with torch.no_grad():
             codes = quantizer.encode(x.to(quantizer.codebook))
         if self.image_shape is not None:
-            x = self._start_image_flow(flow.partitions[0], x)
+            x = self._initialize_image_flow(flow.partitions[0], x)
         code_mean, code_scale = codes.mean(0), codes.std(0).clamp_min(1e-6)
         for part, own in zip(flow.partitions, flow.slices, strict=True):
             # The codebook is that of all partitions: of several each needs one of its own.
@@ -473,21 +473,21 @@ class ChartAtlasFlow(BaseManifoldFlow):
 
     @staticmethod
     @torch.no_grad()
-    def _start_image_flow(part, rows):
+    def _initialize_image_flow(part, rows):
         """Start the layers from images; return these mapped, which is the same in all charts."""
         bijection, like = part.chart_map.bijection, part.embedding
         # On the CPU, where there is float64 in any case.
         move(bijection, torch.device("cpu"), torch.float64)
-        bijection.start(rows[:_MAX_START_IMAGES])
+        bijection.initialize(rows[:_MAX_INITIAL_IMAGES])
         bijection.to(like)
-        charts = torch.zeros(_MAX_START_IMAGES, dtype=torch.long, device=like.device)
+        charts = torch.zeros(_MAX_INITIAL_IMAGES, dtype=torch.long, device=like.device)
         mapped = [
             part.to_latent(images.to(like), charts[: len(images)])[0].cpu()
-            for images in rows.split(_MAX_START_IMAGES)
+            for images in rows.split(_MAX_INITIAL_IMAGES)
         ]
         return torch.cat(mapped).double()
 
-    def _finish(self, start, rows):
+    def _finish(self, restart, rows):
         flow = self._flow
         means = torch.cat([part.chart_map.frames.mean for part in flow.partitions])
         if self.image_shape is not None:
@@ -533,7 +533,7 @@ class ChartAtlasFlow(BaseManifoldFlow):
                 _, jacobian = jacobian_columns(
                     lambda x, chart=chart: flow.to_latent(x, chart), mine, directions
                 )
-                # Of the map to the normal law: the covariance is that of its inverse.
+                # Of the map to the normal distribution: the covariance is that of its inverse.
                 stretch = torch.linalg.svdvals(to_host(jacobian))
                 spectra[k] = stretch.flip(1).square().log().mean(0).neg().exp().numpy()
         return spectral_dimension(spectra, noise_variance_read(self.noise_floor))
@@ -750,10 +750,10 @@ class ChartAtlasFlow(BaseManifoldFlow):
         """
         drawn = []
 
-        def draw(n, generator, **knobs):
-            charts = self._flow.draw_charts(n, generator)
+        def draw(n, generator, **options):
+            charts = self._flow.sample_chart_indices(n, generator)
             drawn.append(charts.cpu().numpy())
-            return self._flow.sample_charts(charts, generator, **knobs)
+            return self._flow.sample_charts(charts, generator, **options)
 
         X = self._sample(draw, n_samples, random_state, temperature, manifold_deviation)
         return (X, np.concatenate(drawn)) if return_charts else X

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..backend.device import randn
 from ..backend.flow import chunks
 from ..backend.objective import Objective
-from .atlas import Atlas
+from .atlas import AtlasEnsemble
 
 __all__ = ["AtlasLikelihood"]
 
@@ -54,7 +54,7 @@ class AtlasLikelihood(Objective):
 
     def __init__(
         self,
-        atlas: Atlas,
+        atlas: AtlasEnsemble,
         *,
         objective: str,
         noise_start: float,
@@ -71,9 +71,9 @@ class AtlasLikelihood(Objective):
         self.generator = generator
 
     @property
-    def atlas(self) -> Atlas:
+    def atlas(self) -> AtlasEnsemble:
         """The model."""
-        return cast(Atlas, self.flow)
+        return cast(AtlasEnsemble, self.flow)
 
     def undecayed_parameters(self) -> list[nn.Parameter]:
         return [p for name, p in self.named_parameters() if "conditioner" not in name]
@@ -112,7 +112,7 @@ class AtlasLikelihood(Objective):
         return loss
 
     @torch.no_grad()
-    def refresh(self, rows: Tensor, *, roughly: bool = False) -> None:
+    def update_closed_form(self, rows: Tensor, *, roughly: bool = False) -> None:
         """Fit the frames that stand beyond a flow to its latents, each row in its best chart.
 
         All else follows the batches.
@@ -136,7 +136,7 @@ class AtlasLikelihood(Objective):
             part.chart_map.frames.fit(torch.cat(latents), torch.cat(best), self.noise_floor)
 
     @torch.no_grad()
-    def calibrate(self, rows: Tensor) -> None:
+    def fit_validation_weights(self, rows: Tensor) -> None:
         slices = self.atlas.slices
         if len(slices) == 1:
             return

@@ -31,7 +31,7 @@ class Quantization(Objective):
         self.quantizer.update_codebook(codes.detach())
         return loss
 
-    def refresh(self, rows: Tensor, *, roughly: bool = False) -> None:
+    def update_closed_form(self, rows: Tensor, *, roughly: bool = False) -> None:
         """The codebook follows the batches."""
 
     @torch.no_grad()

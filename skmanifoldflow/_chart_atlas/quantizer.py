@@ -51,7 +51,7 @@ class _Autoencoder(nn.Module):
         self.decoder = decoder
 
     @torch.no_grad()
-    def start(self, mean: Tensor, axes: Tensor) -> None:
+    def initialize(self, mean: Tensor, axes: Tensor) -> None:
         """Start at PCA with a mean (D,) and orthonormal axes (D, c)."""
         self.encoder.linear.weight.copy_(axes.T)
         self.encoder.linear.bias.copy_(-(mean @ axes))

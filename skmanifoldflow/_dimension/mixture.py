@@ -15,7 +15,7 @@ _MAX_MIXTURE_ROWS = 2500
 
 
 class LocalMixture(NamedTuple):
-    """A mixture of normal laws with the principal axes of its parts.
+    """A mixture of normal distributions with the principal axes of its parts.
 
     Weights (K,), means (K, D), axes (K, D, D) and variances (K, D) along these, descending.
     """

@@ -80,7 +80,7 @@ def _next_gap(reading, noise_variance, dimension):
     return int(k[np.argmax(np.where(is_near, rest[:-1] / rest[1:], 0.0))])
 
 
-def calibrate(reading, noise_variance, data, draw, n_features):
+def calibrate(reading, noise_variance, data, sample, n_features):
     """Calibrate the dimension of a model by nearest neighbours.
 
     The statistic of the data is compared with that of samples of the model, whose dimension d is
@@ -102,7 +102,7 @@ def calibrate(reading, noise_variance, data, draw, n_features):
         Variance of the noise that was added.
     data : float
         `neighbor_dimension` of the data.
-    draw : callable
+    sample : callable
         Returns samples of the model, with its leading coordinates only if their number is given.
     n_features : int
         Largest possible dimension.
@@ -116,7 +116,7 @@ def calibrate(reading, noise_variance, data, draw, n_features):
     """
 
     def ratio(d, n_components):
-        samples = [neighbor_dimension(draw(n_components)) for _ in range(_N_DRAWS)]
+        samples = [neighbor_dimension(sample(n_components)) for _ in range(_N_DRAWS)]
         return d * data / np.mean(samples)
 
     def ratios(d):

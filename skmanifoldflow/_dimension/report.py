@@ -76,12 +76,12 @@ class DimensionReport:
 class Candidate(NamedTuple):
     """A model that tells a dimension: its name, `Reading`, samples, and log-likelihood.
 
-    `draw` takes the number of leading coordinates that vary, None for all and the noise.
+    `sample` takes the number of leading coordinates that vary, None for all and the noise.
     """
 
     name: str
     reading: Reading
-    draw: Callable[[int | None], np.ndarray]
+    sample: Callable[[int | None], np.ndarray]
     score: float
 
 
@@ -109,7 +109,7 @@ def read_dimension(rows, candidates, prior, n_features, noise_variance):
     best = max([flow, *others], key=lambda candidate: candidate.score)
     data = neighbor_dimension(rows)
     dimension, with_noise, on_manifold = calibrate(
-        best.reading, noise_variance, data, best.draw, n_features
+        best.reading, noise_variance, data, best.sample, n_features
     )
     return DimensionReport(
         dimension=dimension,

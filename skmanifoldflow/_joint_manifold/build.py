@@ -65,7 +65,7 @@ def build_flow(config: JointManifoldConfig, generator: torch.Generator) -> Manif
     else:
         axes = PrincipalAxes(config.n_features, d, floor=config.noise_floor)
         bijection = Chain([axes, _couplings(config, config.n_features, d, generator)])
-    law = outer = PenalizedSplit(config.n_features, d, penalty=config.penalty)
+    latent = outer = PenalizedSplit(config.n_features, d, penalty=config.penalty)
     for before, after in pairwise(config.all_stages):
         inner = PenalizedSplit(before, after, penalty=config.penalty)
         if after == before:
@@ -75,7 +75,7 @@ def build_flow(config: JointManifoldConfig, generator: torch.Generator) -> Manif
         outer.set_stage(refinement, inner)
         outer = inner
     has_outliers = config.penalty != "gaussian" and d < config.n_features
-    return ManifoldFlow(bijection, law, Outliers() if has_outliers else None)
+    return ManifoldFlow(bijection, latent, Outliers() if has_outliers else None)
 
 
 def _couplings(config, n_features, n_components, generator):

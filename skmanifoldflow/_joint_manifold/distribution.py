@@ -1,4 +1,4 @@
-"""Law of a latent row that is split into a manifold part and penalised deviations from it."""
+"""Latent rows split into a manifold part and penalised deviations from it."""
 
 import math
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ..backend.bijections import Bijection
-from ..backend.device import head_dtype, make_generator, move, randn
-from ..backend.distribution import LatentLaw
+from ..backend.device import make_generator, move, randn, statistics_dtype
+from ..backend.distribution import LatentDistribution
 from .penalties import PENALTIES
 
 __all__ = ["PenalizedSplit"]
@@ -16,12 +16,12 @@ __all__ = ["PenalizedSplit"]
 _N_COVARIANCE_DRAWS = 4096
 
 
-class PenalizedSplit(LatentLaw):
+class PenalizedSplit(LatentDistribution):
     """z = (u, v): d manifold coordinates u and D - d deviations v from the manifold v = 0.
 
     log p(z) = log p(u) + sum_j log rho(v_j), where rho is a normalised penalty with a scale for
-    each j. p(u) is N(0, I), or the law of a further stage: a bijection of u with a `PenalizedSplit`
-    of its own, which may split u again.
+    each j. p(u) is N(0, I), or the distribution of a further stage: a bijection of u with a
+    `PenalizedSplit` of its own, which may split u again.
 
     The coordinates of a row are u times a fixed matrix that expresses them in data units.
 
@@ -39,7 +39,7 @@ class PenalizedSplit(LatentLaw):
     components : Tensor of shape (d, d)
         The matrix that turns u into coordinates.
     n_used : int or None
-        Stages that the law consists of, this one counted; None for all there are.
+        Stages that the distribution consists of, this one counted; None for all there are.
     """
 
     components: Tensor
@@ -61,19 +61,19 @@ class PenalizedSplit(LatentLaw):
         self.n_used: int | None = None
 
     def set_stage(self, refinement: Bijection | None, inner: "PenalizedSplit | None") -> None:
-        """Take a bijection of u, and the law of what it makes of u, in the place of N(0, I)."""
+        """Replace N(0, I) by a bijection of u and the distribution of its values."""
         self.refinement, self.inner = refinement, inner
 
     @property
     def stages(self) -> "list[PenalizedSplit]":
-        """This law and those of the further stages."""
+        """This distribution and those of the further stages."""
         return [self, *([] if self.inner is None else self.inner.stages)]
 
-    def place(self, device: torch.device, dtype: torch.dtype) -> None:
-        move(self, device, head_dtype(device))
+    def move_to(self, device: torch.device, dtype: torch.dtype) -> None:
+        move(self, device, statistics_dtype(device))
         if self.refinement is not None and self.inner is not None:
             move(self.refinement, device, dtype)
-            self.inner.place(device, dtype)
+            self.inner.move_to(device, dtype)
 
     def scales(self) -> Tensor:
         """Return the scale (D - d,) of each deviation, never below its floor."""
@@ -89,44 +89,44 @@ class PenalizedSplit(LatentLaw):
 
     # ------------------------------------------------------------------ raw manifold parts
 
-    def _refine(self, u: Tensor) -> tuple[Tensor, Tensor]:
+    def _encode_stage(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return u (n, d) mapped by the further stage and the log-determinant."""
         assert self.refinement is not None
         like = next(self.refinement.parameters())
         return self.refinement.forward_and_log_det(u.to(like))
 
-    def _coarsen(self, z: Tensor) -> Tensor:
+    def _decode_stage(self, z: Tensor) -> Tensor:
         """Return the manifold part u (n, d) of what the further stage has made of it."""
         assert self.refinement is not None
         like = next(self.refinement.parameters())
         return self.refinement.inverse_and_log_det(z.to(like))[0]
 
-    def split_off(self, z: Tensor, stage: int = 1) -> Tensor:
+    def project_stage(self, z: Tensor, stage: int = 1) -> Tensor:
         """Return the manifold part (n, d_stage) of latent rows at a stage, from 1."""
         u = z[:, : self.n_components]
         if stage == 1 or self.inner is None:
             return u
-        return self.inner.split_off(self._refine(u)[0], stage - 1)
+        return self.inner.project_stage(self._encode_stage(u)[0], stage - 1)
 
     def deviations(self, z: Tensor, stage: int = 1) -> Tensor:
         """Return what latent rows lose in a stage, from 1."""
         if stage == 1 or self.inner is None:
             return z[:, self.n_components :]
-        return self.inner.deviations(self._refine(z[:, : self.n_components])[0], stage - 1)
+        return self.inner.deviations(self._encode_stage(z[:, : self.n_components])[0], stage - 1)
 
-    def complete(self, u: Tensor, stage: int = 1) -> Tensor:
+    def embed_stage(self, u: Tensor, stage: int = 1) -> Tensor:
         """Return the latent rows (n, D) without deviations that have a manifold part."""
         if stage > 1 and self.inner is not None:
-            u = self._coarsen(self.inner.complete(u, stage - 1))
+            u = self._decode_stage(self.inner.embed_stage(u, stage - 1))
         return torch.cat([u, u.new_zeros(len(u), self.n_features - self.n_components)], dim=1)
 
-    # ------------------------------------------------------------------ law
+    # ------------------------------------------------------------------ distribution
 
     def log_prob_u(self, u: Tensor, n_stages: int | None = None) -> Tensor:
         """Return the log-density (n,) of manifold parts, by as many stages as `log_prob`."""
         n_stages = n_stages or self.n_used
         if self.inner is not None and n_stages != 1:
-            z, log_det = self._refine(u)
+            z, log_det = self._encode_stage(u)
             return self.inner.log_prob(z, n_stages and n_stages - 1) + log_det
         u = u.to(self.mean)
         return -0.5 * (u.square().sum(1) + self.n_components * math.log(2 * math.pi))
@@ -142,15 +142,15 @@ class PenalizedSplit(LatentLaw):
         return z[:, : self.n_components].to(self.mean) @ self.components
 
     def embed(self, u: Tensor) -> Tensor:
-        return self.complete(self.raw(u))
+        return self.embed_stage(self.from_coordinates(u))
 
-    def raw(self, coordinates: Tensor) -> Tensor:
+    def from_coordinates(self, coordinates: Tensor) -> Tensor:
         """Return the manifold part u (n, d) that has given coordinates."""
         return torch.linalg.solve(self.components.T, coordinates.to(self.mean).T).T
 
     def log_prob_manifold(self, u: Tensor) -> Tensor:
         log_det = torch.linalg.slogdet(self.components).logabsdet
-        return self.log_prob_u(self.raw(u)) - log_det
+        return self.log_prob_u(self.from_coordinates(u)) - log_det
 
     def covariance_factor(self) -> Tensor:
         d = self.n_components
@@ -183,7 +183,7 @@ class PenalizedSplit(LatentLaw):
             manifold_deviation=temperature,
             n_stages=n_stages and n_stages - 1,
         )
-        return self._coarsen(z).to(self.mean)
+        return self._decode_stage(z).to(self.mean)
 
     def sample(
         self,

@@ -40,19 +40,20 @@ __all__ = ["JointManifoldFlow"]
 # the least squared error; where nothing is curved the Huber penalty loses some per cent against it.
 _PCA_MARGIN = 1.1
 # Rows from which the principal axes are taken.
-_MAX_START_ROWS = 20_000
+_MAX_INITIAL_ROWS = 20_000
 
 
 class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
     r"""Flow whose latent space is split into a manifold and deviations from it, learned jointly.
 
     The rows x, standardised, are mapped by a bijection g to (u, v): d coordinates u on the manifold
-    v = 0, and D - d deviations v that are penalised by a law of their own, narrow and normalised,
+    v = 0, and D - d deviations v that are penalised by a distribution of their own, narrow and
+    normalised,
 
     .. math:: \log p(x) = \log p_U(u) + \sum_j \log \rho(v_j) + \log |\det J_g(x)| .
 
-    With a heavy-tailed rho a small share of the rows may follow a broad normal law instead, and
-    then hardly counts for the manifold.
+    With a heavy-tailed rho a small share of the rows may follow a broad normal distribution
+    instead, and then hardly counts for the manifold.
 
     In one step the likelihood of noisy rows is maximised together with the reconstruction of the
     clean ones from u alone, so that the density and the manifold come from the same fit. Further
@@ -95,11 +96,12 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
         of its pixels, with convolutional couplings. The latter needs `image_shape` and a multiple
         of the number of pixels after one or more squeezes as `n_components`.
     penalty : {"huber", "laplace", "gaussian"}, default="huber"
-        rho, the law of a deviation in units of its scale, of which each has its own: a normal law
-        with exponential tails beyond 1.345 scales, a Laplace law, or a normal law. It is the law of
-        the residuals of reconstructions too. With heavy tails a share of the rows, learned, may
-        follow a broad normal law instead: such outliers hardly count for the manifold. They are
-        part of the density but not of `sample`.
+        rho, the distribution of a deviation in units of its scale, of which each has its own: a
+        normal distribution with exponential tails beyond 1.345 scales, a Laplace distribution, or a
+        normal distribution. It is the distribution of the residuals of reconstructions too. With
+        heavy tails a share of the rows, learned, may follow a broad normal distribution instead:
+        such outliers hardly count for the manifold. They are part of the density but not of
+        `sample`.
     reconstruction : float, default=1.0
         Weight of the log-density of residuals, relative to the log-likelihood. The scale of the
         residuals is estimated from the rows at every step, so that it does not depend on units.
@@ -169,7 +171,7 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
     best_stage_ : int
         Stage with the best of these scores, from 1: the last one that `score_samples`, `score` and
         `sample` use. A nested stage of fewer coordinates can fit the rows less well than the one
-        before, since what it leaves out gets the simpler law of a deviation.
+        before, since what it leaves out gets the simpler distribution of a deviation.
     reconstruction_error_ : float
         Mean squared error per entry of the same rows reconstructed from their coordinates, in
         standardised units, weighted by their probability to be no outliers; 0 with as many
@@ -180,8 +182,8 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
         Scale of each deviation, in units of the latent space: that of the training, times the
         factor of maximum likelihood of the rows that were set aside, which all have in common.
     outlier_share_ : float
-        Share of the rows that follow the broad law of outliers; 0 with the normal penalty, 0.01
-        where nothing is trained.
+        Share of the rows that follow the broad distribution of outliers; 0 with the normal penalty,
+        0.01 where nothing is trained.
     intrinsic_dimension_ : int
         Number of eigenvalues of `local_spectrum_` before its widest gap on a log scale, a standard
         deviation of 0.02 in standardised units counting as noise; `n_components` does not enter
@@ -382,9 +384,9 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
         return build_flow(config, generator)
 
     def _make_objective(self, flow, rows, generator, is_warm):
-        rows = rows[:_MAX_START_ROWS]
+        rows = rows[:_MAX_INITIAL_ROWS]
         if not is_warm:
-            self._start(flow, rows)
+            self._initialize(flow, rows)
         objective = JointLikelihood(
             flow,
             reconstruction=self.reconstruction,
@@ -396,43 +398,43 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
         objective.linear_manifold = mean, axes[:, : flow.latent.n_components]
         return objective
 
-    def _start(self, flow, rows):
-        """Start at probabilistic PCA, but for the law of the deviations."""
-        law = flow.latent
-        d = law.n_components
+    def _initialize(self, flow, rows):
+        """Start at probabilistic PCA, but for the distribution of the deviations."""
+        latent = flow.latent
+        d = latent.n_components
         with in_float64_on_cpu(flow):
-            deviations = flow.bijection.start(rows)[:, d:]
+            deviations = flow.bijection.initialize(rows)[:, d:]
             if not deviations.shape[1]:
                 return
             bijection = flow.bijection
             axes = bijection if isinstance(bijection, ChannelSplit) else bijection.bijections[0]
-            scale = law.penalty.fit_scale(deviations, torch.finfo(deviations.dtype).tiny)
+            scale = latent.penalty.fit_scale(deviations, torch.finfo(deviations.dtype).tiny)
             # Their mean was fitted too.
             scale = scale * math.sqrt(len(rows) / (len(rows) - 1))
-            law.set_scales(scale, self.noise_floor / axes.scale()[d:])
+            latent.set_scales(scale, self.noise_floor / axes.scale()[d:])
 
-    def _train_starts(self, plan):
+    def _train_restarts(self, plan):
         """Train one start after the other, until one has found the manifold."""
-        starts, reports, is_interrupted = [], [], False
+        restarts, reports, is_interrupted = [], [], False
         try:
             for seed in plan.seeds:
-                start = self._start_fit(plan, seed, starts[0] if starts else None)
-                part = f"start {len(starts) + 1}, " if starts else ""
-                report, is_interrupted = self._train_stages(plan, start.job, part)
-                starts, reports = [*starts, start], [*reports, report]
-                if is_interrupted or self._is_settled(start.job.objective):
+                restart = self._prepare_restart(plan, seed, restarts[0] if restarts else None)
+                part = f"start {len(restarts) + 1}, " if restarts else ""
+                report, is_interrupted = self._train_stages(plan, restart.job, part)
+                restarts, reports = [*restarts, restart], [*reports, report]
+                if is_interrupted or self._is_settled(restart.job.objective):
                     break
         except SecondInterrupt:
             raise
         except KeyboardInterrupt:
-            if not starts:
+            if not restarts:
                 raise
             # A start that was finished is a model.
             is_interrupted = True
-        return starts, reports, is_interrupted
+        return restarts, reports, is_interrupted
 
-    def _rank(self, start, report):
-        return self._is_settled(start.job.objective), super()._rank(start, report)
+    def _rank(self, restart, report):
+        return self._is_settled(restart.job.objective), super()._rank(restart, report)
 
     def _train_stages(self, plan, job, part):
         """Train stage after stage, the earlier ones frozen.
@@ -440,11 +442,11 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
         Return the report of the first one, which counts skipped steps of all, and whether Ctrl-C
         has ended it or left out a further stage.
         """
-        objective, draw_rows, validation_rows, settings, generator, _ = job
-        law = objective.law
-        further = [(outer.refinement, outer.inner) for outer in law.stages[:-1]]
+        objective, epoch_rows, validation_rows, settings, generator, _ = job
+        latent = objective.latent
+        further = [(outer.refinement, outer.inner) for outer in latent.stages[:-1]]
         n_stages = 1 + len(further)
-        law.set_stage(None, None)
+        latent.set_stage(None, None)
         is_trained = any(p.requires_grad for p in objective.parameters())
         n_epochs = -(-settings.max_iter // 2)
 
@@ -457,20 +459,22 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
             """Return the score of the stages so far on the rows that judge them."""
             if is_trained and validation_rows is not None:
                 objective.fit_deviations(validation_rows)
-            return objective.mean_log_prob(judged)
+            return objective.mean_log_prob(evaluation_rows)
 
         def measure_first():
             objective.stage_scores = [measure()]
-            objective.reconstruction_error = objective.mean_squared_residual(judged)
-            inlying = objective.inlying(judged)
-            objective.pca_error = _linear_error(*objective.linear_manifold, judged, inlying)
+            objective.reconstruction_error = objective.mean_squared_residual(evaluation_rows)
+            inlying = objective.inlying(evaluation_rows)
+            objective.pca_error = _linear_error(
+                *objective.linear_manifold, evaluation_rows, inlying
+            )
 
         is_interrupted = False
         try:
-            report = train(objective, draw_rows, validation_rows, settings, generator, log(1))
+            report = train(objective, epoch_rows, validation_rows, settings, generator, log(1))
         except TrainingInterrupted as interrupt:
             report, is_interrupted = interrupt.reports[0], True
-        judged = draw_rows() if validation_rows is None else validation_rows
+        evaluation_rows = epoch_rows() if validation_rows is None else validation_rows
         if finish(measure_first, is_interrupted):
             return report, True
         settings = replace(settings, max_iter=n_epochs, max_steps=settings.max_steps // 2)
@@ -479,11 +483,11 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
             try:
                 objective.flow.requires_grad_(False)
                 inner.set_stage(None, None)
-                law.stages[-1].set_stage(refinement, inner)
+                latent.stages[-1].set_stage(refinement, inner)
                 refinement.requires_grad_(is_trained)
                 inner.requires_grad_(is_trained)
                 of_stage = train(
-                    objective, draw_rows, validation_rows, settings, generator, log(stage)
+                    objective, epoch_rows, validation_rows, settings, generator, log(stage)
                 )
                 objective.stage_scores.append(measure())
                 report.n_steps += of_stage.n_steps
@@ -492,7 +496,7 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
                 raise
             except KeyboardInterrupt:
                 # What was finished is kept: the stages before.
-                law.stages[stage - 2].set_stage(None, None)
+                latent.stages[stage - 2].set_stage(None, None)
                 objective.load_state_dict(before)
                 del objective.stage_scores[stage - 1 :]
                 return report, True
@@ -504,14 +508,14 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
             return super()._reached(plan, report)
         return f"{super()._reached(plan, report)} in stage {len(self.stage_scores_)} of {n_stages}"
 
-    def _adopt(self, plan, start):
+    def _adopt(self, plan, restart):
         """Take the flow of a trained start, which has fewer stages after Ctrl-C."""
-        config, n_stages = plan.config, len(start.job.objective.law.stages)
+        config, n_stages = plan.config, len(restart.job.objective.latent.stages)
         if n_stages < len(config.all_stages):
             further = config.stage_components
             further = None if further is None else further[: n_stages - 1]
             config = replace(config, n_stages=n_stages, stage_components=further)
-        super()._adopt(plan._replace(config=config), start)
+        super()._adopt(plan._replace(config=config), restart)
 
     def _restore(self, flow):
         super()._restore(flow)
@@ -523,13 +527,13 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
         slack = self.noise_floor**2
         return objective.reconstruction_error <= _PCA_MARGIN * objective.pca_error + slack
 
-    def _finish(self, start, rows):
-        objective = start.job.objective
-        law = self._flow.latent
-        self.n_components_ = law.n_components
-        self.stage_components_ = tuple(stage.n_components for stage in law.stages)
+    def _finish(self, restart, rows):
+        objective = restart.job.objective
+        latent = self._flow.latent
+        self.n_components_ = latent.n_components
+        self.stage_components_ = tuple(stage.n_components for stage in latent.stages)
         self.stage_scores_ = objective.stage_scores
-        self.best_stage_ = law.n_used = 1 + int(np.argmax(self.stage_scores_))
+        self.best_stage_ = latent.n_used = 1 + int(np.argmax(self.stage_scores_))
         self.reconstruction_error_ = objective.reconstruction_error
         self.pca_reconstruction_error_ = objective.pca_error
         order = torch.randperm(len(rows), generator=objective.generator).to(rows.device)
@@ -544,9 +548,9 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
         self.intrinsic_dimension_ = int(
             spectral_dimension(self.local_spectrum_, self._noise_variance)
         )
-        for stage in range(1, len(law.stages) + 1):
+        for stage in range(1, len(latent.stages) + 1):
             self._set_coordinates(stage, rows)
-        self.deviation_scale_ = law.scales().cpu().numpy()
+        self.deviation_scale_ = latent.scales().cpu().numpy()
         outliers = self._flow.outliers
         self.outlier_share_ = 0.0 if outliers is None else float(outliers.share)
         if not self._is_settled(objective):
@@ -573,16 +577,16 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
         With M the mean of J'J over rows, J the Jacobian of rows in data units, moving u M^(1/2) by
         a unit moves a row by a unit in the mean. Its principal axes give the coordinates.
         """
-        flow, law = self._flow, self._flow.latent.stages[stage - 1]
-        n_features, d = rows.shape[1], law.n_components
+        flow, latent = self._flow, self._flow.latent.stages[stage - 1]
+        n_features, d = rows.shape[1], latent.n_components
 
         def decode(u):
-            return flow.decode(flow.latent.complete(u, stage))
+            return flow.decode(flow.latent.embed_stage(u, stage))
 
         varies = varying_columns(rows)
         metric = torch.zeros(d, d, dtype=torch.float64)
         with torch.no_grad():
-            u = flow.latent.split_off(self._latents(rows), stage)
+            u = flow.latent.project_stage(self._latents(rows), stage)
             picked = u[: affordable_rows(n_features * d)]
             for chunk in chunks(len(picked), n_features * d):
                 x, columns = jacobian_columns(decode, picked[chunk], torch.eye(d).to(picked))
@@ -595,7 +599,7 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
         lengths = torch.where(lengths > 0, lengths, largest).sqrt()
         root = directions * lengths @ directions.T
         _, axes, _ = principal_axes((to_host(u) @ root).numpy())
-        law.components = (root @ torch.tensor(axes)).to(law.components)
+        latent.components = (root @ torch.tensor(axes)).to(latent.components)
 
     # ------------------------------------------------------------------ inference
 
@@ -639,8 +643,8 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
 
         def coordinates(flow, rows):
             z, _ = flow.bijection.forward_and_log_det(self._to_flow(flow, rows)[0])
-            law = flow.latent.stages[stage - 1]
-            return flow.latent.split_off(z, stage).to(law.mean) @ law.components
+            latent = flow.latent.stages[stage - 1]
+            return flow.latent.project_stage(z, stage).to(latent.mean) @ latent.components
 
         return self._per_chunk(X, coordinates, X.dtype, X.shape[1])
 
@@ -695,8 +699,8 @@ class JointManifoldFlow(ManifoldDensityMixin, BaseManifoldFlow):
             )
 
         def embed(flow, coordinates):
-            u = flow.latent.stages[stage - 1].raw(coordinates.to(flow.latent.mean))
-            return self._from_flow(flow.decode(flow.latent.complete(u, stage)))
+            u = flow.latent.stages[stage - 1].from_coordinates(coordinates.to(flow.latent.mean))
+            return self._from_flow(flow.decode(flow.latent.embed_stage(u, stage)))
 
         return self._named(self._per_chunk(X, embed, X.dtype, self.n_features_in_), given)
 

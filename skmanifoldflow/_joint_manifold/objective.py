@@ -18,16 +18,16 @@ class JointLikelihood(Objective):
     """Negative log-likelihood of noisy rows plus the penalty of the residuals of the clean ones.
 
     The manifold part of a noisy row, without its deviations, is mapped back, and what is left of
-    the clean row has the negative log-density of the law's penalty as its cost (with a normal
-    penalty: the reconstruction of a denoising normalizing flow, Horvat & Pfister, NeurIPS 2021).
-    The scale of the residuals is that of maximum likelihood, so their weight comes from the data:
-    it grows as reconstructions get better, and is limited by the noise, which falls
+    the clean row has the negative log-density of the distribution's penalty as its cost (with a
+    normal penalty: the reconstruction of a denoising normalizing flow, Horvat & Pfister, NeurIPS
+    2021). The scale of the residuals is that of maximum likelihood, so their weight comes from the
+    data: it grows as reconstructions get better, and is limited by the noise, which falls
     geometrically from its start to its floor.
 
     Parameters
     ----------
     flow : ManifoldFlow
-        Bijection with a `PenalizedSplit` law, whose last stage is trained.
+        Bijection with a `PenalizedSplit` distribution, whose last stage is trained.
     reconstruction : float
         Weight of the residuals; 0 for the likelihood alone.
     noise_start, noise_floor : float
@@ -67,20 +67,20 @@ class JointLikelihood(Objective):
         self.noise_seed = int(torch.randint(2**62, (), generator=generator))
 
     @property
-    def law(self) -> PenalizedSplit:
-        """The law of z."""
+    def latent(self) -> PenalizedSplit:
+        """The distribution of z."""
         return cast(PenalizedSplit, self.flow.latent)
 
     @property
     def stage(self) -> int:
         """The stage that is trained."""
-        return len(self.law.stages)
+        return len(self.latent.stages)
 
     @property
     def reconstructs(self) -> bool:
         """Whether the stage leaves anything out that could be missed."""
-        law = self.law.stages[-1]
-        return self.reconstruction > 0 and law.n_components < law.n_features
+        latent = self.latent.stages[-1]
+        return self.reconstruction > 0 and latent.n_components < latent.n_features
 
     def noise(self, progress: float) -> float:
         # A stage of equal size looks for nothing coarse first.
@@ -93,8 +93,8 @@ class JointLikelihood(Objective):
 
     def residuals(self, rows: Tensor, z: Tensor) -> Tensor:
         """Return what is left of rows after their reconstruction from latent rows."""
-        u = self.law.split_off(z, self.stage)
-        return rows - self.flow.decode(self.law.complete(u, self.stage))
+        u = self.latent.project_stage(z, self.stage)
+        return rows - self.flow.decode(self.latent.embed_stage(u, self.stage))
 
     def _log_prob(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return latent rows, the log-density (n,) of rows and their weights (n, 1).
@@ -102,7 +102,7 @@ class JointLikelihood(Objective):
         The weight of a row is its probability to be no outlier.
         """
         z, log_det = self.flow.bijection.forward_and_log_det(x)
-        log_prob = self.law.log_prob(z) + log_det
+        log_prob = self.latent.log_prob(z) + log_det
         if self.flow.outliers is None:
             return z, log_prob, z.new_ones(len(z), 1)
         log_prob, weight = self.flow.outliers.mix(x, log_prob)
@@ -110,9 +110,9 @@ class JointLikelihood(Objective):
 
     def _fit_scale(self, residuals: Tensor, weight: Tensor, **kwargs: Any) -> Tensor:
         floor = self.min_scale * self.noise_floor
-        return self.law.penalty.fit_scale(residuals.detach(), floor, weight=weight, **kwargs)
+        return self.latent.penalty.fit_scale(residuals.detach(), floor, weight=weight, **kwargs)
 
-    def forget_batches(self) -> None:
+    def reset_running_moments(self) -> None:
         self.scale = None
 
     def loss(self, batch: Tensor, progress: float) -> Tensor:
@@ -128,11 +128,11 @@ class JointLikelihood(Objective):
             known = {} if self.scale is None else {"start": self.scale, "n_steps": 2}
             weight = _normalized(weight[:k])
             self.scale = self._fit_scale(residuals, weight, **known)
-            log_prob = (weight * self.law.penalty.log_prob(residuals, self.scale)).sum(1)
+            log_prob = (weight * self.latent.penalty.log_prob(residuals, self.scale)).sum(1)
             loss = loss - self.reconstruction * log_prob.mean()
         return loss
 
-    def refresh(self, rows: Tensor, *, roughly: bool = False) -> None:
+    def update_closed_form(self, rows: Tensor, *, roughly: bool = False) -> None:
         """Nothing has a closed form once the flow has moved."""
 
     @torch.no_grad()
@@ -148,7 +148,7 @@ class JointLikelihood(Objective):
         if self.reconstructs:
             left, weight = self._weighted(rows, self.residuals)
             scale = self._fit_scale(left, weight)
-            log_prob = (weight * self.law.penalty.log_prob(left, scale)).sum(1)
+            log_prob = (weight * self.latent.penalty.log_prob(left, scale)).sum(1)
             total = total + self.reconstruction * log_prob
         return total
 
@@ -191,12 +191,12 @@ class JointLikelihood(Objective):
         The training has seen rows with noise only. One factor, since a scale for each deviation
         would need many rows.
         """
-        law = self.law.stages[-1]
-        if law.n_components < law.n_features:
-            v, weight = self._weighted(rows, lambda _, z: self.law.deviations(z, self.stage))
-            t = v.to(law.mean) / law.scales()
-            factor = law.penalty.fit_scale(t, self.min_factor, weight=weight.to(t))
-            law.set_scales(factor * law.scales(), law.scale_floor)
+        latent = self.latent.stages[-1]
+        if latent.n_components < latent.n_features:
+            v, weight = self._weighted(rows, lambda _, z: self.latent.deviations(z, self.stage))
+            t = v.to(latent.mean) / latent.scales()
+            factor = latent.penalty.fit_scale(t, self.min_factor, weight=weight.to(t))
+            latent.set_scales(factor * latent.scales(), latent.scale_floor)
 
 
 def _normalized(weight: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Symmetric laws of a deviation whose negative logarithm is a penalty."""
+"""Symmetric distributions of a deviation whose negative logarithm is a penalty."""
 
 import math
 from abc import ABC, abstractmethod
@@ -10,7 +10,7 @@ __all__ = ["PENALTIES", "GaussianPenalty", "HuberPenalty", "LaplacePenalty", "Pe
 
 
 class Penalty(ABC):
-    """Law exp(-rho(t)) / Z of a deviation t that is given in units of its scale.
+    """Distribution exp(-rho(t)) / Z of a deviation t that is given in units of its scale.
 
     With Z in place a penalised log-likelihood is the logarithm of a density.
     """
@@ -66,7 +66,7 @@ class Penalty(ABC):
 
 
 class GaussianPenalty(Penalty):
-    """rho(t) = t^2 / 2: the normal law."""
+    """rho(t) = t^2 / 2: the normal distribution."""
 
     log_normalizer = 0.5 * math.log(2 * math.pi)
     variance = 1.0
@@ -82,7 +82,7 @@ class GaussianPenalty(Penalty):
 
 
 class LaplacePenalty(Penalty):
-    """rho(t) = |t|: the Laplace law, Z = 2."""
+    """rho(t) = |t|: the Laplace distribution, Z = 2."""
 
     log_normalizer = math.log(2)
     variance = 2.0
@@ -101,10 +101,12 @@ class LaplacePenalty(Penalty):
 class HuberPenalty(Penalty):
     """rho(t) = t^2 / 2 up to |t| = c and c |t| - c^2 / 2 beyond (Huber, 1964).
 
-    A normal law with exponential tails, Z = sqrt(2 pi) erf(c / sqrt 2) + (2 / c) exp(-c^2 / 2).
+    A normal distribution with exponential tails, Z = sqrt(2 pi) erf(c / sqrt 2) + (2 / c) exp(-c^2
+    / 2).
     """
 
-    #: Where the mean of a normal law is estimated with 95 % of the efficiency of the average.
+    #: Where the mean of a normal distribution is estimated with 95 % of the efficiency of the
+    #: average.
     c = 1.345
 
     _core = math.sqrt(2 * math.pi) * math.erf(c / math.sqrt(2))

@@ -1,13 +1,13 @@
-"""Normal law with a learned, nearly degenerate covariance."""
+"""Normal distribution with a learned, nearly degenerate covariance."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from ..backend.bijections.knot_spline import QuantileSpline
+from ..backend.bijections.fixed_knot_spline import QuantileSpline
 from ..backend.device import randn
-from ..backend.distribution import LatentLaw
+from ..backend.distribution import LatentDistribution
 
 __all__ = ["LearnedCovariance", "principal_covariance"]
 
@@ -27,7 +27,7 @@ def principal_covariance(eigenvalues: Tensor, n_components: int | None) -> Tenso
     )
 
 
-class LearnedCovariance(LatentLaw):
+class LearnedCovariance(LatentDistribution):
     """N(m, C) on R^D, seen along the eigenvectors of C, with marginals that may be splines.
 
     The coordinates along the eigenvectors are independent. Each is normal, or, after

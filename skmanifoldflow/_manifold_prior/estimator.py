@@ -9,13 +9,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._base import BaseManifoldFlow
 from .._checks import check_image_shape, warn
-from .._dimension import (
-    Candidate,
-    fit_local_mixture,
-    read_dimension,
-    read_spectra,
-    read_spectrum,
-)
+from .._dimension import Candidate, fit_local_mixture, read_dimension, read_spectra, read_spectrum
 from .._geometry import in_float64_on_cpu
 from .._inference import ManifoldDensityMixin, rows_to_tensor
 from .._mixture_of_pca import MAX_COMPLETE_FEATURES
@@ -41,7 +35,7 @@ _MAX_NEIGHBOR_ROWS = 5000
 # Rows whose coordinates give the prior its quantiles.
 _MAX_QUANTILE_ROWS = 10_000
 # Rows that give image flows their principal axes.
-_MAX_START_ROWS = 10_000
+_MAX_INITIAL_ROWS = 10_000
 # Beyond so many columns Jacobians are not computed in full, but at fewer rows along so many
 # leading axes.
 _MAX_FULL_FEATURES = 256
@@ -54,11 +48,11 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
     """Volume-preserving flow with a learned, nearly degenerate normal prior.
 
     The rows x, standardised and inflated by a little noise, are mapped by a volume-preserving
-    bijection g to z, whose law is N(m, C). C is learned: the eigenvectors of its large eigenvalues
-    span the manifold and the small ones are the noise around it. So the spectrum tells the
-    dimension, the projection of z on the leading eigenvectors embeds the rows, and N(m, C) gives a
-    normalised density that stays bounded on data that lie exactly on a manifold. After the fit
-    `marginals` lets the coordinates of z have laws that are not normal.
+    bijection g to z, whose distribution is N(m, C). C is learned: the eigenvectors of its large
+    eigenvalues span the manifold and the small ones are the noise around it. So the spectrum tells
+    the dimension, the projection of z on the leading eigenvectors embeds the rows, and N(m, C)
+    gives a normalised density that stays bounded on data that lie exactly on a manifold. After the
+    fit `marginals` lets the coordinates of z have distributions that are not normal.
 
     The dimension is that of the better of two models, this flow and a mixture of probabilistic
     PCAs, calibrated by the nearest neighbours of its samples; see `DimensionReport` and the user
@@ -101,7 +95,7 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         Whether the entropy of the noisy z is dropped from the loss or estimated on each batch
         ([1]_, appendix B.4). Only with ``spread="latent"``: otherwise it is constant.
     marginals : {"spline", "normal"}, default="spline"
-        Law of each coordinate along the eigenvectors of C. "normal" is N(m, C) of [1]_. An
+        Distribution of each coordinate along the eigenvectors of C. "normal" is N(m, C) of [1]_. An
         isometric map cannot move mass along the manifold, so with "spline" the prior does: after
         the training a coordinate gets the monotone spline that maps its quantiles, in twelfths, to
         normal ones, if the Bayesian information criterion is in favour. Coordinates, eigenvalues
@@ -138,7 +132,8 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         Decoupled weight decay; the prior is exempt.
     early_stopping : bool or "auto", default="auto"
         Whether rows are set aside to choose the best weights and to stop. "auto" does so from 40
-        rows on; with fewer the networks are not trained at all and the model is a normal law.
+        rows on; with fewer the networks are not trained at all and the model is a normal
+        distribution.
     validation_fraction : float, default=0.1
         Share of the rows set aside, at least 10 rows.
     n_iter_no_change : int, default=20
@@ -205,7 +200,7 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
     should therefore be scaled first, which changes the reported density by the scaler's Jacobian.
 
     With one column the only volume-preserving maps are shifts and reflections, and the model is the
-    normal law of the rows, or the law of its one marginal.
+    normal distribution of the rows, or the distribution of its one marginal.
 
     With ``n_components=None``, a UserWarning says so where nearest neighbours contradict the model.
 
@@ -338,7 +333,7 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         device = flow.latent.mean.device
         if self.image_shape is not None and not is_warm:
             with in_float64_on_cpu(flow):
-                flow.bijection.start(rows[:_MAX_START_ROWS])
+                flow.bijection.initialize(rows[:_MAX_INITIAL_ROWS])
         rows = rows.to(device, torch.float32)
         geodesics = None
         if self.isometry and len(rows) >= _MIN_GRAPH_ROWS and rows.shape[1] > 1:
@@ -354,16 +349,16 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
             geodesics=geodesics,
             generator=generator,
         )
-        objective.start_prior(rows)
+        objective.initialize_prior(rows)
         return objective
 
-    def _finish(self, start, rows):
-        objective, law = start.job.objective, self._flow.latent
+    def _finish(self, restart, rows):
+        objective, latent = restart.job.objective, self._flow.latent
         # The prior still has the moments of the training rows alone.
-        held_out, score = start.job.validation_rows, np.nan
+        held_out, score = restart.job.validation_rows, np.nan
         if held_out is not None:
             score = float(objective.log_likelihood(held_out.to(rows)).mean())
-        objective.refresh(rows)
+        objective.update_closed_form(rows)
         self._noise_variance = self.noise_floor**2
         x = self._from_flow(rows)
         # A constant column has a scale by convention only, which nothing should depend on.
@@ -379,17 +374,17 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
             reading = read_spectra(spectra, self._noise_variance)
             self.local_spectrum_, self._units = reading.spectrum, reading.units
             if self.n_components is None and reading.units == "data":
-                law.order_by_variance(component_scale)
-                component_scale = law.component_scale
+                latent.order_by_variance(component_scale)
+                component_scale = latent.component_scale
             self.dimension_report_ = self._read_dimension(
-                start, score, rows, x[order].numpy(), reading, component_scale
+                restart, score, rows, x[order].numpy(), reading, component_scale
             )
             self.intrinsic_dimension_ = self.dimension_report_.dimension
             self.n_components_ = self.n_components or self.intrinsic_dimension_
-            law.set_components(self.n_components_, component_scale)
+            latent.set_components(self.n_components_, component_scale)
             if self.marginals == "spline":
                 self._fit_marginals(objective, rows)
-        variance = law.eigenvalues * law.component_scale.square()
+        variance = latent.eigenvalues * latent.component_scale.square()
         self.prior_eigenvalues_ = variance.cpu().numpy()
         message = self.dimension_report_.disagreement()
         if message and self.n_components is None:
@@ -401,11 +396,11 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         These are, for each axis of the prior, the root mean square length of J times it, in units
         of the data.
         """
-        law, n_features = self._flow.latent, rows.shape[1]
+        latent, n_features = self._flow.latent, rows.shape[1]
         if n_features > _MAX_FULL_FEATURES:
             rows = rows[:_MAX_LEADING_ROWS]
             z = self._flow.bijection.forward_and_log_det(rows)[0]
-            spectra = {"standardised": _wide_spectra(self._flow, z, law.spectrum).cpu().numpy()}
+            spectra = {"standardised": _wide_spectra(self._flow, z, latent.spectrum).cpu().numpy()}
             columns, slope = self._local_columns(
                 self._flow, rows, max(_N_LEADING, self.n_components or 0)
             )
@@ -425,7 +420,7 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         return spectra, torch.cat(squares).mean(0).sqrt()
 
     def _fit_marginals(self, objective, rows):
-        """Give the coordinates of the prior laws of their own."""
+        """Give the coordinates of the prior distributions of their own."""
         picked = torch.randperm(len(rows), generator=objective.generator)[:_MAX_QUANTILE_ROWS]
         rows = rows[picked.to(rows.device)]
         noise = self.noise_floor * randn(rows.shape, rows, objective.generator)
@@ -452,38 +447,38 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
             factor = slope[:, :, None] * factor / self._mean_variance**0.5
         return squared_singular_values(factor)
 
-    def _read_dimension(self, start, score, rows, x, reading, component_scale):
+    def _read_dimension(self, restart, score, rows, x, reading, component_scale):
         """Return the report of the dimension.
 
         It takes the log-likelihood of rows set aside, the standardised rows, the same in data units
         in random order, the reading of the local covariance, and the lengths of the axes of the
         prior in units of the data.
         """
-        law, flow, noise = self._flow.latent, self._flow, self.noise_floor
-        generator = start.job.objective.generator
+        latent, flow, noise = self._flow.latent, self._flow, self.noise_floor
+        generator = restart.job.objective.generator
         n_rows = min(len(x), _MAX_NEIGHBOR_ROWS)
-        lengths = law.spectrum.cpu()
+        lengths = latent.spectrum.cpu()
         if reading.units == "data":
             lengths = lengths * component_scale.to(lengths).square() / self._mean_variance
         lengths, leading = lengths.sort(descending=True, stable=True)
         prior = int(read_spectrum(lengths.numpy(), self._noise_variance))
-        leading = leading.to(law.spectrum.device)
+        leading = leading.to(latent.spectrum.device)
 
-        def draw(n_components):
-            variances = (law.spectrum - noise**2).clamp_min(0.0)
+        def sample_flow(n_components):
+            variances = (latent.spectrum - noise**2).clamp_min(0.0)
             if n_components is not None:
                 variances[leading[n_components:]] = 0.0
             normal = randn((n_rows, len(variances)), variances, generator)
-            z = law.mean + normal * variances.sqrt() @ law.eigenvectors.T
+            z = latent.mean + normal * variances.sqrt() @ latent.eigenvectors.T
             parts = [self._from_flow(flow.decode(z[c])) for c in chunks(n_rows, z.shape[1])]
             return torch.cat(parts).numpy()
 
-        candidates = [Candidate("flow", reading, draw, score)]
+        candidates = [Candidate("flow", reading, sample_flow, score)]
         n_held_out = self._n_validation(len(rows))
         self._mixture = None
         if n_held_out and rows.shape[1] <= MAX_COMPLETE_FEATURES:
             noisy = rows + noise * randn(rows.shape, rows, generator)
-            z = to_host(noisy[start.order.to(rows.device)]).numpy()
+            z = to_host(noisy[restart.order.to(rows.device)]).numpy()
             mixture, score = fit_local_mixture(z[n_held_out:], z[:n_held_out], noise)
             if mixture is not None:
                 rng = np.random.RandomState(int(torch.randint(2**31, (1,), generator=generator)))
@@ -494,12 +489,12 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
                     spectra["data"] = mixture.spectra(slope)
                 read = read_spectra(spectra, self._noise_variance, mixture.weights)
 
-                def draw_mixture(n_components):
+                def sample_mixture(n_components):
                     scaled = slope if read.units == "data" else None
                     drawn = mixture.sample(n_rows, rng, noise, n_components, scaled)
                     return self._from_flow(torch.tensor(drawn)).numpy()
 
-                candidates.append(Candidate("mixture", read, draw_mixture, score))
+                candidates.append(Candidate("mixture", read, sample_mixture, score))
                 if score > candidates[0].score:
                     self._mixture = mixture
                     self._mixture_dimensions = read_spectrum(spectra[read.units], noise**2)

@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from ..backend.device import head_dtype, make_generator, randn
+from ..backend.device import make_generator, randn, statistics_dtype
 from ..backend.engine import KnownLoss, known_gradient
 from ..backend.flow import ManifoldFlow, chunks
 from ..backend.objective import Objective
@@ -44,7 +44,7 @@ class SpreadLikelihood(Objective):
     Parameters
     ----------
     flow : ManifoldFlow
-        Volume-preserving bijection with a `LearnedCovariance` law.
+        Volume-preserving bijection with a `LearnedCovariance` distribution.
     spread : {"data", "latent"}
         Where the noise is added.
     prior_update : {"closed_form", "gradient"}
@@ -117,28 +117,28 @@ class SpreadLikelihood(Objective):
         self.m: nn.Parameter | None = None
 
     @property
-    def law(self) -> LearnedCovariance:
-        """The law of z."""
+    def latent(self) -> LearnedCovariance:
+        """The distribution of z."""
         return cast(LearnedCovariance, self.flow.latent)
 
     def undecayed_parameters(self) -> list[nn.Parameter]:
         return [p for p in (self.a, self.m) if p is not None]
 
-    def forget_batches(self) -> None:
+    def reset_running_moments(self) -> None:
         self.running_covariance = None
         self.running_prior = None
 
-    def start_prior(self, rows: Tensor) -> None:
+    def initialize_prior(self, rows: Tensor) -> None:
         """Set the prior to the moments of the start, and A and m too where they are trained."""
-        self.refresh(rows)
+        self.update_closed_form(rows)
         if self.prior_update == "gradient":
-            law = self.law
-            excess = (law.spectrum - self.noise_floor**2).clamp_min(1e-6)
-            factor = law.eigenvectors * excess.sqrt()
+            latent = self.latent
+            excess = (latent.spectrum - self.noise_floor**2).clamp_min(1e-6)
+            factor = latent.eigenvectors * excess.sqrt()
             # A' = Q R leaves A A' = R' R, and R' is lower triangular as the source has it.
             a = torch.linalg.qr(factor.T, mode="r").R.T
             self.a = nn.Parameter(a.to(**self.flow.tensor_options))
-            self.m = nn.Parameter(law.mean.to(**self.flow.tensor_options))
+            self.m = nn.Parameter(latent.mean.to(**self.flow.tensor_options))
 
     def loss(self, batch: Tensor, progress: float) -> Tensor | KnownLoss:
         rows, parts, geodesic = self._rows(batch, progress)
@@ -196,7 +196,7 @@ class SpreadLikelihood(Objective):
         (latents, moved, landmarks), into = z.split(parts), gradient.split(parts)
         if self._is_closed_form:
             centred = latents - latents.mean(0)
-            moments = self._moments(centred.to(head_dtype(z.device)), self.noise(progress))
+            moments = self._moments(centred.to(statistics_dtype(z.device)), self.noise(progress))
             precision, log_det = self._closed_form_prior(moments, centred, progress)
             value += self._normal_cross_entropy(moments, precision, log_det)
             into[0].addmm_(centred, precision.to(centred), alpha=1 / len(centred))
@@ -250,7 +250,7 @@ class SpreadLikelihood(Objective):
             log_det = 2 * factor.diagonal().log().sum()
         else:
             centred = z - z.mean(0)
-            covariance = self._moments(centred.detach().to(head_dtype(z.device)), s)
+            covariance = self._moments(centred.detach().to(statistics_dtype(z.device)), s)
             precision, log_det = (t.to(z) for t in self._closed_form_prior(covariance, z, progress))
         loss = self._normal_cross_entropy(self._moments(centred, s), precision, log_det)
         if self.entropy == "taylor":
@@ -274,7 +274,7 @@ class SpreadLikelihood(Objective):
         n, n_features = batch.shape
         share = min(1.0, n / (self.rows_per_feature * n_features))
         if self.running_covariance is None and n < n_features:
-            self.running_covariance = self._start_covariance(self.noise(progress))
+            self.running_covariance = self._initial_covariance(self.noise(progress))
         if self.running_covariance is not None:
             covariance = torch.lerp(self.running_covariance, covariance, share)
         if n < n_features:
@@ -287,14 +287,14 @@ class SpreadLikelihood(Objective):
         self.running_prior = self._best_prior(covariance, torch.finfo(batch.dtype).eps)
         return self.running_prior
 
-    def _start_covariance(self, s: float) -> Tensor:
+    def _initial_covariance(self, s: float) -> Tensor:
         """Return the covariance of z at noise s, before the first step or after forgetting."""
-        law = self.law
+        latent = self.latent
         excess = s**2 - self.noise_floor**2 if self.spread == "data" else 0.0
-        return (law.eigenvectors * (law.spectrum + excess)) @ law.eigenvectors.T
+        return (latent.eigenvectors * (latent.spectrum + excess)) @ latent.eigenvectors.T
 
     def _best_prior(self, covariance: Tensor, least: float) -> tuple[Tensor, Tensor]:
-        if self.law.n_free is None:
+        if self.latent.n_free is None:
             # Of many columns the eigenvectors cost ten times as much as a Cholesky factor, which is
             # as good where no eigenvalue is to be raised.
             factor, info = torch.linalg.cholesky_ex(covariance)
@@ -306,28 +306,28 @@ class SpreadLikelihood(Objective):
             return torch.full_like(covariance, math.nan), covariance.new_tensor(math.nan)
         self.running_covariance = covariance
         eigenvalues, eigenvectors = torch.linalg.eigh(covariance)
-        eigenvalues = principal_covariance(eigenvalues.flip(0), self.law.n_free).flip(0)
+        eigenvalues = principal_covariance(eigenvalues.flip(0), self.latent.n_free).flip(0)
         eigenvalues = eigenvalues.clamp_min(least)
         return (eigenvectors / eigenvalues) @ eigenvectors.T, eigenvalues.log().sum()
 
     @torch.no_grad()
-    def refresh(self, rows: Tensor, *, roughly: bool = False) -> None:
-        law = self.law
-        n_features = len(law.mean)
+    def update_closed_form(self, rows: Tensor, *, roughly: bool = False) -> None:
+        latent = self.latent
+        n_features = len(latent.mean)
         if self.a is not None and self.m is not None:
-            a = torch.tril(self.a).to(law.mean)
+            a = torch.tril(self.a).to(latent.mean)
             eye = torch.eye(n_features, dtype=a.dtype, device=a.device)
-            law.set_moments(self.m, a @ a.T + self.noise_floor**2 * eye)
+            latent.set_moments(self.m, a @ a.T + self.noise_floor**2 * eye)
             return
         if roughly:
             n_rows = max(self.min_rough_rows, self.rough_rows_per_feature * n_features)
             rows = rows[:: max(1, len(rows) // n_rows)]
-        total = torch.zeros_like(law.mean)
-        products = torch.zeros_like(law.eigenvectors)
-        shift = law.mean.clone()
+        total = torch.zeros_like(latent.mean)
+        products = torch.zeros_like(latent.eigenvectors)
+        shift = latent.mean.clone()
         n = 0
         for z in self._inflated_latents(rows):
-            z = z.to(law.mean) - shift
+            z = z.to(latent.mean) - shift
             total += z.sum(0)
             products += z.T @ z
             n += len(z)
@@ -335,7 +335,7 @@ class SpreadLikelihood(Objective):
         covariance = products / n - torch.outer(mean, mean)
         if self.spread == "latent":
             covariance.diagonal().add_(self.noise_floor**2)
-        law.set_moments(shift + mean, covariance)
+        latent.set_moments(shift + mean, covariance)
 
     def _inflated_latents(self, rows: Tensor) -> Iterator[Tensor]:
         """Yield g(x + s eps), s at its floor, over all rows; few rows are repeated."""
@@ -352,10 +352,10 @@ class SpreadLikelihood(Objective):
 
     @torch.no_grad()
     def log_likelihood(self, rows: Tensor) -> Tensor:
-        law = self.law
-        values = torch.cat([law.log_prob(z) for z in self._inflated_latents(rows)])
+        latent = self.latent
+        values = torch.cat([latent.log_prob(z) for z in self._inflated_latents(rows)])
         if self.spread == "latent":
-            values = values - 0.5 * self.noise_floor**2 * (1 / law.eigenvalues).sum()
+            values = values - 0.5 * self.noise_floor**2 * (1 / latent.eigenvalues).sum()
         return values.view(-1, len(rows)).mean(0)
 
 

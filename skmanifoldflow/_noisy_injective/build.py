@@ -97,5 +97,5 @@ def build_flow(config: NoisyInjectiveConfig, generator: torch.Generator) -> Mani
             sizes,
             generator=generator,
         )
-    law = NoisyInjection(injection, prior, n_importance_samples=config.n_importance_samples)
-    return ManifoldFlow(bijection, law)
+    latent = NoisyInjection(injection, prior, n_importance_samples=config.n_importance_samples)
+    return ManifoldFlow(bijection, latent)

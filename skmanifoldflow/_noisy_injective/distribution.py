@@ -1,4 +1,4 @@
-"""Law of an injection with a normal prior, or a flow as its prior."""
+"""Distribution of an injection with a normal prior, or a flow as its prior."""
 
 import math
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..backend.bijections import Bijection
-from ..backend.device import head_dtype, make_generator, move, randn
-from ..backend.distribution import LatentLaw
+from ..backend.device import make_generator, move, randn, statistics_dtype
+from ..backend.distribution import LatentDistribution
 from ..backend.engine import known_gradient
 from .injections import Injection, LinearInjection, negative_log_prob
 
@@ -24,7 +24,7 @@ _BLOCK_ROWS = 4096
 _N_COVARIANCE_DRAWS = 4096
 
 
-class NoisyInjection(LatentLaw):
+class NoisyInjection(LatentDistribution):
     """y ~ p(y | z) of an injection, z ~ N(0, I) or a flow.
 
     The manifold part u of a row is the pseudo-inverse z+ of its injection, rotated to principal
@@ -61,8 +61,8 @@ class NoisyInjection(LatentLaw):
         self.register_buffer("component_scale", torch.ones(d, dtype=torch.float64))
         self.injection.to(torch.float64)
 
-    def place(self, device: torch.device, dtype: torch.dtype) -> None:
-        move(self, device, head_dtype(device))
+    def move_to(self, device: torch.device, dtype: torch.dtype) -> None:
+        move(self, device, statistics_dtype(device))
         if self.prior is not None:
             move(self.prior, device, dtype)
 

@@ -24,9 +24,9 @@ from ..backend.device import make_generator, standard_context
 from ..backend.flow import chunks
 from ..backend.geometry import jacobian_columns
 from .build import NoisyInjectiveConfig, build_flow
+from .initialization import initialize_injection
 from .injections import UpsamplingInjection
 from .objective import InjectionLikelihood
-from .start import start_injection
 
 __all__ = ["NoisyInjectiveFlow"]
 
@@ -34,13 +34,13 @@ __all__ = ["NoisyInjectiveFlow"]
 _MAX_MARGINAL_BINS = 64
 _ROWS_PER_BIN = 32
 # Rows from which the splines of the columns start.
-_MAX_START_ROWS = 20_000
+_MAX_INITIAL_ROWS = 20_000
 # Length of the smallest column of A at the start, relative to the noise. The bound draws along it
 # with the inverse as standard deviation.
 _SMALLEST_COLUMNS = {"likelihood": 1e-3, "elbo": 0.1}
 # Images from which layers start, and for each pixel from which the injection starts.
-_MAX_START_IMAGES = 512
-_START_IMAGES_PER_PIXEL = 4
+_MAX_INITIAL_IMAGES = 512
+_INITIAL_IMAGES_PER_PIXEL = 4
 
 
 class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
@@ -379,7 +379,7 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
 
     def _make_objective(self, flow, rows, generator, is_warm):
         if not is_warm:
-            self._start(flow, rows)
+            self._initialize(flow, rows)
         return InjectionLikelihood(
             flow,
             objective=self.objective,
@@ -391,25 +391,27 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
             generator=generator,
         )
 
-    def _start(self, flow, rows):
+    def _initialize(self, flow, rows):
         """Start the layers, and the injection at its linear ancestor, from standardised rows."""
-        layer_rows, start_rows = rows[:_MAX_START_ROWS], rows
+        layer_rows, initial_rows = rows[:_MAX_INITIAL_ROWS], rows
         if self.image_shape is not None:
             # A pass of all images in float64 may cost as much as an epoch.
-            layer_rows = rows[:_MAX_START_IMAGES]
-            start_rows = rows[: max(_MAX_START_IMAGES, _START_IMAGES_PER_PIXEL * rows.shape[1])]
+            layer_rows = rows[:_MAX_INITIAL_IMAGES]
+            initial_rows = rows[
+                : max(_MAX_INITIAL_IMAGES, _INITIAL_IMAGES_PER_PIXEL * rows.shape[1])
+            ]
         with torch.no_grad(), in_float64_on_cpu(flow):
-            flow.bijection.start(layer_rows)
+            flow.bijection.initialize(layer_rows)
             y = [
-                flow.bijection.forward_and_log_det(start_rows[chunk])[0]
-                for chunk in chunks(len(start_rows), rows.shape[1])
+                flow.bijection.forward_and_log_det(initial_rows[chunk])[0]
+                for chunk in chunks(len(initial_rows), rows.shape[1])
             ]
             y = torch.cat(y)
             injection, prior = flow.latent.injection, flow.latent.prior
             smallest = _SMALLEST_COLUMNS[self.objective]
-            start_injection(injection, y.numpy(), self.noise_covariance, smallest)
+            initialize_injection(injection, y.numpy(), self.noise_covariance, smallest)
             if prior is not None:
-                prior.start(injection.mode(y[:_MAX_START_IMAGES]))
+                prior.initialize(injection.mode(y[:_MAX_INITIAL_IMAGES]))
 
     def _pca_error(self, rows, n_components):
         """Return the mean squared error per entry of PCA, at least that of the noise."""
@@ -418,10 +420,10 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         _, _, eigenvalues = principal_axes(rows)
         return max(eigenvalues[n_components:].sum() / rows.shape[1], self.noise_floor**2)
 
-    def _finish(self, start, rows):
-        law, n_features = self._flow.latent, rows.shape[1]
-        d = law.injection.n_components
-        order = torch.randperm(len(rows), generator=start.job.objective.generator)
+    def _finish(self, restart, rows):
+        latent, n_features = self._flow.latent, rows.shape[1]
+        d = latent.injection.n_components
+        order = torch.randperm(len(rows), generator=restart.job.objective.generator)
         order = order.to(rows.device)
         self.local_spectrum_ = mean_spectrum(
             self._flow, rows[order[: self._affordable_rows(n_features * n_features)]]
@@ -432,17 +434,17 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         )
         self.n_components_ = d
         picked = rows[order[: self._affordable_rows(n_features * d)]]
-        rotation = law.injection.principal_rotation()
+        rotation = latent.injection.principal_rotation()
         scale = self._lengths(picked, rotation, varying_columns(rows)).to(rotation)
         # Where a coordinate moves nothing its unit is that of the latent variable.
         scale = torch.where(scale > 0, scale, 1.0)
         by_variance = torch.argsort(scale, descending=True, stable=True)
-        if isinstance(law.injection, UpsamplingInjection):
+        if isinstance(latent.injection, UpsamplingInjection):
             # The coordinates are an image.
             by_variance = torch.arange(d)
-        law.set_components(rotation[:, by_variance], scale[by_variance])
-        self.explained_variance_ = law.component_scale.square().cpu().numpy()
-        self.noise_variance_ = law.injection.noise_variance().cpu().numpy().copy()
+        latent.set_components(rotation[:, by_variance], scale[by_variance])
+        self.explained_variance_ = latent.component_scale.square().cpu().numpy()
+        self.noise_variance_ = latent.injection.noise_variance().cpu().numpy().copy()
 
     def _affordable_rows(self, n_entries):
         if self.flow == "autoregressive" and self.image_shape is None:

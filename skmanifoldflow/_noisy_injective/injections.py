@@ -26,7 +26,7 @@ _MAX_LOG = 20.0
 
 
 class Injection(nn.Module, ABC):
-    """Law p(y | z) of rows y (n, D) given latents z (n, d), with its stochastic inverse.
+    """Distribution p(y | z) of rows y (n, D) given latents z (n, d), with its stochastic inverse.
 
     The stochastic inverse q(z | y) is p(y | z) normalised over z, and the manifold term is
     log int p(y | z) dz (Cunningham et al., 2020, eqs. 6 and 9). Noise is given from outside, as
@@ -159,7 +159,7 @@ class GaussianInjection(Injection):
     def precision(self, variance: Tensor) -> Precision:
         """Return Lam = A' Sigma^-1 A for variances (D,) or (n, D)."""
 
-    def start_noise(self, mean: Tensor, noise: Tensor) -> None:
+    def initialize_noise(self, mean: Tensor, noise: Tensor) -> None:
         """Take b (D,) and the variances of the noise, (D,) or (1,), raised to the floor."""
         excess = noise.to(self.b) - self.noise_floor**2
         excess = excess.clamp_min(1e-6 * self.noise_floor**2)
@@ -293,7 +293,7 @@ class LinearInjection(GaussianInjection):
         )
         self.a = nn.Parameter(torch.eye(n_features, n_components))
 
-    def start(
+    def initialize(
         self,
         mean: Tensor,
         directions: Tensor,
@@ -317,7 +317,7 @@ class LinearInjection(GaussianInjection):
             Smallest length of a column relative to the noise. Draws of the stochastic inverse along
             such a column have its inverse as their standard deviation.
         """
-        self.start_noise(mean, noise)
+        self.initialize_noise(mean, noise)
         least = smallest**2 * self.noise_variance().detach().mean()
         self.a.data = directions.to(self.b) * variances.to(self.b).maximum(least).sqrt()
 
@@ -449,7 +449,7 @@ class SquareInjection(Injection):
     def structure(self) -> Hashable | None:
         return "square", self.noise_floor
 
-    def start(self, mean: Tensor, directions: Tensor, variances: Tensor) -> None:
+    def initialize(self, mean: Tensor, directions: Tensor, variances: Tensor) -> None:
         """Take b, U and s from the principal axes (D, D) and the variances (D,) along them."""
         self.b.data = mean.to(self.b)
         self.u = directions.to(self.b)
@@ -534,7 +534,7 @@ class UpsamplingInjection(GaussianInjection):
     def precision(self, variance: Tensor) -> Precision:
         return DiagonalPrecision(self.a.square() * self._sum_blocks(1 / variance))
 
-    def start(self, y: Tensor, smallest: float = _SMALLEST_COLUMN) -> None:
+    def initialize(self, y: Tensor, smallest: float = _SMALLEST_COLUMN) -> None:
         """Take b, a and Sigma from rows y, a probabilistic PCA of every block by itself."""
         size = self.blocks[2] * self.blocks[4]
         mean = y.mean(0)
@@ -542,7 +542,9 @@ class UpsamplingInjection(GaussianInjection):
         block_mean = self._sum_blocks(centred) / size
         residual = centred - self._copy(block_mean)
         noise = residual.square().mean(0) * size / (size - 1)
-        self.start_noise(mean, noise if len(self.log_excess) > 1 else noise.mean(0, keepdim=True))
+        self.initialize_noise(
+            mean, noise if len(self.log_excess) > 1 else noise.mean(0, keepdim=True)
+        )
         variances = block_mean.square().mean(0) - self._sum_blocks(noise) / size**2
         least = smallest**2 * self._sum_blocks(self.noise_variance().detach()) / size
         self.a.data = variances.to(self.a).maximum(least).sqrt()

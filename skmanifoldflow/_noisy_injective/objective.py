@@ -18,7 +18,7 @@ __all__ = ["InjectionLikelihood"]
 
 
 class InjectionLikelihood(Objective):
-    """Negative log-likelihood of noisy rows under a flow with a `NoisyInjection` law.
+    """Negative log-likelihood of noisy rows under a flow with a `NoisyInjection` distribution.
 
     Noise on the rows bounds the likelihood on data that lie exactly on a manifold, and smooths the
     density where rows are few. It falls geometrically from its start to its floor.
@@ -26,7 +26,7 @@ class InjectionLikelihood(Objective):
     Parameters
     ----------
     flow : ManifoldFlow
-        Bijection with a `NoisyInjection` law.
+        Bijection with a `NoisyInjection` distribution.
     objective : {"likelihood", "elbo"}
         The closed form of log p(y), or one draw of the lower bound of Cunningham et al., 2020,
         eq. 7.
@@ -76,24 +76,24 @@ class InjectionLikelihood(Objective):
         self._fits: tuple[InjectionLikelihood, ...] = ()
 
     @property
-    def law(self) -> NoisyInjection:
-        """The law of y."""
+    def latent(self) -> NoisyInjection:
+        """The distribution of y."""
         return cast(NoisyInjection, self.flow.latent)
 
     @property
     def is_closed_form(self) -> bool:
         """Whether the gradient of the loss is known, given that of the bijection."""
         is_exact = self.objective == "likelihood" and not self.reconstruction
-        return is_exact and self.law.is_linear
+        return is_exact and self.latent.is_linear
 
     def undecayed_parameters(self) -> list[nn.Parameter]:
         # Networks only are drawn to zero, and with them a layer to the identity.
         return [p for name, p in self.named_parameters() if "conditioner" not in name]
 
     def structure(self) -> Hashable | None:
-        parts = self.flow.bijection.structure(), self.law.injection.structure()
-        # Importance samples are drawn by a law for itself.
-        if None in parts or not self.law.is_exact:
+        parts = self.flow.bijection.structure(), self.latent.injection.structure()
+        # Importance samples are drawn by a distribution for itself.
+        if None in parts or not self.latent.is_exact:
             return None
         numbers = self.objective, self.reconstruction, self.n_rows
         tensors = [*self.named_parameters(), *self.named_buffers()]
@@ -120,8 +120,8 @@ class InjectionLikelihood(Objective):
     def draw(self, batch: Tensor, progress: float) -> tuple[Tensor, Tensor]:
         """Return the noise of the rows of a batch (n, D) and of their latents (n, d), or (n, 0)."""
         noise = self.noise(progress) * randn(tuple(batch.shape), batch, self.generator)
-        d = self.law.n_components if self.objective == "elbo" else 0
-        return noise, randn((len(batch), d), self.law.mean, self.generator)
+        d = self.latent.n_components if self.objective == "elbo" else 0
+        return noise, randn((len(batch), d), self.latent.mean, self.generator)
 
     def _total(self, negative: Tensor, log_det: Tensor, log_prior: Tensor | float) -> Tensor:
         """Return the loss, given means of -log p(y) and log-determinants, and the log-prior.
@@ -139,12 +139,12 @@ class InjectionLikelihood(Objective):
         flow = self.flow.bijection
         if self.is_closed_form and flow.has_vjp:
             y, log_det, log_prior, vjp = flow.forward_with_vjp(batch + noise)
-            negative, grad_y, gradients = negative_log_prob(self._injections, self._rows_of_laws(y))
+            negative, grad_y, gradients = negative_log_prob(self._injections, self._latent_rows(y))
             negative = negative.view(log_det.shape[:-1])
             value = self._total(negative, log_det.mean(-1), log_prior)
 
             def backward() -> None:
-                self._add_to_laws(gradients)
+                self._add_to_injections(gradients)
                 grad_log_det = torch.full_like(log_det, -1 / log_det.shape[-1])
                 vjp(grad_y.to(y.dtype).view(y.shape), grad_log_det, self._rate)
 
@@ -155,17 +155,17 @@ class InjectionLikelihood(Objective):
             parts = [tensor[None] for tensor in parts]
         k = max(1, round(self.share_reconstructed * parts[0].shape[1]))
         losses: list[Tensor] = []
-        # Laws and priors of a stack are those of the fits, its chains map rows together.
+        # Distributions and priors of a stack are those of the fits, its chains map rows together.
         for fit, y_k, log_det_k, noise_k in zip(self.fits, *parts[1:], strict=True):
             if self.objective == "elbo":
-                negative = -fit.law.bound(y_k, noise_k).mean()
+                negative = -fit.latent.bound(y_k, noise_k).mean()
             else:
-                negative = fit.law.negative_log_prob(y_k)
+                negative = fit.latent.negative_log_prob(y_k)
             log_prior = fit.flow.bijection.parameter_log_prior()
             losses.append(self._total(negative, log_det_k.mean(), log_prior))
         if self.reconstruction:
             of_fits = zip(self.fits, parts[1], strict=True)
-            latents = [fit.law.embed(fit.law.project(y_k[:k])) for fit, y_k in of_fits]
+            latents = [fit.latent.embed(fit.latent.project(y_k[:k])) for fit, y_k in of_fits]
             rows = torch.stack(latents) if self._fits else latents[0]
             on_manifold = self.flow.decode(rows).view(len(latents), k, -1)
             for i, fit in enumerate(self.fits):
@@ -173,14 +173,14 @@ class InjectionLikelihood(Objective):
                 losses[i] = losses[i] + 0.5 * self.reconstruction * batch.shape[-1] * error
         return torch.stack(losses) if self._fits else losses[0]
 
-    def _add_to_laws(self, gradients: dict[str, Tensor]) -> None:
-        """Add gradients (K, ...) to those of the parameters of the laws."""
+    def _add_to_injections(self, gradients: dict[str, Tensor]) -> None:
+        """Add gradients (K, ...) to those of the parameters of the distributions."""
         for name, gradient in gradients.items():
             for injection, of_fit in zip(self._injections, gradient, strict=True):
                 p = getattr(injection, name)
                 p.grad = of_fit if p.grad is None else p.grad.add_(of_fit)
 
-    def refresh(self, rows: Tensor, *, roughly: bool = False) -> None:
+    def update_closed_form(self, rows: Tensor, *, roughly: bool = False) -> None:
         """Nothing has a closed form once the flow has moved."""
 
     @torch.no_grad()
@@ -189,21 +189,21 @@ class InjectionLikelihood(Objective):
         parts = []
         for chunk in chunks(*rows.shape[-2:]):
             x = rows[..., chunk, :]
-            # Chains of a stack take rows (K, n, D) together, and so do linear laws.
+            # Chains of a stack take rows (K, n, D) together, and so do linear distributions.
             y, log_det = self.flow.bijection.forward_and_log_det(x)
-            if self.law.is_linear:
-                log_prob = stacked_log_prob(self._injections, self._rows_of_laws(y))
+            if self.latent.is_linear:
+                log_prob = stacked_log_prob(self._injections, self._latent_rows(y))
             else:
                 of_fits = y if self._fits else y[None]
                 pairs = zip(self.fits, of_fits, strict=True)
-                log_prob = torch.stack([fit.law.log_prob(of_fit) for fit, of_fit in pairs])
+                log_prob = torch.stack([fit.latent.log_prob(of_fit) for fit, of_fit in pairs])
             parts.append(log_prob.view(log_det.shape) + log_det)
         return torch.cat(parts, -1)
 
     @property
     def _injections(self) -> list[LinearInjection]:
-        return [cast(LinearInjection, fit.law.injection) for fit in self.fits]
+        return [cast(LinearInjection, fit.latent.injection) for fit in self.fits]
 
-    def _rows_of_laws(self, y: Tensor) -> Tensor:
-        """Return latent rows as the laws take them, (K, n, D)."""
-        return y.to(self.law.mean.dtype).view(len(self.fits), *y.shape[-2:])
+    def _latent_rows(self, y: Tensor) -> Tensor:
+        """Return latent rows as the distributions take them, (K, n, D)."""
+        return y.to(self.latent.mean.dtype).view(len(self.fits), *y.shape[-2:])

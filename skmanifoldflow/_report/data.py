@@ -90,9 +90,9 @@ def _table(name, loader):
     return make
 
 
-def _toy(name, law, n_components):
+def _toy(name, distribution, n_components):
     def make(seed):
-        X, coordinates = law.sample(_N_TOY_ROWS, random_state=seed)
+        X, coordinates = distribution.sample(_N_TOY_ROWS, random_state=seed)
         return Data(
             name,
             X,
@@ -100,8 +100,9 @@ def _toy(name, law, n_components):
             "position on the manifold",
             n_components=n_components,
             value_step=None,
-            units=f"Rows lie near the manifold, with normal noise of deviation {law.noise:g}.",
-            log_density=law.log_density,
+            units="Rows lie near the manifold, with normal noise of deviation "
+            f"{distribution.noise:g}.",
+            log_density=distribution.log_density,
         )
 
     return make

@@ -8,9 +8,9 @@ from sklearn.mixture import GaussianMixture
 
 from ..plotting._base import panel_axes
 from ..plotting._colors import CLASS_COLORS, DATA_COLOR, SAMPLE_COLOR, class_colors, class_handles
-from ..plotting._rows import draw_cloud, frame, mosaic, principal_plane
+from ..plotting._rows import frame, mosaic, plot_cloud, principal_plane
 
-__all__ = ["draw"]
+__all__ = ["report_figure"]
 
 _WIDTH = 9.33  # inches: 1400 pixels at 150 dots per inch
 _MAX_COLUMNS = 5
@@ -19,7 +19,7 @@ _MAX_EMBEDDED = 2000
 _IMAGE_GRID = 6, 8  # rows, columns
 
 
-def draw(comparison, image_shape=None, y_name="label", seed=0):
+def report_figure(comparison, image_shape=None, y_name="label", seed=0):
     """Return a matplotlib Figure of the embedded test rows and of samples of the models."""
     from matplotlib.figure import Figure
 
@@ -31,13 +31,13 @@ def draw(comparison, image_shape=None, y_name="label", seed=0):
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
     parts = iter(np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights)))
     if embedders:
-        _draw_embeddings(next(parts), comparison, embedders, y_name)
+        _plot_embeddings(next(parts), comparison, embedders, y_name)
     if samplers:
         part = next(parts)
         if image_shape is None:
-            _draw_sample_points(part, comparison, samplers, seed)
+            _plot_sample_points(part, comparison, samplers, seed)
         else:
-            _draw_sample_images(part, comparison, samplers, image_shape, seed)
+            _plot_sample_images(part, comparison, samplers, image_shape, seed)
     return figure
 
 
@@ -97,7 +97,7 @@ def _bare(ax, title):
         spine.set_color("0.7")
 
 
-def _draw_embeddings(part, comparison, names, y_name):
+def _plot_embeddings(part, comparison, names, y_name):
     X_test, y = comparison.X_test[:_MAX_EMBEDDED], comparison.y_test
     if y is None:
         y, y_name = X_test[:, 0], "first column"
@@ -134,7 +134,7 @@ def _draw_embeddings(part, comparison, names, y_name):
         )
 
 
-def _draw_sample_images(part, comparison, names, image_shape, seed):
+def _plot_sample_images(part, comparison, names, image_shape, seed):
     n_rows, n_columns = _IMAGE_GRID
     n = n_rows * n_columns
     low, high = comparison.X_train.min(), comparison.X_train.max()
@@ -149,7 +149,7 @@ def _draw_sample_images(part, comparison, names, image_shape, seed):
         _bare(ax, title)
 
 
-def _draw_sample_points(part, comparison, names, seed):
+def _plot_sample_points(part, comparison, names, seed):
     """Draw samples over training rows: in their columns up to three, else in two components."""
     data, where, options = comparison.X_train[:_MAX_POINTS], "", {}
     if data.shape[1] == 3:
@@ -169,7 +169,7 @@ def _draw_sample_points(part, comparison, names, seed):
             else:
                 clouds.append((rows, SAMPLE_COLOR))
         for points, color in clouds:
-            draw_cloud(ax, project(points) if where else points, color)
+            plot_cloud(ax, project(points) if where else points, color)
         # A stray sample must not shrink the rest: the box is the one of the data and a margin.
         frame(ax, box.min(axis=0), box.max(axis=0))
         _bare(ax, title)

@@ -18,9 +18,9 @@ from .bijections import (
     Permutation,
     SplineCoupling,
 )
+from .bijections.in_principal_axes import InPrincipalAxes
 from .bijections.multiscale import MultiScale, PixelOrder
-from .bijections.principal_frame import PrincipalFrame
-from .bijections.squeezed_couplings import SqueezedCouplings
+from .bijections.volume_preserving_conv import VolumePreservingConv
 
 __all__ = [
     "density_flow",
@@ -87,7 +87,7 @@ def volume_preserving_flow(
         Kind of coupling. At D <= 2 both are additive.
     n_features : int
         Number of columns D. At D = 1 the chain is empty: the volume-preserving maps of the line are
-        shifts and reflections, which the latent law already contains.
+        shifts and reflections, which the latent distribution already contains.
     n_layers : int
         Number of couplings.
     hidden_layer_sizes : sequence of int
@@ -128,7 +128,7 @@ def volume_preserving_image_flow(
     pixels gain little more than half as many nats in as many steps. The first two axes are moved by
     the convolutions alone.
 
-    Its `start(x)` wants training rows before the first step.
+    Its `initialize(x)` wants training rows before the first step.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def volume_preserving_image_flow(
         Source of rotations and initial weights.
     """
     n_features = math.prod(image_shape)
-    convolutional = SqueezedCouplings(
+    convolutional = VolumePreservingConv(
         image_shape,
         n_layers // 4,
         hidden_layer_sizes[0],
@@ -165,7 +165,7 @@ def volume_preserving_image_flow(
         )
         for i in range(n_layers if n_features > 1 else 0)
     ]
-    frame = PrincipalFrame(n_features, Chain(layers), floor=floor)
+    frame = InPrincipalAxes(n_features, Chain(layers), floor=floor)
     return Chain([convolutional, frame])
 
 
@@ -204,10 +204,10 @@ def density_flow(
     """Return a flow of tables that starts as the identity map.
 
     The columns are permuted between two layers, and after the last layer a permutation undoes all
-    of these, so the latent law can start in the coordinates of the data. Every second coupling maps
-    what the one before has passed, every second autoregressive layer takes the columns in the
-    opposite order. Permutations, since the columns of a table have a meaning of their own:
-    rotations lose up to a nat on tables and gain nothing even on sheets that lie askew.
+    of these, so the latent distribution can start in the coordinates of the data. Every second
+    coupling maps what the one before has passed, every second autoregressive layer takes the
+    columns in the opposite order. Permutations, since the columns of a table have a meaning of
+    their own: rotations lose up to a nat on tables and gain nothing even on sheets that lie askew.
 
     Parameters
     ----------
@@ -256,7 +256,7 @@ def image_flow(
 ) -> Bijection:
     """Return a convolutional flow of flattened images.
 
-    Its `start(x)` wants some hundreds of training rows before the first step.
+    Its `initialize(x)` wants some hundreds of training rows before the first step.
 
     Parameters
     ----------

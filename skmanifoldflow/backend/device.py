@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
-    "head_dtype",
+    "statistics_dtype",
     "make_generator",
     "move",
     "randn",
@@ -83,8 +83,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
-def head_dtype(device: torch.device) -> torch.dtype:
-    """Return the dtype of latent laws and closed-form statistics: float64 wherever it exists."""
+def statistics_dtype(device: torch.device) -> torch.dtype:
+    """Return the dtype of closed-form statistics: float64 wherever it exists."""
     return torch.float32 if device.type in _WITHOUT_FLOAT64 else torch.float64
 
 

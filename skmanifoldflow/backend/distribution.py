@@ -1,27 +1,28 @@
-"""What every latent law implements."""
+"""What every latent distribution implements."""
 
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
-from .device import head_dtype, move
+from .device import move, statistics_dtype
 
-__all__ = ["LatentLaw"]
+__all__ = ["LatentDistribution"]
 
 
-class LatentLaw(nn.Module, ABC):
-    """Law on R^D most of which is noise around a d-dimensional part u.
+class LatentDistribution(nn.Module, ABC):
+    """Distribution on R^D most of which is noise around a d-dimensional part u.
 
-    Laws compute in float64 wherever the device has it, whatever the dtype of the bijection.
+    Distributions compute in float64 wherever the device has it, whatever the dtype of the
+    bijection.
     """
 
     mean: Tensor
     n_components: int
 
-    def place(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Move to a device; a flow within the law computes in `dtype`."""
-        move(self, device, head_dtype(device))
+    def move_to(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Move to a device; a flow within the distribution computes in `dtype`."""
+        move(self, device, statistics_dtype(device))
 
     @abstractmethod
     def log_prob(self, z: Tensor) -> Tensor:

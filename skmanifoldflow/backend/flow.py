@@ -1,4 +1,4 @@
-"""Models of standardised rows: what an estimator asks of them, and a flow with a latent law."""
+"""Models of standardised rows: their interface, and a bijection with a latent distribution."""
 
 import math
 from abc import ABC, abstractmethod
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .bijections import Bijection
-from .device import head_dtype, move
-from .distribution import LatentLaw
+from .device import move, statistics_dtype
+from .distribution import LatentDistribution
 from .geometry import jacobian_columns
 
 __all__ = ["FlowModel", "ManifoldFlow", "Outliers", "chunks"]
@@ -38,7 +38,7 @@ class FlowModel(nn.Module, ABC):
     n_components: int
 
     @abstractmethod
-    def place(self, device: torch.device, dtype: torch.dtype) -> "FlowModel":
+    def move_to(self, device: torch.device, dtype: torch.dtype) -> "FlowModel":
         """Move to a device and a dtype."""
 
     @property
@@ -48,7 +48,7 @@ class FlowModel(nn.Module, ABC):
 
     @abstractmethod
     def log_prob(self, x: Tensor, **kwargs: Any) -> Tensor:
-        """Return the log-density (n,) of standardised rows; keywords go to the latent law."""
+        """Return the log-density (n,) of rows; keywords go to the latent distribution."""
 
     @abstractmethod
     def project(self, x: Tensor) -> Tensor:
@@ -59,15 +59,15 @@ class FlowModel(nn.Module, ABC):
         """Return the standardised rows (n, D) on the manifold."""
 
     @abstractmethod
-    def sample(self, n_samples: int, generator: torch.Generator, **knobs: float) -> Tensor:
-        """Draw standardised rows (n, D); the knobs are those of `LatentLaw.sample`."""
+    def sample(self, n_samples: int, generator: torch.Generator, **options: float) -> Tensor:
+        """Draw standardised rows (n, D); the knobs are those of `LatentDistribution.sample`."""
 
 
 class Outliers(nn.Module):
     """Share c of standardised rows that follow N(0, s^2 I), s >= 1, and not the flow (Huber, 1964).
 
-    Where this law is the denser one a row hardly counts for the fit of the flow. Share and scale
-    follow the rows of the fit by online expectation maximisation (Cappe & Moulines, 2009).
+    Where this distribution is the denser one a row hardly counts for the fit of the flow. Share and
+    scale follow the rows of the fit by online expectation maximisation (Cappe & Moulines, 2009).
     """
 
     #: Weight of a batch against all before it.
@@ -108,20 +108,20 @@ class Outliers(nn.Module):
 
 
 class ManifoldFlow(FlowModel):
-    """Density of z = g(x) under a latent law, pulled back to standardised rows x.
+    """Density of z = g(x) under a latent distribution, pulled back to standardised rows x.
 
     Parameters
     ----------
     bijection : Bijection
         The map g of R^D, data -> latent.
-    latent : LatentLaw
-        The law of z.
+    latent : LatentDistribution
+        The distribution of z.
     outliers : Outliers, optional
-        Law of a share of the rows, which are part of the density but not of draws.
+        Distribution of a share of the rows, which are part of the density but not of draws.
     """
 
     def __init__(
-        self, bijection: Bijection, latent: LatentLaw, outliers: Outliers | None = None
+        self, bijection: Bijection, latent: LatentDistribution, outliers: Outliers | None = None
     ) -> None:
         super().__init__()
         self.bijection = bijection
@@ -137,12 +137,12 @@ class ManifoldFlow(FlowModel):
     def n_components(self, n_components: int) -> None:
         self.latent.n_components = n_components
 
-    def place(self, device: torch.device, dtype: torch.dtype) -> "ManifoldFlow":
-        """Move to a device; the bijection computes in `dtype`, the law in float64 if it can."""
+    def move_to(self, device: torch.device, dtype: torch.dtype) -> "ManifoldFlow":
+        """Move to a device; the latent distribution computes in float64 if it can."""
         move(self.bijection, device, dtype)
-        self.latent.place(device, dtype)
+        self.latent.move_to(device, dtype)
         if self.outliers is not None:
-            move(self.outliers, device, head_dtype(device))
+            move(self.outliers, device, statistics_dtype(device))
         return self
 
     @property
@@ -167,8 +167,8 @@ class ManifoldFlow(FlowModel):
     def embed(self, u: Tensor) -> Tensor:
         return self.decode(self.latent.embed(u.to(self.latent.mean)))
 
-    def sample(self, n_samples: int, generator: torch.Generator, **knobs: float) -> Tensor:
-        return self.decode(self.latent.sample(n_samples, generator, **knobs))
+    def sample(self, n_samples: int, generator: torch.Generator, **options: float) -> Tensor:
+        return self.decode(self.latent.sample(n_samples, generator, **options))
 
     def embedding_jacobian(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return the embedded rows (n, D) and their Jacobian (n, D, d) in u."""

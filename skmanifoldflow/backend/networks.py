@@ -222,7 +222,7 @@ def _halvings(size: tuple[int, int], n: int) -> list[tuple[int, int]]:
     return sizes
 
 
-def _start_network(layers: Sequence[nn.Module], generator: torch.Generator) -> None:
+def _initialize_network(layers: Sequence[nn.Module], generator: torch.Generator) -> None:
     """Draw the weights of layers with SiLU units between them, the last of which starts at zero."""
     for layer in layers:
         weight, bias = cast(Tensor, layer.weight), cast(Tensor, layer.bias)
@@ -261,7 +261,7 @@ class ConvEncoder(nn.Module):
         channels = [n_channels, *hidden_channels]
         self.convolutions = nn.ModuleList(_Conv2d(a, b, 3, 2) for a, b in pairwise(channels))
         self.last = Linear(channels[-1] * height * width, n_outputs)
-        _start_network([*self.convolutions, self.last], generator)
+        _initialize_network([*self.convolutions, self.last], generator)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.unflatten(1, self.shape)
@@ -296,7 +296,7 @@ class ConvDecoder(nn.Module):
         self.shape = (channels[0], *smallest)
         self.first = Linear(n_inputs, math.prod(self.shape))
         self.convolutions = nn.ModuleList(_Conv2d(a, b, 3) for a, b in pairwise(channels))
-        _start_network([self.first, *self.convolutions], generator)
+        _initialize_network([self.first, *self.convolutions], generator)
 
     def forward(self, code: Tensor) -> Tensor:
         x = self.first(code).unflatten(1, self.shape)

@@ -47,13 +47,13 @@ class Objective(nn.Module, ABC):
         raise NotImplementedError
 
     @abstractmethod
-    def refresh(self, rows: Tensor, *, roughly: bool = False) -> None:
+    def update_closed_form(self, rows: Tensor, *, roughly: bool = False) -> None:
         """Set what has a closed form, given the bijection, from the training rows.
 
         From all of them, or from as many as it takes to compare two epochs.
         """
 
-    def calibrate(self, rows: Tensor) -> None:  # noqa: B027
+    def fit_validation_weights(self, rows: Tensor) -> None:  # noqa: B027
         """Set the few figures that are chosen on validation rows, where there are such rows."""
 
     @abstractmethod
@@ -69,5 +69,5 @@ class Objective(nn.Module, ABC):
         """Return the parameters that weight decay must not touch."""
         return []
 
-    def forget_batches(self) -> None:  # noqa: B027
+    def reset_running_moments(self) -> None:  # noqa: B027
         """Drop what was pooled over earlier batches: they came from weights that were lost."""

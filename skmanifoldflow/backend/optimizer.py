@@ -143,7 +143,7 @@ class Optimizer:
         self.objectives, self._weight_decays = objectives, weight_decays
         model = objectives[0]
         undecayed = {id(p) for p in model.undecayed_parameters()}
-        # One matrix has one dtype, and the latent law may be trained in float64.
+        # One matrix has one dtype, and the latent distribution may be trained in float64.
         groups: dict[tuple[bool, torch.dtype], list[str]] = {}
         for name, p in model.named_parameters():
             if p.requires_grad:

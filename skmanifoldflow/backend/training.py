@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .device import head_dtype
+from .device import statistics_dtype
 from .objective import Objective
 from .optimizer import Optimizer, State, release
 
@@ -159,7 +159,7 @@ class TrainingJob(NamedTuple):
     """
 
     objective: Objective
-    draw_rows: Callable[[], Tensor]
+    epoch_rows: Callable[[], Tensor]
     validation_rows: Tensor | None
     settings: TrainingSettings
     generator: torch.Generator
@@ -190,27 +190,27 @@ class _Fit:
         self.index, self.job = index, job
         self.objective, self.settings = job.objective, job.settings
         self.report = TrainingReport()
-        self.rows = job.draw_rows()
-        self.judged = self.rows if job.validation_rows is None else job.validation_rows
+        self.rows = job.epoch_rows()
+        self.evaluation_rows = self.rows if job.validation_rows is None else job.validation_rows
         self.learning_rate = job.settings.learning_rate
-        self.n_rollbacks = self.step = self.epoch_start = self.n_stalled = 0
+        self.n_rollbacks = self.step = self.first_step = self.n_stalled = 0
         self.per_epoch = -(-len(self.rows) // job.settings.batch_size)
         self.n_steps = min(job.settings.max_iter * self.per_epoch, job.settings.max_steps)
-        # The start, the best epoch, the last one, and the weights of the last one before averaging.
-        self.start = self.best = self.last = self.good = State([], [], {})
-        self.start_scores = self.best_scores = torch.empty(0)
+        # The initial state, the best epoch, the last one, and the last one before averaging.
+        self.initial = self.best = self.last = self.good = State([], [], {})
+        self.initial_scores = self.best_scores = torch.empty(0)
         self.reference: float | None = None
         self.is_lost = False
         self.is_over = not any(p.requires_grad for p in job.objective.parameters())
 
-    def judge_start(self) -> None:
+    def evaluate_initial(self) -> None:
         """Take the closed-form steps, and the scores that the end will be compared with."""
-        self.objective.refresh(self.rows)
+        self.objective.update_closed_form(self.rows)
         if self.job.validation_rows is not None:
-            self.objective.calibrate(self.judged)
-        self.start_scores = self.best_scores = self.objective.log_likelihood(self.judged)
+            self.objective.fit_validation_weights(self.evaluation_rows)
+        self.initial_scores = self.best_scores = self.objective.log_likelihood(self.evaluation_rows)
         if self.job.validation_rows is not None:
-            self.report.best_score = self.reference = float(self.start_scores.mean())
+            self.report.best_score = self.reference = float(self.initial_scores.mean())
         if self.is_over:
             self.report.stopped_early = True
             scores = self.objective.log_likelihood(self.rows)
@@ -221,13 +221,13 @@ class _Fit:
         order = torch.randperm(len(self.rows), generator=self.job.generator)
         return self.rows[order.to(self.rows.device)]
 
-    def refresh(self) -> None:
+    def update_closed_form(self) -> None:
         """Take the closed-form steps between two epochs."""
-        self.objective.refresh(self.rows, roughly=True)
+        self.objective.update_closed_form(self.rows, roughly=True)
         if self.job.validation_rows is not None:
-            self.objective.calibrate(self.judged)
+            self.objective.fit_validation_weights(self.evaluation_rows)
 
-    def judge(self, mean_loss: float, scores: Tensor, state: State, good: State) -> float:
+    def evaluate_epoch(self, mean_loss: float, scores: Tensor, state: State, good: State) -> float:
         """Take the results of an epoch: the mean of the scores is maximised. Return it.
 
         Scores are the log-likelihoods of the validation rows, or minus the mean loss of the epoch.
@@ -260,8 +260,8 @@ class _Fit:
                 "smaller learning_rate_init or a larger noise_floor."
             )
         self.good.load(self.objective)
-        self.objective.forget_batches()
-        self.step = self.epoch_start
+        self.objective.reset_running_moments()
+        self.step = self.first_step
         self.learning_rate /= 2
 
     def conclude(self, needs_gradients: bool) -> None:
@@ -277,10 +277,10 @@ class _Fit:
         if self.job.validation_rows is None:
             kept = self.last
             kept.load(self.objective)
-            scores = self.objective.log_likelihood(self.judged)
-        gain = scores - self.start_scores
+            scores = self.objective.log_likelihood(self.evaluation_rows)
+        gain = scores - self.initial_scores
         if not gain.mean() > gain.std() / math.sqrt(len(gain)):
-            kept, report.best_score = self.start, float(self.start_scores.mean())
+            kept, report.best_score = self.initial, float(self.initial_scores.mean())
         kept.load(self.objective)
         release(self.objective)
 
@@ -304,8 +304,8 @@ class _Together:
         self.horizon = max(1.0, self.settings.averaging * self.n_steps)
         self._stack()
         for k, fit in enumerate(fits):
-            if not fit.start.weights:
-                fit.start = fit.best = fit.last = fit.good = self.optimizer.state(k)
+            if not fit.initial.weights:
+                fit.initial = fit.best = fit.last = fit.good = self.optimizer.state(k)
 
     def _stack(self) -> None:
         objectives = [fit.objective for fit in self.fits]
@@ -320,7 +320,7 @@ class _Together:
         batch_size = self.settings.batch_size
         shuffled = self._together([fit.shuffled() for fit in self.fits])
         total = torch.zeros(len(self.fits), device=shuffled.device)
-        total, n_taken = total.to(head_dtype(total.device)), 0
+        total, n_taken = total.to(statistics_dtype(total.device)), 0
         learning_rates = [fit.learning_rate for fit in self.fits]
         for batch in shuffled.split(batch_size, -2):
             if self.step == self.n_steps:
@@ -342,7 +342,7 @@ class _Together:
             n_taken += 1
         return (total / n_taken).tolist()
 
-    def judge(self, mean_losses: Sequence[float]) -> float:
+    def evaluate_epoch(self, mean_losses: Sequence[float]) -> float:
         """Let every fit take the results of an epoch; return the best score.
 
         Where weights are averaged, these are the results of the averages.
@@ -352,14 +352,14 @@ class _Together:
         if averages:
             optimizer.swap()
         for fit, mean_loss, has_weights in zip(self.fits, mean_losses, is_finite, strict=True):
-            fit.epoch_start, fit.step = fit.step, self.step
+            fit.first_step, fit.step = fit.step, self.step
             fit.is_lost = not (math.isfinite(mean_loss) and has_weights)
             if not fit.is_lost:
-                fit.refresh()
+                fit.update_closed_form()
         scores: Sequence[Tensor] = [torch.tensor([-mean_loss]) for mean_loss in mean_losses]
         first = self.fits[0]
         if first.job.validation_rows is not None and not (self.is_single and first.is_lost):
-            together = self._together([fit.judged for fit in self.fits])
+            together = self._together([fit.evaluation_rows for fit in self.fits])
             of_fits = self.objective.log_likelihood(together)
             scores = [of_fits] if self.is_single else list(of_fits)
         states = goods = [optimizer.state(k) for k in range(len(self.fits))]
@@ -371,7 +371,7 @@ class _Together:
         for fit, mean_loss, of_fit, state, good in parts:
             fit.is_lost |= not bool(of_fit.mean().isfinite())
             if not fit.is_lost:
-                best = max(best, fit.judge(mean_loss, of_fit, state, good))
+                best = max(best, fit.evaluate_epoch(mean_loss, of_fit, state, good))
         return best
 
     def go_on(self) -> None:
@@ -384,7 +384,7 @@ class _Together:
                 self.optimizer = self.optimizer.keep(going)
                 self._stack()
         for fit in self.fits:
-            fit.rows = fit.job.draw_rows()
+            fit.rows = fit.job.epoch_rows()
 
 
 def train_all(
@@ -455,12 +455,12 @@ def _train_and_conclude(fits: Sequence[_Fit], log: EpochLog | None) -> dict[int,
             if fit.is_lost:
                 fit.roll_back()
             else:
-                fit.judge_start()
+                fit.evaluate_initial()
         going = [fit for fit in fits if not fit.is_over]
         if going:
             together = _Together(going)
         while going and together.fits:
-            score = together.judge(together.epoch())
+            score = together.evaluate_epoch(together.epoch())
             if log is not None and math.isfinite(score):
                 n_epochs = -(-together.n_steps // going[0].per_epoch)
                 log(max(fit.report.n_iter for fit in together.fits), n_epochs, score)
@@ -491,12 +491,12 @@ def _train_and_conclude(fits: Sequence[_Fit], log: EpochLog | None) -> dict[int,
 
 def train(
     objective: Objective,
-    draw_rows: Callable[[], Tensor],
+    epoch_rows: Callable[[], Tensor],
     validation_rows: Tensor | None,
     settings: TrainingSettings,
     generator: torch.Generator,
     log: EpochLog | None = None,
 ) -> TrainingReport:
     """Train one objective, see `TrainingJob` and `train_all`."""
-    job = TrainingJob(objective, draw_rows, validation_rows, settings, generator, 0)
+    job = TrainingJob(objective, epoch_rows, validation_rows, settings, generator, 0)
     return train_all([job], lambda members: log)[0]

@@ -18,7 +18,7 @@ def _check_rows(rows, n_columns, name, *, allow_nan=False):
 
 
 class Manifold(ABC):
-    """A law on a manifold in R^D, observed with isotropic normal noise.
+    """A distribution on a manifold in R^D, observed with isotropic normal noise.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class Manifold(ABC):
         return self._embed(self._check_coordinates(coordinates))
 
     def log_density_manifold(self, coordinates):
-        """Log-density of the noiseless law.
+        """Log-density of the noiseless distribution.
 
         Parameters
         ----------
@@ -142,7 +142,7 @@ class Manifold(ABC):
 
 
 class NoisyManifold(Manifold):
-    """A manifold whose noisy law has a computable density and whose distance is known."""
+    """A manifold whose noisy distribution has a computable density and whose distance is known."""
 
     def log_density(self, X):
         """Exact log-density of the noisy rows.
@@ -187,7 +187,7 @@ class NoisyManifold(Manifold):
 
     @abstractmethod
     def _log_density(self, X):
-        """Log-density of the noisy law at checked rows, `noise` being positive."""
+        """Log-density of the noisy distribution at checked rows, `noise` being positive."""
 
     @abstractmethod
     def _distance(self, X):

@@ -27,7 +27,7 @@ def log_noisy_interval(x, low, high, noise):
 
 
 def log_noisy_sphere(distance, radius, n_features, noise):
-    """Log-density of N(0, noise^2 I) around the uniform law on the sphere of R^n_features.
+    """Log-density of N(0, noise^2 I) around the uniform distribution on the sphere of R^n_features.
 
     ``distance`` is that of the rows to the centre; it and ``radius`` broadcast. The uniform
     average of exp(kappa cos) over the sphere is Gamma(nu + 1) (2 / kappa)^nu I_nu(kappa) with

@@ -33,7 +33,7 @@ class UniformCurve:
         return np.linalg.norm(self.velocity(t), axis=-1)
 
     def arc_length(self, t):
-        """Arc length from `start` to t."""
+        """Arc length from `initialize` to t."""
         panel = np.clip(np.searchsorted(self._edges, t) - 1, 0, len(self._edges) - 2)
         left = self._edges[panel]
         nodes = left[:, None] + (t - left)[:, None] * (_NODES + 1) / 2
@@ -50,13 +50,13 @@ class UniformCurve:
         return t
 
     def log_density_arc(self, s):
-        """Log-density of the law with respect to arc length, at arc length s."""
+        """Log-density of the distribution with respect to arc length, at arc length s."""
         value = -np.log((self.stop - self.start) * self.speed(self.parameter(s)))
         inside = self.closed | ((s >= 0) & (s <= self.length))
         return np.where(inside, value, -np.inf)
 
     def log_density(self, X, noise):
-        """Log-density of the law with noise."""
+        """Log-density of the distribution with noise."""
 
         def log_integrand(rows, t):
             difference = X[rows] - self.position(t)
@@ -215,9 +215,10 @@ class SinCurve(NoisyManifold):
         return log_normal(t**2, 1, 1.0) - np.log(self._two_periods.speed(t))
 
     def _log_density(self, X):
-        # N(t; 0, 1) N(x1; t, noise^2) is a normal law of x1 times a normal law of t around its
-        # posterior mean, so the integral runs over the offset u from that mean. A shift by pi
-        # leaves the sine alone: nothing beyond |u| = pi plus ten deviations matters, wherever x1.
+        # N(t; 0, 1) N(x1; t, noise^2) is a normal distribution of x1 times a normal distribution of
+        # t around its posterior mean, so the integral runs over the offset u from that mean. A
+        # shift by pi leaves the sine alone: nothing beyond |u| = pi plus ten deviations matters,
+        # wherever x1.
         variance = 1 + self.noise**2
         mean, spread = X[:, 0] / variance, self.noise / np.sqrt(variance)
 

@@ -11,12 +11,12 @@ from ._convolution import log_noisy_interval, log_normal
 
 
 class RandomNetwork(Manifold):
-    """The image of a standard normal law in R^d under a random smooth network.
+    """The image of a standard normal distribution in R^d under a random smooth network.
 
     The network is z -> C tanh(B tanh(A z + a) + b), with matrices of orthonormal columns up to a
     scale and increasing widths, so its Jacobian has full rank everywhere. There is no
-    `log_density`: the noisy law has no tractable one. `log_density_manifold` is exact, by the
-    change of variables. The coordinates are z.
+    `log_density`: the noisy distribution has no tractable one. `log_density_manifold` is exact, by
+    the change of variables. The coordinates are z.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ class FadingSquare(NoisyManifold):
     ----------
     noise : float, default=0.0
         Standard deviation of the noise added to every pixel. None by default: the point of the
-        set is an exactly degenerate law.
+        set is an exactly degenerate distribution.
 
     Attributes
     ----------

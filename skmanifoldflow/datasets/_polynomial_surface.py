@@ -79,14 +79,15 @@ def _minimise(u, target, centre, across, along):
 class PolynomialSurface(NoisyManifold):
     """The surface x3 = (2 x1^2 - x1 x2 + x2^2 / 2 - 1) exp(-0.1 (x1^2 + x2^2)), rotated.
 
-    (x1, x2) follows a mixture of two normal laws: weight 0.6, mean (0.8, -0.4), deviation 0.7,
-    and weight 0.4, mean (-1, 0.8), deviation 0.5. The rotation of R^3 is fixed. The coordinates
-    are x1 and x2: the surface is not developable.
+    (x1, x2) follows a mixture of two normal distributions: weight 0.6, mean (0.8, -0.4), deviation
+    0.7, and weight 0.4, mean (-1, 0.8), deviation 0.5. The rotation of R^3 is fixed. The
+    coordinates are x1 and x2: the surface is not developable.
 
     `log_density` integrates over the surface around the most likely point of each mixture
     component. It has an error below 1e-8 nats at the default noise and below 1e-5 at 0.1 for
-    rows of the law itself. With more noise, or for far rows, parts of the surface away from those
-    points count too and are left out: at 0.2 one row in a hundred is off by more than 1e-4.
+    rows of the distribution itself. With more noise, or for far rows, parts of the surface away
+    from those points count too and are left out: at 0.2 one row in a hundred is off by more than
+    1e-4.
 
     Parameters
     ----------
@@ -156,8 +157,9 @@ class PolynomialSurface(NoisyManifold):
 
     def _log_density_component(self, X, foot, mean, deviation):
         """Log-density of one mixture component with noise, for rows rotated back."""
-        # Normal law of (x1, x2) times the noise on them: a law of the row's two columns times
-        # a law of the surface point given them, over which the third column is averaged.
+        # Normal distribution of (x1, x2) times the noise on them: a distribution of the row's two
+        # columns times a distribution of the surface point given them, over which the third column
+        # is averaged.
         variance = deviation**2 + self.noise**2
         centre = mean + (X[:, :2] - mean) * deviation**2 / variance
         spread = deviation * self.noise / np.sqrt(variance)

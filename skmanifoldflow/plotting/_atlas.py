@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._base import Unwrapped, check_matplotlib, new_axes
 from ._colors import class_handles
-from ._rows import draw_cloud, frame
+from ._rows import frame, plot_cloud
 
 __all__ = ["AtlasDisplay"]
 
@@ -239,7 +239,7 @@ class AtlasDisplay:
             names.append("probability of the chart")
         # Many points are small; on surfaces in space those in front should hide those behind.
         size = np.clip(20_000 / len(points), 4, 30) / (1.5 if len(components) == 3 else 4)
-        self.points_ = draw_cloud(ax, drawn, of_rows, size=size)
+        self.points_ = plot_cloud(ax, drawn, of_rows, size=size)
         if entries is not None and len(components) > 1:
             # On rows of their own colour they show by their edge.
             self.entries_ = ax.scatter(

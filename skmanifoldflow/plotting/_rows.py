@@ -5,7 +5,7 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-__all__ = ["draw_cloud", "frame", "mosaic", "principal_plane"]
+__all__ = ["plot_cloud", "frame", "mosaic", "principal_plane"]
 
 
 def principal_plane(rows):
@@ -13,7 +13,7 @@ def principal_plane(rows):
     return make_pipeline(StandardScaler(), PCA(2)).fit(rows).transform
 
 
-def draw_cloud(ax, points, color, size=1, **options):
+def plot_cloud(ax, points, color, size=1, **options):
     """Draw points in as many dimensions as they have, one to three, and return the artist."""
     if points.shape[1] == 1:
         style = {"bins": 40, "density": True, "histtype": "step", "color": color}

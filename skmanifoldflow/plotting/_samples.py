@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._base import MAX_COLUMNS, Unwrapped, check_matplotlib, panel_axes
 from ._colors import DATA_COLOR, SAMPLE_COLOR
-from ._rows import draw_cloud, frame, mosaic, principal_plane
+from ._rows import frame, mosaic, plot_cloud, principal_plane
 
 __all__ = ["SampleDisplay"]
 
@@ -289,8 +289,8 @@ class SampleDisplay:
         self.points_, self.data_points_ = [], []
         for ax, rows, label in zip(self.axes_, samples, self._labels(n_panels), strict=True):
             if data is not None:
-                self.data_points_.append(draw_cloud(ax, data, DATA_COLOR, size=2, label="data"))
-            self.points_.append(draw_cloud(ax, rows, SAMPLE_COLOR, size=2, label="samples"))
+                self.data_points_.append(plot_cloud(ax, data, DATA_COLOR, size=2, label="data"))
+            self.points_.append(plot_cloud(ax, rows, SAMPLE_COLOR, size=2, label="samples"))
             frame(ax, low, high, zoom=1.4)
             ax.set(title=label, xlabel=names[0])
             ax.set_ylabel(names[1] if n_dimensions > 1 else "density")

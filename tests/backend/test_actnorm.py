@@ -31,7 +31,7 @@ def test_is_the_identity_before_its_start(shape, generator):
 def test_start_standardises_the_batch(shape, generator):
     x = draw(shape, generator)
     norm = ActNorm(shape[1]).double()
-    z = norm.start(x)
+    z = norm.initialize(x)
     zeros = torch.zeros(shape[1], dtype=torch.float64)
     torch.testing.assert_close(z.mean(others(z)), zeros)
     torch.testing.assert_close(z.std(others(z), correction=0), zeros + 1)
@@ -47,7 +47,7 @@ def test_forward_never_starts(generator):
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e6])
 def test_constant_columns_are_only_centred(value):
     norm = ActNorm(2)
-    z = norm.start(torch.full((20, 2), value))
+    z = norm.initialize(torch.full((20, 2), value))
     torch.testing.assert_close(z, torch.zeros(20, 2))
     assert (norm.log_scale == 0).all()
 
@@ -56,7 +56,7 @@ def test_constant_columns_are_only_centred(value):
 def test_inverse_and_log_det(shape, generator):
     x = draw(shape, generator)
     norm = ActNorm(shape[1]).double()
-    norm.start(x)
+    norm.initialize(x)
     z, log_det = norm.forward_and_log_det(x)
     back, inverse_log_det = norm.inverse_and_log_det(z)
     torch.testing.assert_close(back, x)

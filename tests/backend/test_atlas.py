@@ -6,7 +6,7 @@ import torch
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
 
-from skmanifoldflow._chart_atlas.atlas import Atlas, Partition
+from skmanifoldflow._chart_atlas.atlas import Atlas, AtlasEnsemble
 from skmanifoldflow._chart_atlas.chart_maps import AmbientChartMap, ChartFrames, ConformalChartMap
 from skmanifoldflow._chart_atlas.quantizer import Quantizer, TableAutoencoder
 from skmanifoldflow.backend.architectures import density_flow
@@ -35,7 +35,7 @@ def _build(numbers=(4,), *, n_neighbors=2, overlap=0.1, chart_map="ambient", tra
             "ambient": lambda frames, flow: AmbientChartMap(frames, flow),
             "conformal": lambda frames, flow: ConformalChartMap(frames, flow, 2),
         }
-        partition = Partition(
+        partition = Atlas(
             maps[chart_map](frames, flow), n_descriptors=2, n_embedding=3, generator=generator
         )
         partition.descriptors.copy_(torch.tensor(rng.randn(n_charts, 2)))
@@ -44,7 +44,7 @@ def _build(numbers=(4,), *, n_neighbors=2, overlap=0.1, chart_map="ambient", tra
     autoencoder = TableAutoencoder(D, 2, (8,), generator=generator)
     quantizer = Quantizer(autoencoder, n_charts, 2)
     quantizer.codebook.copy_(torch.tensor(rng.randn(n_charts, 2)))
-    atlas = Atlas(
+    atlas = AtlasEnsemble(
         quantizer, partitions, n_features=D, n_neighbors=n_neighbors, overlap=overlap
     ).double()
     weights = torch.tensor(rng.dirichlet(np.full(n_charts, 3.0)))
@@ -72,12 +72,12 @@ def _frames_of(atlas):
 
 @pytest.mark.parametrize("chart_map", ["ambient", "conformal"])
 @pytest.mark.parametrize("numbers", [(4,), (1,), (3, 2, 1)])
-def test_starts_as_a_mixture_of_normal_laws(numbers, chart_map):
+def test_starts_as_a_mixture_of_normal_distributions(numbers, chart_map):
     atlas, x = _build(numbers, chart_map=chart_map), _draw(20)
     log_joint = np.stack(
         [
-            np.log(weight) + multivariate_normal(*law).logpdf(x)
-            for weight, law in zip(atlas.weights.numpy(), _frames_of(atlas), strict=True)
+            np.log(weight) + multivariate_normal(*latent).logpdf(x)
+            for weight, latent in zip(atlas.weights.numpy(), _frames_of(atlas), strict=True)
         ],
         axis=1,
     )
@@ -88,7 +88,7 @@ def test_starts_as_a_mixture_of_normal_laws(numbers, chart_map):
 @pytest.mark.parametrize("chart_map", ["ambient", "conformal"])
 @pytest.mark.parametrize("numbers", [(4,), (3, 2, 1)])
 def test_density_is_the_change_of_variables_chart_by_chart(numbers, chart_map):
-    """Normal law of the latent row times the exact Jacobian, for trained networks."""
+    """Normal distribution of the latent row times the exact Jacobian, for trained networks."""
     atlas, x = _build(numbers, chart_map=chart_map, trained=0.3), _draw(5)
     weights = atlas.weights.numpy()
     log_joint = np.empty((5, atlas.n_charts))
@@ -138,8 +138,8 @@ def test_charts_contain_the_rows_of_their_definition(numbers, m, overlap):
     distances = np.linalg.norm(codes[:, None] - atlas.quantizer.codebook.numpy(), axis=2)
     log_joint = np.stack(
         [
-            np.log(weight) + multivariate_normal(*law).logpdf(x)
-            for weight, law in zip(atlas.weights.numpy(), _frames_of(atlas), strict=True)
+            np.log(weight) + multivariate_normal(*latent).logpdf(x)
+            for weight, latent in zip(atlas.weights.numpy(), _frames_of(atlas), strict=True)
         ],
         axis=1,
     )
@@ -160,7 +160,7 @@ def test_charts_contain_the_rows_of_their_definition(numbers, m, overlap):
 
 def test_charts_are_drawn_by_their_weights(generator):
     atlas = _build((3, 2))
-    counts = np.bincount(atlas.draw_charts(20_000, generator), minlength=5)
+    counts = np.bincount(atlas.sample_chart_indices(20_000, generator), minlength=5)
     expected = 20_000 * atlas.weights.numpy()
     assert ((counts - expected) ** 2 / expected).sum() < 20
 
@@ -180,7 +180,7 @@ def test_draws_have_the_moments_of_the_mixture(generator, chart_map):
 
 
 @pytest.mark.parametrize("chart_map", ["ambient", "conformal"])
-def test_knobs_scale_variances_along_and_across_a_chart(generator, chart_map):
+def test_options_scale_variances_along_and_across_a_chart(generator, chart_map):
     atlas = _build((2,), chart_map=chart_map)
     atlas.dimensions.fill_(2)
     frames = atlas.partitions[0].chart_map.frames

@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 from scipy.stats import multivariate_normal
 
-from skmanifoldflow._chart_atlas.atlas import Atlas, Partition
+from skmanifoldflow._chart_atlas.atlas import Atlas, AtlasEnsemble
 from skmanifoldflow._chart_atlas.chart_maps import AmbientChartMap, ChartFrames
 from skmanifoldflow._chart_atlas.objective import AtlasLikelihood
 from skmanifoldflow._chart_atlas.quantizer import Quantizer, TableAutoencoder
@@ -35,14 +35,14 @@ def _build(means, scales, numbers, *, overlap=1e6, n_neighbors=1, trained=0.0):
         n_context = 3 if n_charts > 1 else 0
         flow = density_flow("affine", 2, 2, (8,), generator=generator, n_context=n_context)
         partitions.append(
-            Partition(AmbientChartMap(frames, flow), n_descriptors=0, n_embedding=3,
+            Atlas(AmbientChartMap(frames, flow), n_descriptors=0, n_embedding=3,
                       generator=generator)
         )  # fmt: skip
     autoencoder = TableAutoencoder(2, 2, (), generator=generator)
-    autoencoder.start(torch.zeros(2), torch.eye(2))
+    autoencoder.initialize(torch.zeros(2), torch.eye(2))
     quantizer = Quantizer(autoencoder, start, 2)
     quantizer.codebook.copy_(torch.tensor(means))
-    atlas = Atlas(
+    atlas = AtlasEnsemble(
         quantizer, partitions, n_features=2, n_neighbors=n_neighbors, overlap=overlap
     ).double()
     atlas.weights.fill_(1 / start)
@@ -73,7 +73,7 @@ def _rows(n=300, seed=1):
 
 
 def _log_densities(x):
-    """Return the log-density (n, K) of rows under the normal law of each chart."""
+    """Return the log-density (n, K) of rows under the normal distribution of each chart."""
     return np.stack(
         [
             multivariate_normal(mean, scale**2).logpdf(x).reshape(-1)
@@ -205,7 +205,7 @@ def test_partitions_get_the_weights_of_greatest_likelihood():
         return -logsumexp(log_parts + np.log(softmax(logits)), axis=1).mean()
 
     best = minimize(loss, np.zeros(3), tol=1e-10)
-    _objective(atlas).calibrate(torch.tensor(rows))
+    _objective(atlas).fit_validation_weights(torch.tensor(rows))
     found = np.array([atlas.weights[own].sum() for own in groups])
     np.testing.assert_allclose(found, softmax(best.x), atol=0.01)
     assert -logsumexp(log_parts + np.log(found), axis=1).mean() == pytest.approx(best.fun, abs=1e-3)
@@ -219,14 +219,14 @@ def test_no_partition_is_given_up():
     """A partition far from all rows keeps a thousandth."""
     means = np.concatenate([MEANS[:4], [[500.0, 0.0]]])
     atlas = _build(means, SCALES, (4, 1))
-    _objective(atlas).calibrate(_rows())
+    _objective(atlas).fit_validation_weights(_rows())
     assert atlas.weights[4].item() == pytest.approx(1e-3, rel=0.01)
 
 
 def test_one_partition_has_nothing_to_calibrate():
     atlas = _build(MEANS, SCALES, (5,))
     before = atlas.weights.clone()
-    _objective(atlas).calibrate(_rows())
+    _objective(atlas).fit_validation_weights(_rows())
     torch.testing.assert_close(atlas.weights, before, rtol=0, atol=0)
 
 

@@ -20,14 +20,14 @@ from skmanifoldflow.backend.bijections import (
     MaskedAutoregressive,
     Orthogonal,
     Permutation,
+    PooledSpline,
     PrincipalAxes,
-    SharedSpline,
     SplineCoupling,
     SplineMap,
 )
 from skmanifoldflow.backend.bijections.actnorm import ActNorm
-from skmanifoldflow.backend.bijections.knot_spline import KnotSpline, QuantileSpline
-from skmanifoldflow.backend.bijections.principal_frame import PrincipalFrame
+from skmanifoldflow.backend.bijections.fixed_knot_spline import KnotSpline, QuantileSpline
+from skmanifoldflow.backend.bijections.in_principal_axes import InPrincipalAxes
 from skmanifoldflow.backend.device import make_generator
 
 # Relative to the largest entry of a row, or of the gradient of a parameter.
@@ -74,9 +74,9 @@ def autoregressive(case, generator):
     return MaskedAutoregressive(case.n_features, case.hidden, generator=generator, **context)
 
 
-def principal_frame(case, generator):
+def in_principal_axes(case, generator):
     inner = coupling(AffineCoupling, volume_preserving=True)(case, generator)
-    return PrincipalFrame(case.n_features, inner, floor=0.1)
+    return InPrincipalAxes(case.n_features, inner, floor=0.1)
 
 
 def flow(kind):
@@ -103,14 +103,14 @@ OTHERS = {
     "principal axes": lambda case, generator: PrincipalAxes(
         case.n_features, max(1, case.n_features // 2), floor=0.1
     ),
-    "principal frame": principal_frame,
+    "principal frame": in_principal_axes,
     "actnorm": lambda case, generator: ActNorm(case.n_features),
     "autoregressive": autoregressive,
     "quantile": lambda case, generator: QuantileSpline(case.n_features, case.n_bins),
-    "shared": lambda case, generator: SharedSpline(case.n_bins),
+    "shared": lambda case, generator: PooledSpline(case.n_bins),
 }
 LAYERS = COUPLINGS_AND_MIXINGS | OTHERS
-STARTED_FROM_ROWS = (ActNorm, MarginalSpline, PrincipalAxes, SharedSpline)
+INITIALIZED_FROM_ROWS = (ActNorm, MarginalSpline, PrincipalAxes, PooledSpline)
 
 ROWS = ("normal", "wide", "huge", "zero", "repeated", "edges", "knots")
 LAYOUTS = ("contiguous", "transposed", "every second", "part", "expanded")
@@ -143,7 +143,7 @@ def cases(layers, scales=(0.0, 0.3, 1.0, 3.0)):
     )
 
 
-def start_rows(n_features, generator):
+def initial_rows(n_features, generator):
     """Return rows with normal, log-normal, rounded and constant columns."""
     rows = torch.randn(30, n_features, dtype=torch.float64, generator=generator)
     columns = torch.arange(n_features) % 4
@@ -162,10 +162,10 @@ def build(case, dtype):
         return Chain([assemble(inner) for inner in part])
 
     bijection = assemble(case.layers).to(dtype)
-    rows = start_rows(case.n_features, generator).to(dtype)
+    rows = initial_rows(case.n_features, generator).to(dtype)
     for module in bijection.modules():
-        if isinstance(module, STARTED_FROM_ROWS):
-            module.start(rows)
+        if isinstance(module, INITIALIZED_FROM_ROWS):
+            module.initialize(rows)
         elif isinstance(module, QuantileSpline):
             module.fit(torch.randn(rows.shape, dtype=dtype, generator=generator))
     with torch.no_grad():
@@ -204,7 +204,7 @@ def at_knots(layer, rows, context, inverse):
     return layer.forward_and_log_det(rows, context)[0] if inverse else rows
 
 
-def draw_rows(case, bijection, dtype, beside=0.0):
+def epoch_rows(case, bijection, dtype, beside=0.0):
     """Return rows of the kinds asked for, and their context or None.
 
     `beside` is added to rows that are at a knot in exact arithmetic, of the first layer or of one
@@ -360,7 +360,7 @@ def function_of(how, bijection, inverse):
 @given(case=cases(any_bijection))
 def test_inverse_undoes_forward(case):
     bijection = build(case, torch.float64).requires_grad_(False)
-    rows, context = draw_rows(case, bijection, torch.float64)
+    rows, context = epoch_rows(case, bijection, torch.float64)
     there, log_det = mapped(bijection, rows, context, case.inverse)
     expected = {"rows": rows, "log-determinants": -log_det}
     forth = function_of(layer_by_layer, bijection, case.inverse)
@@ -383,7 +383,7 @@ def test_inverse_undoes_forward(case):
 @given(case=cases(any_bijection))
 def test_log_det_is_that_of_the_jacobian(case):
     bijection = build(case, torch.float64).requires_grad_(False)
-    rows, context = draw_rows(case, bijection, torch.float64)
+    rows, context = epoch_rows(case, bijection, torch.float64)
 
     def with_jacobian(rows, context, *between):
         rows = rows.detach().requires_grad_()
@@ -409,7 +409,7 @@ def test_log_det_is_that_of_the_jacobian(case):
 @given(case=cases(any_bijection), data=st.data())
 def test_rows_do_not_depend_on_each_other(case, data):
     bijection = build(case, torch.float64).requires_grad_(False)
-    rows, context = draw_rows(case, bijection, torch.float64)
+    rows, context = epoch_rows(case, bijection, torch.float64)
     order = data.draw(st.permutations(range(case.n_rows)))
     chosen = torch.tensor(order[: data.draw(st.integers(1, case.n_rows))])
 
@@ -476,7 +476,7 @@ def assert_a_chain_is_its_layers(case, needed, dtype):
         case = replace(case, kinds=kinds, scale=min(case.scale, 0.3))
         chain = build(case, dtype)
     # The gradient of a log-slope jumps at a knot.
-    rows, context = draw_rows(case, chain, dtype, beside=0.01)
+    rows, context = epoch_rows(case, chain, dtype, beside=0.01)
     if has_chain_without_weights(chain):
         needed = needed | {"rows"}
     need(chain, needed)
@@ -508,7 +508,7 @@ def test_a_chain_is_its_layers_in_float32(case, needed):
 @given(case=cases(chains), needed=needed_inputs)
 def test_results_without_a_graph_are_those_with_one(case, needed):
     chain = build(case, torch.float64)
-    rows, context = draw_rows(case, chain, torch.float64)
+    rows, context = epoch_rows(case, chain, torch.float64)
     need(chain, needed)
     function = function_of(mapped, chain, case.inverse)
     with torch.no_grad():
@@ -530,8 +530,8 @@ def test_results_and_gradients_are_finite(case, dtype, size):
     # The inverse of a very steep spline is not always finite.
     splines = any(isinstance(module, SplineMap | KnotSpline) for module in bijection.modules())
     case = replace(case, inverse=case.inverse and not splines)
-    rows, context = draw_rows(case, bijection, dtype)
-    normal, _ = draw_rows(replace(case, kinds=("normal",)), bijection, dtype)
+    rows, context = epoch_rows(case, bijection, dtype)
+    normal, _ = epoch_rows(replace(case, kinds=("normal",)), bijection, dtype)
     function = results_and_gradients(mapped, bijection, ("rows", "context"), case.inverse)
     for some in (rows, size * normal):
         for name, value in function(some, context).items():

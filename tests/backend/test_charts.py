@@ -102,7 +102,7 @@ def test_frames_know_their_log_determinant(n_features, n_axes):
 
 
 @pytest.mark.parametrize(("n_features", "n_axes"), FRAMES)
-def test_frames_know_their_normal_laws(n_features, n_axes):
+def test_frames_know_their_normal_distributions(n_features, n_axes):
     frames, x = _frames(n_features, n_axes), _draw(9, n_features)
     expected = [
         multivariate_normal(mean, covariance).logpdf(x)

@@ -8,11 +8,11 @@ import torch
 from skmanifoldflow._manifold_prior.distribution import LearnedCovariance
 from skmanifoldflow.backend.architectures import volume_preserving_flow
 from skmanifoldflow.backend.device import (
-    head_dtype,
     make_generator,
     randn,
     resolve_device,
     single_threaded,
+    statistics_dtype,
 )
 from skmanifoldflow.backend.flow import ManifoldFlow
 
@@ -49,8 +49,12 @@ def test_missing_mps_is_named(monkeypatch):
 
 
 def test_head_dtype_is_float64_wherever_it_exists():
-    assert head_dtype(torch.device("cpu")) == head_dtype(torch.device("cuda")) == torch.float64
-    assert head_dtype(torch.device("mps")) == torch.float32
+    assert (
+        statistics_dtype(torch.device("cpu"))
+        == statistics_dtype(torch.device("cuda"))
+        == torch.float64
+    )
+    assert statistics_dtype(torch.device("mps")) == torch.float32
 
 
 def test_generators_are_reproducible_and_leave_the_global_one_alone():
@@ -116,7 +120,7 @@ class TestSingleThreaded:
             seen["after"] = torch.get_num_threads()
 
         other = threading.Thread(target=fit, daemon=True)
-        other.start()
+        other.initialize()
         with single_threaded(SMALL):
             start.set()
             entered.wait()
@@ -130,7 +134,7 @@ class TestSingleThreaded:
         assert seen == {"inside": 1, "later": 1, "after": 3}
         assert torch.get_num_threads() == 3
         later = threading.Thread(target=lambda: seen.update(new=torch.get_num_threads()))
-        later.start()
+        later.initialize()
         later.join()
         assert seen["new"] == 3
 
@@ -147,7 +151,7 @@ class TestSingleThreaded:
 
         threads = [threading.Thread(target=fit) for _ in range(8)]
         for thread in threads:
-            thread.start()
+            thread.initialize()
         for thread in threads:
             thread.join()
         assert inside == [1] * 160 and after == [3] * 160
@@ -162,16 +166,16 @@ def test_a_flow_computes_the_same_on_cuda(dtype, generator):
         for p in bijection.parameters():
             p.copy_(0.3 * torch.randn(p.shape, generator=generator))
     factor = torch.randn(5, 5, dtype=torch.float64, generator=generator)
-    law = LearnedCovariance(5, n_free=2)
-    law.set_moments(torch.arange(5.0), factor @ factor.T)
-    flow = ManifoldFlow(bijection, law).requires_grad_(False)
+    latent = LearnedCovariance(5, n_free=2)
+    latent.set_moments(torch.arange(5.0), factor @ factor.T)
+    flow = ManifoldFlow(bijection, latent).requires_grad_(False)
     x = torch.randn(100, 5, dtype=dtype, generator=generator)
 
     def results(device):
-        flow.place(resolve_device(device), dtype)
+        flow.move_to(resolve_device(device), dtype)
         u = flow.project(x.to(flow.tensor_options["device"]))
         jacobian = flow.embedding_jacobian(u)[1]
-        sample = flow.decode(law.sample(7, make_generator(1)))
+        sample = flow.decode(latent.sample(7, make_generator(1)))
         log_prob = flow.log_prob(x.to(flow.tensor_options["device"]))
         assert all(r.device.type == device for r in (u, jacobian, sample, log_prob))
         return [r.cpu() for r in (u, flow.embed(u), jacobian, sample, log_prob)]

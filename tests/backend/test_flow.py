@@ -1,4 +1,4 @@
-"""A bijection with its law."""
+"""A bijection with its distribution."""
 
 import numpy as np
 import pytest
@@ -24,10 +24,10 @@ def build(n_features=3, n_free=2, dtype=torch.float64):
     with torch.no_grad():
         for p in chain.parameters():
             p.copy_(0.5 * torch.randn(p.shape, generator=generator))
-    law = LearnedCovariance(n_features, n_free)
+    latent = LearnedCovariance(n_features, n_free)
     factor = torch.randn(n_features, n_features, dtype=torch.float64, generator=generator)
-    law.set_moments(torch.full((n_features,), 0.3), factor @ factor.T)
-    return ManifoldFlow(chain, law).place(CPU, dtype).requires_grad_(False)
+    latent.set_moments(torch.full((n_features,), 0.3), factor @ factor.T)
+    return ManifoldFlow(chain, latent).move_to(CPU, dtype).requires_grad_(False)
 
 
 def draw(n_rows, n_features, dtype=torch.float64):
@@ -59,11 +59,11 @@ def test_log_prob_is_the_change_of_variables():
     flow, x = build(), draw(9, 3)
     z = flow.bijection.forward_and_log_det(x)[0]
     covariance = flow.latent.covariance_factor()
-    law = stats.multivariate_normal(flow.latent.mean, covariance @ covariance.T)
+    latent = stats.multivariate_normal(flow.latent.mean, covariance @ covariance.T)
     jacobian = torch.func.vmap(
         torch.func.jacrev(lambda row: flow.bijection.forward_and_log_det(row[None])[0][0])
     )(x)
-    np.testing.assert_allclose(flow.log_prob(x), law.logpdf(z) + np.linalg.slogdet(jacobian)[1])
+    np.testing.assert_allclose(flow.log_prob(x), latent.logpdf(z) + np.linalg.slogdet(jacobian)[1])
 
 
 def test_outliers_are_one_part_of_a_mixture():
@@ -119,7 +119,7 @@ def test_embedding_jacobian_equals_autograd(n_components):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_bijection_computes_in_its_dtype_and_the_law_in_float64(dtype):
+def test_bijection_computes_in_its_dtype_and_the_distribution_in_float64(dtype):
     flow = build(dtype=dtype)
     assert flow.tensor_options == {"device": CPU, "dtype": dtype}
     assert flow.latent.mean.dtype == torch.float64

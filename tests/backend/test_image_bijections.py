@@ -7,14 +7,14 @@ import torch
 from scipy import stats
 
 from skmanifoldflow.backend.architectures import image_flow, volume_preserving_image_flow
-from skmanifoldflow.backend.bijections.image import (
+from skmanifoldflow.backend.bijections.fixed_knot_spline import PooledSpline
+from skmanifoldflow.backend.bijections.glow import (
     ChannelRotation,
     ConvCoupling,
     GlowStep,
     InvertibleConv,
     Squeeze,
 )
-from skmanifoldflow.backend.bijections.knot_spline import SharedSpline
 from skmanifoldflow.backend.bijections.multiscale import MultiScale
 from skmanifoldflow.backend.geometry import jacobian_columns
 from skmanifoldflow.backend.networks import ConvNet
@@ -69,7 +69,7 @@ def flow(image_shape, generator):
     return image_flow(image_shape, 2, 8, generator=generator)
 
 
-def draw_rows(image_shape, generator, n_rows=N_ROWS):
+def epoch_rows(image_shape, generator, n_rows=N_ROWS):
     return torch.randn(n_rows, math.prod(image_shape), dtype=torch.float64, generator=generator)
 
 
@@ -117,7 +117,7 @@ def test_layer_log_det_is_that_of_the_jacobian(name, generator):
 @every_dtype
 def test_flow_inverse(image_shape, dtype, generator):
     bijection = randomise(flow(image_shape, generator), generator).to(dtype)
-    x = draw_rows(image_shape, generator).to(dtype)
+    x = epoch_rows(image_shape, generator).to(dtype)
     assert bijection.forward_and_log_det(x)[0].shape == x.shape
     assert_inverse(bijection, x, TOLERANCE[dtype])
 
@@ -125,15 +125,15 @@ def test_flow_inverse(image_shape, dtype, generator):
 @every_image
 def test_flow_log_det_is_that_of_the_jacobian(image_shape, generator):
     bijection = randomise(flow(image_shape, generator), generator).double()
-    x = draw_rows(image_shape, generator)
-    bijection.start(x)
+    x = epoch_rows(image_shape, generator)
+    bijection.initialize(x)
     assert_log_det(bijection, x, 1e-10)
 
 
 @every_image
 def test_gradients_are_finite(image_shape, generator):
     bijection = randomise(flow(image_shape, generator), generator).double()
-    x = draw_rows(image_shape, generator).requires_grad_()
+    x = epoch_rows(image_shape, generator).requires_grad_()
     z, log_det = bijection.forward_and_log_det(x)
     inputs = [x, *bijection.parameters()]
     gradients = torch.autograd.grad(z.square().sum() + log_det.sum(), inputs)
@@ -143,7 +143,7 @@ def test_gradients_are_finite(image_shape, generator):
 @every_image
 def test_jacobian_by_double_reverse_mode(image_shape, generator):
     bijection = randomise(flow(image_shape, generator), generator).double()
-    z = draw_rows(image_shape, generator, 1)
+    z = epoch_rows(image_shape, generator, 1)
 
     def data(z):
         return bijection.inverse_and_log_det(z)[0]
@@ -155,7 +155,7 @@ def test_jacobian_by_double_reverse_mode(image_shape, generator):
 @every_image
 def test_rows_do_not_depend_on_each_other(image_shape, generator):
     bijection = randomise(flow(image_shape, generator), generator).double()
-    x = draw_rows(image_shape, generator)
+    x = epoch_rows(image_shape, generator)
     others = x.clone()
     others[1:] = 10 * x[1:].flip(0)
     for method in (bijection.forward_and_log_det, bijection.inverse_and_log_det):
@@ -259,13 +259,13 @@ def test_step_is_norm_then_convolution_then_coupling(generator):
 
 @every_image
 def test_start_standardises_the_channels_and_is_deterministic(image_shape, generator):
-    rows = 3 + 10 * draw_rows(image_shape, generator, 400)
+    rows = 3 + 10 * epoch_rows(image_shape, generator, 400)
     bijection = flow(image_shape, generator).double()
-    bijection.start(rows)
+    bijection.initialize(rows)
     state = {key: value.clone() for key, value in bijection.state_dict().items()}
     z = bijection.forward_and_log_det(rows)[0]
     assert abs(z.mean()) < 0.05 and abs(z.std() - 1) < 0.05
-    bijection.start(rows)
+    bijection.initialize(rows)
     assert all(torch.equal(value, state[key]) for key, value in bijection.state_dict().items())
 
 
@@ -289,7 +289,7 @@ def test_one_scale_keeps_the_layout(shape, generator):
     """A flow of one scale without steps leaves pixels where they are."""
     flow = image_flow(shape, 0, 4, generator=generator, keeps_layout=True).double()
     x = torch.randn(5, math.prod(shape), dtype=torch.float64, generator=generator)
-    flow.start(x)
+    flow.initialize(x)
     z, _ = flow.forward_and_log_det(x)
     flat = torch.corrcoef(torch.cat([x, z], dim=1).T)[: x.shape[1], x.shape[1] :]
     # Each latent is a monotone function of its own pixel.
@@ -301,7 +301,7 @@ def test_one_scale_keeps_the_layout(shape, generator):
 
 @every_dtype
 def test_spline_inverse_inside_and_outside_the_knots(dtype, generator):
-    spline = randomise(SharedSpline(8), generator).to(dtype)
+    spline = randomise(PooledSpline(8), generator).to(dtype)
     x = torch.linspace(-3, 3, 301, dtype=dtype)[:, None]
     z, _ = spline.forward_and_log_det(x)
     assert (z.diff(dim=0) > 0).all()
@@ -309,31 +309,31 @@ def test_spline_inverse_inside_and_outside_the_knots(dtype, generator):
 
 
 def test_spline_log_det_is_that_of_the_jacobian(generator):
-    spline = randomise(SharedSpline(8), generator).double()
-    assert_log_det(spline, 1.5 * draw_rows((1, 3, 3), generator), 1e-10)
+    spline = randomise(PooledSpline(8), generator).double()
+    assert_log_det(spline, 1.5 * epoch_rows((1, 3, 3), generator), 1e-10)
 
 
 def test_spline_is_the_identity_before_its_start(generator):
-    x = draw_rows((1, 3, 3), generator)
-    z, log_det = SharedSpline().double().forward_and_log_det(x)
+    x = epoch_rows((1, 3, 3), generator)
+    z, log_det = PooledSpline().double().forward_and_log_det(x)
     assert_near(z, x, 1e-6)
     assert_near(log_det, torch.zeros(N_ROWS, dtype=torch.float64), 1e-5)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
-def test_spline_starts_with_a_normal_law(share, generator):
+def test_spline_starts_with_a_normal_distribution(share, generator):
     # A share of the values is uniform on a narrow interval, as black pixels are.
     uniform = torch.rand(2000, 10, dtype=torch.float64, generator=generator)
     is_black = torch.rand(2000, 10, generator=generator) < share
-    z = SharedSpline().double().start(torch.where(is_black, uniform / 256, uniform))
+    z = PooledSpline().double().initialize(torch.where(is_black, uniform / 256, uniform))
     assert stats.kstest(z.flatten()[::7].numpy(), stats.norm.cdf).pvalue > 0.01
 
 
 @pytest.mark.parametrize("values", [[0.0], [0.0, 1.0], [1e6, 1e6 + 1]])
 def test_spline_bears_ties(values):
     x = torch.tensor(values, dtype=torch.float64).repeat(20, 1)
-    spline = SharedSpline().double()
-    z = spline.start(x)
+    spline = PooledSpline().double()
+    z = spline.initialize(x)
     assert torch.isfinite(z).all()
     assert_inverse(spline, x, 1e-6)
 
@@ -355,8 +355,8 @@ def draw_context(generator):
 @every_conditional_image
 def test_conditional_flow_log_det_is_that_of_the_jacobian(image_shape, generator):
     bijection = randomise(conditional_flow(image_shape, generator), generator).double()
-    x, context = draw_rows(image_shape, generator), draw_context(generator)
-    bijection.start(x)
+    x, context = epoch_rows(image_shape, generator), draw_context(generator)
+    bijection.initialize(x)
 
     def row(x, context):
         return bijection.forward_and_log_det(x[None], context[None])[0].flatten()
@@ -370,7 +370,7 @@ def test_conditional_flow_log_det_is_that_of_the_jacobian(image_shape, generator
 @every_dtype
 def test_conditional_flow_inverse(image_shape, dtype, generator):
     bijection = randomise(conditional_flow(image_shape, generator), generator).to(dtype)
-    x, context = draw_rows(image_shape, generator).to(dtype), draw_context(generator).to(dtype)
+    x, context = epoch_rows(image_shape, generator).to(dtype), draw_context(generator).to(dtype)
     z, log_det = bijection.forward_and_log_det(x, context)
     back, inverse_log_det = bijection.inverse_and_log_det(z, context)
     assert_near(back, x, TOLERANCE[dtype])
@@ -380,7 +380,7 @@ def test_conditional_flow_inverse(image_shape, dtype, generator):
 def test_context_changes_every_factor_of_the_map_once_it_is_trained(generator):
     image_shape = (1, 9, 8)
     bijection = conditional_flow(image_shape, generator).double()
-    x, context = draw_rows(image_shape, generator), draw_context(generator)
+    x, context = epoch_rows(image_shape, generator), draw_context(generator)
     at_start = bijection.forward_and_log_det(x, context)[0]
     assert torch.equal(at_start, bijection.forward_and_log_det(x, 0 * context)[0])
     randomise(bijection, generator)
@@ -391,10 +391,10 @@ def test_context_changes_every_factor_of_the_map_once_it_is_trained(generator):
 
 
 def test_start_of_a_conditional_flow_is_that_without_context(generator):
-    x = draw_rows((1, 5, 4), generator, 50)
+    x = epoch_rows((1, 5, 4), generator, 50)
     seed = torch.Generator().manual_seed(0)
     conditional = image_flow((1, 5, 4), 1, 4, generator=seed, n_context=3).double()
-    started = conditional.start(x)
+    started = conditional.initialize(x)
     for n_rows in (1, len(x)):
         context = torch.randn(n_rows, 3, dtype=torch.float64, generator=generator)
         z, _ = conditional.forward_and_log_det(x[:n_rows], context)
@@ -425,8 +425,8 @@ every_kind = pytest.mark.parametrize("kind", ["affine", "additive"])
 @every_kind
 def test_volume_preserving_flow_has_a_jacobian_of_unit_determinant(image_shape, kind, generator):
     bijection = randomise(volume_preserving(image_shape, generator, kind), generator).double()
-    x = draw_rows(image_shape, generator)
-    bijection.start(3 * draw_rows(image_shape, generator, 50))
+    x = epoch_rows(image_shape, generator)
+    bijection.initialize(3 * epoch_rows(image_shape, generator, 50))
     log_det = bijection.forward_and_log_det(x)[1]
     assert torch.equal(log_det, torch.zeros(N_ROWS, dtype=torch.float64))
     assert_log_det(bijection, x, 1e-10)
@@ -436,16 +436,16 @@ def test_volume_preserving_flow_has_a_jacobian_of_unit_determinant(image_shape, 
 @every_dtype
 def test_volume_preserving_flow_inverse(image_shape, dtype, generator):
     bijection = randomise(volume_preserving(image_shape, generator), generator).to(dtype)
-    bijection.start(draw_rows(image_shape, generator, 50).to(dtype))
-    assert_inverse(bijection, draw_rows(image_shape, generator).to(dtype), TOLERANCE[dtype])
+    bijection.initialize(epoch_rows(image_shape, generator, 50).to(dtype))
+    assert_inverse(bijection, epoch_rows(image_shape, generator).to(dtype), TOLERANCE[dtype])
 
 
 @every_image
 @pytest.mark.parametrize("n_layers", [1, 3, 8])
 def test_volume_preserving_flow_starts_as_an_isometry(image_shape, n_layers, generator):
     bijection = volume_preserving(image_shape, generator, n_layers=n_layers).double()
-    bijection.start(draw_rows(image_shape, generator, 50))
-    x = draw_rows(image_shape, generator)
+    bijection.initialize(epoch_rows(image_shape, generator, 50))
+    x = epoch_rows(image_shape, generator)
     z, _ = bijection.forward_and_log_det(x)
     assert_near(torch.cdist(z, z), torch.cdist(x, x), 1e-10)
 
@@ -454,7 +454,7 @@ def test_volume_preserving_flow_moves_every_pixel(generator):
     """Also those of the odd margin, and by couplings of both kinds."""
     shape = (1, 5, 6)
     bijection = randomise(volume_preserving(shape, generator), generator).double()
-    x = draw_rows(shape, generator)
+    x = epoch_rows(shape, generator)
     convolutional, frame = bijection.bijections
     squeezed, _ = convolutional.forward_and_log_det(x)
     torch.testing.assert_close(squeezed[:, 24:], x[:, 24:])
@@ -469,7 +469,7 @@ def test_volume_preserving_flow_moves_every_pixel(generator):
 @every_image
 def test_volume_preserving_flow_has_finite_gradients_of_gradients(image_shape, generator):
     bijection = randomise(volume_preserving(image_shape, generator), generator).double()
-    z = draw_rows(image_shape, generator, 1)
+    z = epoch_rows(image_shape, generator, 1)
 
     def data(z):
         return bijection.inverse_and_log_det(z)[0]

@@ -28,7 +28,7 @@ def build(kind="spline", noise_covariance="diag", square=False, **kwargs):
     else:
         injection = LinearInjection(3, 2, noise_covariance=noise_covariance, noise_floor=0.01)
     flow = ManifoldFlow(Chain([MarginalSpline(3, 4), layers]), NoisyInjection(injection))
-    flow.place(torch.device("cpu"), torch.float64)
+    flow.move_to(torch.device("cpu"), torch.float64)
     with torch.no_grad():
         for p in flow.parameters():
             p.add_(0.1 * torch.randn(p.shape, generator=generator).to(p))
@@ -44,13 +44,13 @@ def build(kind="spline", noise_covariance="diag", square=False, **kwargs):
 
 
 def reference(objective, batch, noise):
-    """Return the loss by the layers and by torch's own law, for autograd."""
-    chain, injection = objective.flow.bijection, objective.law.injection
+    """Return the loss by the layers and by torch's own distribution, for autograd."""
+    chain, injection = objective.flow.bijection, objective.latent.injection
     y, log_det = chain.by_layer(batch + noise)
     variance = injection.noise_floor**2 + injection.log_excess.exp()
     covariance = injection.a @ injection.a.T + torch.diag(variance.expand(3))
-    law = torch.distributions.MultivariateNormal(injection.b, covariance)
-    loss = -(law.log_prob(y) + log_det).mean()
+    latent = torch.distributions.MultivariateNormal(injection.b, covariance)
+    loss = -(latent.log_prob(y) + log_det).mean()
     loss = loss - chain.parameter_log_prior() / objective.n_rows
     if objective.reconstruction:
         k = round(0.5 * len(batch))
@@ -112,21 +112,25 @@ def test_training_changes_no_gradient(kwargs):
 
 
 @pytest.mark.parametrize("noise_covariance", ["diag", "spherical"])
-def test_weights_of_rows_in_a_stack_of_laws(noise_covariance):
-    """Means with weights, and their gradients, for three laws at once."""
-    laws = [build(noise_covariance=noise_covariance, n_rows=k).law.injection for k in range(3)]
+def test_weights_of_rows_in_a_stack_of_distributions(noise_covariance):
+    """Means with weights, and their gradients, for three distributions at once."""
+    latents = [
+        build(noise_covariance=noise_covariance, n_rows=k).latent.injection for k in range(3)
+    ]
     generator = make_generator(5)
-    for law in laws:
-        for p in law.parameters():
+    for latent in latents:
+        for p in latent.parameters():
             p.data += 0.2 * torch.randn(p.shape, generator=generator, dtype=torch.float64)
     y = torch.randn(3, 7, 3, generator=generator, dtype=torch.float64).requires_grad_()
     weight = torch.rand(3, 7, generator=generator, dtype=torch.float64).softmax(1)
-    value, grad_y, gradients = negative_log_prob(laws, y.detach(), weight)
-    for k, law in enumerate(laws):
-        variance = (law.noise_floor**2 + law.log_excess.exp()).expand(3)
-        normal = torch.distributions.MultivariateNormal(law.b, law.a @ law.a.T + variance.diag())
+    value, grad_y, gradients = negative_log_prob(latents, y.detach(), weight)
+    for k, latent in enumerate(latents):
+        variance = (latent.noise_floor**2 + latent.log_excess.exp()).expand(3)
+        normal = torch.distributions.MultivariateNormal(
+            latent.b, latent.a @ latent.a.T + variance.diag()
+        )
         expected = -(weight[k] * normal.log_prob(y[k])).sum()
-        found = torch.autograd.grad(expected, [y, law.b, law.a, law.log_excess])
+        found = torch.autograd.grad(expected, [y, latent.b, latent.a, latent.log_excess])
         torch.testing.assert_close(value[k], expected.detach(), rtol=1e-12, atol=1e-12)
         actual = [grad_y[k], *(gradients[name][k] for name in ("b", "a", "log_excess"))]
         for one, other in zip(actual, [found[0][k], *found[1:]], strict=True):

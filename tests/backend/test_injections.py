@@ -44,7 +44,7 @@ def _upsampling(generator, noise_covariance="diag"):
 def _square(generator):
     injection = SquareInjection(4, noise_floor=FLOOR)
     axes = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64, generator=generator))[0]
-    injection.double().start(torch.zeros(4), axes, torch.tensor([4.0, 2.0, 1.0, 0.5]))
+    injection.double().initialize(torch.zeros(4), axes, torch.tensor([4.0, 2.0, 1.0, 0.5]))
     return injection.requires_grad_(False)
 
 
@@ -88,7 +88,7 @@ INJECTIONS = {
 
 
 @pytest.mark.parametrize("name", INJECTIONS)
-def test_closed_form_is_the_normal_law(name, generator):
+def test_closed_form_is_the_normal_distribution(name, generator):
     """log p(y) under z ~ N(0, I) is N(y; b, A A' + Sigma), to 1e-8."""
     injection = INJECTIONS[name](generator)
     y = _rows(injection, 20, generator)
@@ -190,7 +190,7 @@ def test_mode_is_the_least_squares_solution(name, generator):
     torch.testing.assert_close(injection.mode(y), expected)
 
 
-def test_posterior_mean_of_a_normal_law(generator):
+def test_posterior_mean_of_a_normal_distribution(generator):
     """E[z | y] = A' (A A' + Sigma)^-1 (y - b)."""
     injection = _linear(generator)
     y = _rows(injection, 6, generator)
@@ -223,7 +223,7 @@ def test_upsampling_copies_pixels():
 
 @pytest.mark.parametrize("noise_covariance", ["diag", "spherical"])
 def test_upsampling_starts_at_the_data(noise_covariance, generator):
-    """A large sample of the law gives the law back."""
+    """A large sample of the distribution gives the distribution back."""
     truth = _upsampling(generator, noise_covariance)
     z = torch.randn(50_000, truth.n_components, dtype=torch.float64, generator=generator)
     noise = torch.randn(50_000, truth.n_features, dtype=torch.float64, generator=generator)
@@ -231,7 +231,7 @@ def test_upsampling_starts_at_the_data(noise_covariance, generator):
     injection = UpsamplingInjection(
         (2, 4, 6), 2, noise_covariance=noise_covariance, noise_floor=FLOOR
     )
-    injection.double().requires_grad_(False).start(y)
+    injection.double().requires_grad_(False).initialize(y)
     torch.testing.assert_close(injection.b, truth.b, atol=0.05, rtol=0)
     torch.testing.assert_close(injection.a.abs(), truth.a.abs(), atol=0.1, rtol=0)
     if noise_covariance == "spherical":
@@ -241,7 +241,7 @@ def test_upsampling_starts_at_the_data(noise_covariance, generator):
 def test_start_of_a_linear_injection_keeps_to_the_floor():
     injection = LinearInjection(3, 2, noise_covariance="diag", noise_floor=0.1)
     injection.double().requires_grad_(False)
-    injection.start(
+    injection.initialize(
         torch.zeros(3), torch.eye(3, 2), torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.0, 1e-9])
     )
     _, variance = injection.noise()
@@ -251,7 +251,7 @@ def test_start_of_a_linear_injection_keeps_to_the_floor():
     assert torch.isfinite(injection.mode(y)).all()
 
 
-def test_square_injection_is_the_normal_law(generator):
+def test_square_injection_is_the_normal_distribution(generator):
     injection = _square(generator)
     y = _rows(injection, 9, generator)
     axes = injection.u.numpy()
@@ -278,9 +278,9 @@ def test_stochastic_coupling_density_by_quadrature(generator):
     y = torch.tensor([[0.3, -0.4], [1.0, 0.5]], dtype=torch.float64)
     axis = torch.linspace(-8, 8, 641, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis)
-    law = NoisyInjection(injection, n_importance_samples=200_000)
+    latent = NoisyInjection(injection, n_importance_samples=200_000)
     with torch.no_grad():
-        estimate = law.log_prob(y)
+        estimate = latent.log_prob(y)
         for row, value in zip(y, estimate, strict=True):
             z1, z2, rows = grid[:, :1], grid[:, 1:], row.expand(len(grid), -1)
             log_p = -0.5 * (grid**2).sum(1) - math.log(2 * math.pi)
@@ -298,9 +298,9 @@ def test_stochastic_coupling_density_by_quadrature(generator):
 
 
 def test_stochastic_coupling_generates_what_it_scores(generator):
-    """E_y[p(y) / r(y)] over draws y ~ p equals E_r[...]: the law of the draws is normalised to 1.
+    """E_y[p(y) / r(y)] over draws y ~ p equals E_r[...]: the density integrates to 1.
 
-    With r a broad normal law, mean over y ~ r of p(y) / r(y) is 1.
+    With r a broad normal distribution, mean over y ~ r of p(y) / r(y) is 1.
     """
     injection = _randomise(
         StochasticCoupling(
@@ -314,12 +314,12 @@ def test_stochastic_coupling_generates_what_it_scores(generator):
         generator,
         scale=0.3,
     )
-    law = NoisyInjection(injection, n_importance_samples=200)
+    latent = NoisyInjection(injection, n_importance_samples=200)
     with torch.no_grad():
-        drawn = law.sample(20_000, generator)
+        drawn = latent.sample(20_000, generator)
         reference = multivariate_normal(drawn.mean(0).numpy(), 2 * np.cov(drawn.numpy().T))
         y = torch.tensor(reference.rvs(20_000, random_state=0))
-        ratio = np.exp(law.log_prob(y).numpy() - reference.logpdf(y.numpy()))
+        ratio = np.exp(latent.log_prob(y).numpy() - reference.logpdf(y.numpy()))
     assert ratio.mean() == pytest.approx(1, abs=0.03)
     # The weighted second moments are those of the draws.
     centred = y.numpy() - drawn.mean(0).numpy()

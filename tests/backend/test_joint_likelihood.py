@@ -23,8 +23,8 @@ def rows(generator):
 def _objective(rows, generator, d=2, **settings):
     axes = PrincipalAxes(4, d, floor=1e-6)
     flow = ManifoldFlow(Chain([axes]), PenalizedSplit(4, d, penalty="gaussian"))
-    flow.place(torch.device("cpu"), torch.float64)
-    axes.start(rows)
+    flow.move_to(torch.device("cpu"), torch.float64)
+    axes.initialize(rows)
     options = {"reconstruction": 1.0, "noise_start": 1e-6, "noise_floor": 1e-6} | settings
     objective = JointLikelihood(flow, generator=generator, **options)
     return objective.requires_grad_(False)
@@ -102,7 +102,7 @@ def test_scores_are_deterministic_and_noisy(rows, generator):
 def test_a_stage_of_equal_size_adds_no_residuals(rows, generator):
     objective = _objective(rows, generator)
     refinement = density_flow("spline", 2, 2, (8,), generator=generator).double()
-    objective.law.set_stage(refinement, PenalizedSplit(2, 2, penalty="gaussian"))
+    objective.latent.set_stage(refinement, PenalizedSplit(2, 2, penalty="gaussian"))
     objective.requires_grad_(False)
     assert objective.stage == 2
     assert not objective.reconstructs
@@ -115,7 +115,7 @@ def test_a_stage_of_equal_size_adds_no_residuals(rows, generator):
 def test_a_stage_that_narrows_reconstructs_from_fewer_coordinates(rows, generator):
     objective = _objective(rows, generator)
     refinement = density_flow("affine", 2, 2, (8,), generator=generator).double()
-    objective.law.set_stage(refinement, PenalizedSplit(2, 1, penalty="gaussian"))
+    objective.latent.set_stage(refinement, PenalizedSplit(2, 1, penalty="gaussian"))
     assert objective.reconstructs
     pca = PCA(1).fit(rows)
     expected = np.mean((rows.numpy() - pca.inverse_transform(pca.transform(rows))) ** 2)
@@ -126,32 +126,32 @@ def test_a_stage_that_narrows_reconstructs_from_fewer_coordinates(rows, generato
 def test_deviations_get_the_scale_of_largest_likelihood(rows, generator, penalty):
     """Of the rows given, by one factor, whatever the scales were."""
     objective = _objective(rows, generator)
-    law = PenalizedSplit(4, 2, penalty=penalty)
-    law.set_scales(torch.tensor([3.0, 1.5]), torch.full((2,), 1e-9, dtype=torch.float64))
-    objective.flow.latent = law.requires_grad_(False)
+    latent = PenalizedSplit(4, 2, penalty=penalty)
+    latent.set_scales(torch.tensor([3.0, 1.5]), torch.full((2,), 1e-9, dtype=torch.float64))
+    objective.flow.latent = latent.requires_grad_(False)
 
     def loss(log_factor):
-        law.set_scales(np.exp(log_factor) * before, law.scale_floor)
+        latent.set_scales(np.exp(log_factor) * before, latent.scale_floor)
         return -objective.mean_log_prob(rows)
 
-    before = law.scales().clone()
+    before = latent.scales().clone()
     best = np.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x)
-    law.set_scales(before, law.scale_floor)
+    latent.set_scales(before, latent.scale_floor)
     objective.fit_deviations(rows)
-    np.testing.assert_allclose(law.scales(), best * before, rtol=1e-3)
+    np.testing.assert_allclose(latent.scales(), best * before, rtol=1e-3)
 
 
 def test_deviations_of_a_stage_that_narrows_have_their_own_scale(rows, generator):
     objective = _objective(rows, generator)
     refinement = density_flow("affine", 2, 2, (8,), generator=generator).double()
     inner = PenalizedSplit(2, 1, penalty="gaussian")
-    objective.law.set_stage(refinement, inner)
+    objective.latent.set_stage(refinement, inner)
     objective.requires_grad_(False)
-    outer_scales = objective.law.scales().clone()
+    outer_scales = objective.latent.scales().clone()
     objective.fit_deviations(rows)
     # The axes are whitened, and the refinement is the identity.
     np.testing.assert_allclose(inner.scales(), 1.0, rtol=0.01)
-    np.testing.assert_array_equal(objective.law.scales(), outer_scales)
+    np.testing.assert_array_equal(objective.latent.scales(), outer_scales)
 
 
 def test_outliers_have_no_part_in_errors_and_scales(rows, generator):
@@ -166,15 +166,15 @@ def test_outliers_have_no_part_in_errors_and_scales(rows, generator):
     inlying = objective.inlying(both)
     np.testing.assert_allclose(inlying[400:], 0, atol=1e-12)
     assert inlying[:400].min() > 0.5
-    scales, before = [], objective.law.scales().clone()
-    for judged in (rows, both):
+    scales, before = [], objective.latent.scales().clone()
+    for evaluation_rows in (rows, both):
         # Weights depend on the scales that are known.
-        objective.law.set_scales(before, objective.law.scale_floor)
-        objective.fit_deviations(judged)
-        scales.append(objective.law.scales().clone())
+        objective.latent.set_scales(before, objective.latent.scale_floor)
+        objective.fit_deviations(evaluation_rows)
+        scales.append(objective.latent.scales().clone())
     np.testing.assert_allclose(*scales, rtol=1e-6)
     objective.share_reconstructed = 1.0
-    losses = [objective.loss(judged, 1.0) for judged in (rows, both)]
+    losses = [objective.loss(evaluation_rows, 1.0) for evaluation_rows in (rows, both)]
     # What outliers cost is their own density alone.
     _, log_prob, _ = objective._log_prob(both)
     expected = losses[0] + log_prob[:400].mean() - log_prob.mean()
@@ -184,5 +184,5 @@ def test_outliers_have_no_part_in_errors_and_scales(rows, generator):
 def test_a_stage_of_equal_size_sees_the_least_noise(rows, generator):
     objective = _objective(rows, generator, noise_start=0.4, noise_floor=0.1)
     refinement = density_flow("spline", 2, 2, (8,), generator=generator).double()
-    objective.law.set_stage(refinement, PenalizedSplit(2, 2, penalty="gaussian"))
+    objective.latent.set_stage(refinement, PenalizedSplit(2, 2, penalty="gaussian"))
     assert objective.noise(0.0) == 0.1

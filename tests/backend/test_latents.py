@@ -1,4 +1,4 @@
-"""Latent laws against scipy and scikit-learn."""
+"""Latent distributions against scipy and scikit-learn."""
 
 import numpy as np
 import pytest
@@ -22,20 +22,20 @@ def moments(n_features=D, seed=0):
 
 
 def build(n_free=None, scale=None, n_components=None):
-    """Return a law, with components and their scale where a scale is given."""
+    """Return a distribution, with components and their scale where a scale is given."""
     mean, covariance = moments()
-    law = LearnedCovariance(D, n_free)
-    law.set_moments(torch.tensor(mean), torch.tensor(covariance))
+    latent = LearnedCovariance(D, n_free)
+    latent.set_moments(torch.tensor(mean), torch.tensor(covariance))
     if scale is not None:
-        law.set_components(n_components or n_free or D, torch.tensor(scale))
-    return law
+        latent.set_components(n_components or n_free or D, torch.tensor(scale))
+    return latent
 
 
-def covariance_of(law):
-    """Return the covariance that a law should have, by numpy."""
+def covariance_of(latent):
+    """Return the covariance that a distribution should have, by numpy."""
     _, covariance = moments()
     eigenvalues, eigenvectors = np.linalg.eigh(covariance)
-    n_rest = D - (law.n_free or D)
+    n_rest = D - (latent.n_free or D)
     if n_rest:
         eigenvalues[:n_rest] = eigenvalues[:n_rest].mean()
     return eigenvectors * eigenvalues @ eigenvectors.T
@@ -50,16 +50,16 @@ every_n_free = pytest.mark.parametrize("n_free", N_FREE)
 
 def test_standard_normal_at_the_start():
     z = draw(9)
-    law = LearnedCovariance(D)
-    np.testing.assert_allclose(law.log_prob(z), stats.norm.logpdf(z).sum(1))
-    assert torch.equal(law.project(z), z) and torch.equal(law.embed(z), z)
+    latent = LearnedCovariance(D)
+    np.testing.assert_allclose(latent.log_prob(z), stats.norm.logpdf(z).sum(1))
+    assert torch.equal(latent.project(z), z) and torch.equal(latent.embed(z), z)
 
 
 @every_n_free
 def test_log_prob_equals_scipy(n_free):
-    law, z = build(n_free), draw(20)
-    expected = stats.multivariate_normal(moments()[0], covariance_of(law)).logpdf(z)
-    np.testing.assert_allclose(law.log_prob(z), expected)
+    latent, z = build(n_free), draw(20)
+    expected = stats.multivariate_normal(moments()[0], covariance_of(latent)).logpdf(z)
+    np.testing.assert_allclose(latent.log_prob(z), expected)
 
 
 @pytest.mark.parametrize("n_free", [1, 2, 4])
@@ -67,31 +67,33 @@ def test_log_prob_equals_probabilistic_pca(n_free):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(60, 3)) @ rng.normal(size=(3, D)) + 0.1 * rng.normal(size=(60, D)) + 7
     pca = PCA(n_free).fit(X)
-    law = LearnedCovariance(D, n_free)
+    latent = LearnedCovariance(D, n_free)
     # scikit-learn divides by n - 1.
-    law.set_moments(torch.tensor(X.mean(0)), torch.tensor(np.cov(X.T)))
-    np.testing.assert_allclose(law.log_prob(torch.tensor(X)), pca.score_samples(X))
-    coordinates = law.project(torch.tensor(X)).numpy()
+    latent.set_moments(torch.tensor(X.mean(0)), torch.tensor(np.cov(X.T)))
+    np.testing.assert_allclose(latent.log_prob(torch.tensor(X)), pca.score_samples(X))
+    coordinates = latent.project(torch.tensor(X)).numpy()
     np.testing.assert_allclose(np.abs(coordinates), np.abs(pca.transform(X)), atol=1e-9)
 
 
 def test_float32_rows_are_answered_in_float64():
-    law, z = build(), draw(4).float()
-    assert law.log_prob(z).dtype == law.project(z).dtype == torch.float64
-    torch.testing.assert_close(law.log_prob(z), law.log_prob(z.double()))
+    latent, z = build(), draw(4).float()
+    assert latent.log_prob(z).dtype == latent.project(z).dtype == torch.float64
+    torch.testing.assert_close(latent.log_prob(z), latent.log_prob(z.double()))
 
 
 def test_eigenvectors_descend_and_have_a_sign():
-    law = build()
-    assert (law.eigenvalues.diff() < 0).all()
-    largest = law.eigenvectors.abs().argmax(0)
-    assert (law.eigenvectors[largest, torch.arange(D)] > 0).all()
+    latent = build()
+    assert (latent.eigenvalues.diff() < 0).all()
+    largest = latent.eigenvectors.abs().argmax(0)
+    assert (latent.eigenvectors[largest, torch.arange(D)] > 0).all()
 
 
 def test_singular_covariance_has_a_density():
-    law = LearnedCovariance(3)
-    law.set_moments(torch.zeros(3), torch.diag(torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)))
-    assert torch.isfinite(law.log_prob(torch.zeros(1, 3))).all()
+    latent = LearnedCovariance(3)
+    latent.set_moments(
+        torch.zeros(3), torch.diag(torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64))
+    )
+    assert torch.isfinite(latent.log_prob(torch.zeros(1, 3))).all()
 
 
 SCALE = [0.5, 3.0, 1.0, 2.0, 0.125]
@@ -99,43 +101,51 @@ SCALE = [0.5, 3.0, 1.0, 2.0, 0.125]
 
 @every_n_free
 def test_project_undoes_embed(n_free):
-    law = build(n_free, SCALE)
-    u = draw(7, law.n_components)
-    torch.testing.assert_close(law.project(law.embed(u)), u)
+    latent = build(n_free, SCALE)
+    u = draw(7, latent.n_components)
+    torch.testing.assert_close(latent.project(latent.embed(u)), u)
     # What is left of a row after projection is orthogonal to the manifold.
     z = draw(7)
-    residual = z - law.embed(law.project(z))
-    torch.testing.assert_close(residual @ law.basis.T, torch.zeros(7, law.n_components).double())
+    residual = z - latent.embed(latent.project(z))
+    torch.testing.assert_close(
+        residual @ latent.basis.T, torch.zeros(7, latent.n_components).double()
+    )
 
 
 @every_n_free
-def test_components_descend_in_data_units_and_leave_the_law_alone(n_free):
-    before, law, z = build(n_free), build(n_free, SCALE), draw(7)
-    torch.testing.assert_close(law.log_prob(z), before.log_prob(z))
-    d = law.n_components
-    variance = law.spectrum * law.component_scale.square()
+def test_components_descend_in_data_units_and_leave_the_distribution_alone(n_free):
+    before, latent, z = build(n_free), build(n_free, SCALE), draw(7)
+    torch.testing.assert_close(latent.log_prob(z), before.log_prob(z))
+    d = latent.n_components
+    variance = latent.spectrum * latent.component_scale.square()
     assert (variance[:d].diff() <= 0).all() and (variance[d:].diff() <= 0).all()
     # Each eigenvector has kept its own scale.
     expected = dict(zip(before.spectrum.tolist(), SCALE, strict=True))
-    assert dict(zip(law.spectrum.tolist(), law.component_scale.tolist(), strict=True)) == expected
+    assert (
+        dict(zip(latent.spectrum.tolist(), latent.component_scale.tolist(), strict=True))
+        == expected
+    )
 
 
 @every_n_free
 def test_manifold_density_is_the_marginal_of_the_coordinates(n_free):
-    law = build(n_free, SCALE)
-    u = draw(9, law.n_components)
+    latent = build(n_free, SCALE)
+    u = draw(9, latent.n_components)
     # u is a linear function of z: its covariance is P C P'.
-    p = law.eigenvectors[:, : law.n_components].T * law.component_scale[: law.n_components, None]
-    covariance = p.numpy() @ covariance_of(law) @ p.numpy().T
+    p = (
+        latent.eigenvectors[:, : latent.n_components].T
+        * latent.component_scale[: latent.n_components, None]
+    )
+    covariance = p.numpy() @ covariance_of(latent) @ p.numpy().T
     expected = stats.multivariate_normal(np.zeros(len(covariance)), covariance).logpdf(u)
-    np.testing.assert_allclose(law.log_prob_manifold(u), expected)
+    np.testing.assert_allclose(latent.log_prob_manifold(u), expected)
 
 
 @every_n_free
 def test_covariance_factor(n_free):
-    law = build(n_free, SCALE)
-    factor = law.covariance_factor()
-    np.testing.assert_allclose(factor @ factor.T, covariance_of(law), atol=1e-14)
+    latent = build(n_free, SCALE)
+    factor = latent.covariance_factor()
+    np.testing.assert_allclose(factor @ factor.T, covariance_of(latent), atol=1e-14)
 
 
 def assert_sampled(z, mean, covariance):
@@ -149,30 +159,30 @@ def assert_sampled(z, mean, covariance):
 
 @every_n_free
 def test_sample_has_the_moments(n_free):
-    law = build(n_free, SCALE)
-    z = law.sample(20_000, make_generator(0)).numpy()
-    assert_sampled(z, moments()[0], covariance_of(law))
-    for component in law.project(torch.tensor(z)).T:
+    latent = build(n_free, SCALE)
+    z = latent.sample(20_000, make_generator(0)).numpy()
+    assert_sampled(z, moments()[0], covariance_of(latent))
+    for component in latent.project(torch.tensor(z)).T:
         assert stats.kstest(component / component.std(), "norm").pvalue > 1e-3
 
 
 def test_temperature_and_deviation_scale_their_own_part():
-    law = build(2, SCALE)
-    z = law.sample(20_000, make_generator(0), temperature=0.25, manifold_deviation=4.0)
-    values, vectors = np.linalg.eigh(covariance_of(law))
+    latent = build(2, SCALE)
+    z = latent.sample(20_000, make_generator(0), temperature=0.25, manifold_deviation=4.0)
+    values, vectors = np.linalg.eigh(covariance_of(latent))
     values *= np.where(np.arange(D) >= D - 2, 0.25, 4.0)
     assert_sampled(z.numpy(), moments()[0], vectors * values @ vectors.T)
-    on_manifold = law.sample(50, make_generator(0), manifold_deviation=0.0)
-    torch.testing.assert_close(law.embed(law.project(on_manifold)), on_manifold)
-    frozen = law.sample(50, make_generator(0), temperature=0.0, manifold_deviation=0.0)
-    assert torch.equal(frozen, law.mean.expand(50, D))
+    on_manifold = latent.sample(50, make_generator(0), manifold_deviation=0.0)
+    torch.testing.assert_close(latent.embed(latent.project(on_manifold)), on_manifold)
+    frozen = latent.sample(50, make_generator(0), temperature=0.0, manifold_deviation=0.0)
+    assert torch.equal(frozen, latent.mean.expand(50, D))
 
 
-def test_sampling_is_reproducible_and_leaves_the_law_alone():
-    law = build(2, SCALE)
-    before = {name: value.clone() for name, value in law.state_dict().items()}
+def test_sampling_is_reproducible_and_leaves_the_distribution_alone():
+    latent = build(2, SCALE)
+    before = {name: value.clone() for name, value in latent.state_dict().items()}
     first, again, other = (
-        law.sample(6, make_generator(seed), temperature=0.5) for seed in (0, 0, 1)
+        latent.sample(6, make_generator(seed), temperature=0.5) for seed in (0, 0, 1)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)
-    assert all(torch.equal(value, before[name]) for name, value in law.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in latent.state_dict().items())

@@ -44,7 +44,7 @@ def build(bijection=None, n_features=D, n_free=None, dtype=torch.float64, **kwar
         "generator": make_generator(1),
     }
     objective = SpreadLikelihood(flow, **{**settings, **kwargs})
-    flow.place(torch.device("cpu"), dtype)
+    flow.move_to(torch.device("cpu"), dtype)
     return objective
 
 
@@ -200,7 +200,7 @@ def test_latent_spread_is_the_expectation_over_the_noise():
 @pytest.mark.parametrize("n_free", [None, 2])
 def test_trained_prior_starts_at_the_moments(n_free):
     objective, rows = build(prior_update="gradient", n_free=n_free, spread="latent"), draw()
-    objective.start_prior(rows)
+    objective.initialize_prior(rows)
     assert torch.equal(objective.a, objective.a.tril())
     a = objective.a.detach().numpy()
     np.testing.assert_allclose(a @ a.T, covariance_of(rows), atol=1e-12)
@@ -211,7 +211,7 @@ def test_trained_prior_starts_at_the_moments(n_free):
 
 def random_prior(objective):
     """Replace A and m; return them as numpy arrays, A with its upper triangle at zero."""
-    objective.start_prior(draw())
+    objective.initialize_prior(draw())
     generator = make_generator(3)
     with torch.no_grad():
         for p in (objective.a, objective.m):
@@ -240,20 +240,20 @@ def test_trained_prior_with_latent_spread_is_the_expectation_over_the_noise():
 
 
 @pytest.mark.parametrize("n_free", [None, 2])
-def test_trained_prior_is_handed_to_the_law(n_free):
+def test_trained_prior_is_handed_to_the_distribution(n_free):
     objective, rows = build(prior_update="gradient", n_free=n_free), draw()
     a, m = random_prior(objective)
-    objective.refresh(rows)
+    objective.update_closed_form(rows)
     eigenvalues, vectors = np.linalg.eigh(a @ a.T + FLOOR**2 * np.eye(D))
     n_rest = D - (n_free or D)
     eigenvalues[:n_rest] = eigenvalues[: n_rest or 1].mean()
-    law = stats.multivariate_normal(m, vectors * eigenvalues @ vectors.T)
-    np.testing.assert_allclose(objective.flow.log_prob(rows).detach(), law.logpdf(rows))
+    latent = stats.multivariate_normal(m, vectors * eigenvalues @ vectors.T)
+    np.testing.assert_allclose(objective.flow.log_prob(rows).detach(), latent.logpdf(rows))
 
 
 def test_trained_prior_has_a_gradient():
     objective, rows = build(prior_update="gradient", spread="latent"), draw()
-    objective.start_prior(rows)
+    objective.initialize_prior(rows)
     objective.loss(rows, 1.0).backward()
     # The moments of the rows are the optimum.
     torch.testing.assert_close(objective.m.grad, torch.zeros(D, dtype=torch.float64))
@@ -355,7 +355,7 @@ def test_gradient_of_all_terms_is_that_of_finite_differences(spread, entropy, ge
 
     def loss():
         objective.generator.set_state(state)
-        objective.forget_batches()
+        objective.reset_running_moments()
         return objective.loss(rows, 0.3)
 
     gradients = torch.autograd.grad(loss(), parameters, materialize_grads=True)
@@ -391,7 +391,7 @@ every_mode = pytest.mark.parametrize("mode", MODES, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_non_finite_rows_give_a_nan_loss_once(mode, value, dtype):
     objective, rows = build(curved(), dtype=dtype, **mode), draw().to(dtype)
-    objective.start_prior(rows)
+    objective.initialize_prior(rows)
     lost = rows.clone()
     lost[3, 1] = value
     loss = objective.loss(lost, 0.5)
@@ -404,7 +404,7 @@ def test_non_finite_rows_give_a_nan_loss_once(mode, value, dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_nan_weights_give_a_nan_loss(mode, dtype):
     objective, rows = build(curved(), dtype=dtype, **mode), draw().to(dtype)
-    objective.start_prior(rows)
+    objective.initialize_prior(rows)
     with torch.no_grad():
         for p in objective.parameters():
             p.fill_(math.nan)
@@ -416,7 +416,7 @@ def test_few_rows_start_from_the_covariance_of_all():
     n_features, n = 40, 8
     rows = draw(4000, n_features)
     objective = build(n_features=n_features)
-    objective.start_prior(rows)
+    objective.initialize_prior(rows)
     objective.loss(rows[:n], 0.0)
     precision, log_det = objective.running_prior
     covariance = torch.cov(rows.T, correction=0) + 0.3**2 * torch.eye(n_features)
@@ -432,9 +432,9 @@ def test_covariance_of_few_rows_is_pooled_and_seldom_factorised(monkeypatch):
     n_features, n, n_steps = 40, 8, 400
     rows = draw(n * n_steps, n_features)
     objective = build(n_features=n_features)
-    objective.start_prior(rows)
+    objective.initialize_prior(rows)
     # A start that is far off is forgotten.
-    objective.law.set_moments(torch.zeros(n_features), 100 * torch.eye(n_features).double())
+    objective.latent.set_moments(torch.zeros(n_features), 100 * torch.eye(n_features).double())
     n_factors = 0
     cholesky = torch.linalg.cholesky_ex
 

@@ -65,11 +65,11 @@ def linear():
 def test_refresh_takes_the_moments_of_the_latent_spread():
     flow, matrix = linear()
     objective, rows = build(flow, spread="latent"), draw()
-    objective.refresh(rows)
-    law = objective.flow.latent
-    factor = law.covariance_factor()
+    objective.update_closed_form(rows)
+    latent = objective.flow.latent
+    factor = latent.covariance_factor()
     expected = matrix.T @ covariance_of(rows) @ matrix + FLOOR**2 * np.eye(D)
-    np.testing.assert_allclose(law.mean, rows.numpy().mean(0) @ matrix)
+    np.testing.assert_allclose(latent.mean, rows.numpy().mean(0) @ matrix)
     np.testing.assert_allclose(factor @ factor.T, expected, atol=1e-12)
 
 
@@ -78,14 +78,16 @@ def test_refresh_takes_the_moments_of_inflated_rows(n_rows):
     s = 0.5
     flow, matrix = linear()
     objective, rows = build(flow, noise=s), draw(n_rows)
-    objective.refresh(rows)
-    law = objective.flow.latent
-    factor = law.covariance_factor().numpy()
+    objective.update_closed_form(rows)
+    latent = objective.flow.latent
+    factor = latent.covariance_factor().numpy()
     n = max(n_rows, SpreadLikelihood.min_moment_rows)
     centred = matrix.T @ covariance_of(rows) @ matrix
     variance = np.diag(centred)
     # Standard errors of the noise alone: the rows are what they are.
-    assert (np.abs(law.mean.numpy() - rows.numpy().mean(0) @ matrix) < 5 * s / math.sqrt(n)).all()
+    assert (
+        np.abs(latent.mean.numpy() - rows.numpy().mean(0) @ matrix) < 5 * s / math.sqrt(n)
+    ).all()
     error = np.abs(factor @ factor.T - centred - s**2 * np.eye(D))
     spread = s**2 * (np.add.outer(variance, variance) + 2 * s**2)
     assert (error < 5 * np.sqrt(spread * (1 + np.eye(D)) / n)).all()
@@ -94,8 +96,8 @@ def test_refresh_takes_the_moments_of_inflated_rows(n_rows):
 def test_refresh_keeps_the_digits_of_a_distant_mean():
     objective, rows = build(spread="latent", noise=1e-3), 1e-3 * draw() + 1e4
     # From the second call on moments are taken around the mean of the first.
-    objective.refresh(rows)
-    objective.refresh(rows)
+    objective.update_closed_form(rows)
+    objective.update_closed_form(rows)
     factor = objective.flow.latent.covariance_factor()
     expected = covariance_of(rows) + 1e-6 * np.eye(D)
     np.testing.assert_allclose(factor @ factor.T, expected, rtol=1e-6)
@@ -106,7 +108,7 @@ def test_closed_form_steps_use_the_same_noise_every_time(spread):
     objective, rows = build(curved(), spread=spread), draw()
     states, scores = [], []
     for _ in range(2):
-        objective.refresh(rows)
+        objective.update_closed_form(rows)
         states.append({k: v.clone() for k, v in objective.flow.latent.state_dict().items()})
         scores.append(objective.log_likelihood(rows))
         objective.loss(rows, 0.5)
@@ -116,10 +118,10 @@ def test_closed_form_steps_use_the_same_noise_every_time(spread):
 
 def test_log_likelihood_with_latent_spread_is_the_expectation_over_the_noise():
     objective, rows = build(spread="latent", n_free=2, noise=0.3), draw()
-    objective.refresh(draw(seed=1))
-    law = objective.flow.latent
-    factor = law.covariance_factor().numpy()
-    prior = stats.multivariate_normal(law.mean.numpy(), factor @ factor.T)
+    objective.update_closed_form(draw(seed=1))
+    latent = objective.flow.latent
+    factor = latent.covariance_factor().numpy()
+    prior = stats.multivariate_normal(latent.mean.numpy(), factor @ factor.T)
     expected = prior.logpdf(rows) - 0.5 * 0.3**2 * np.trace(np.linalg.inv(factor @ factor.T))
     np.testing.assert_allclose(objective.log_likelihood(rows), expected)
 
@@ -127,17 +129,17 @@ def test_log_likelihood_with_latent_spread_is_the_expectation_over_the_noise():
 def test_log_likelihood_is_that_of_inflated_rows():
     s = 0.3
     objective, rows = build(noise=s), draw(4)
-    objective.refresh(draw(seed=1))
+    objective.update_closed_form(draw(seed=1))
     values = objective.log_likelihood(rows)
     assert values.shape == (4,)
-    law = objective.flow.latent
-    factor = law.covariance_factor().numpy()
+    latent = objective.flow.latent
+    factor = latent.covariance_factor().numpy()
     covariance = factor @ factor.T
     precision = np.linalg.inv(covariance)
-    expected = stats.multivariate_normal(law.mean.numpy(), covariance).logpdf(rows)
+    expected = stats.multivariate_normal(latent.mean.numpy(), covariance).logpdf(rows)
     expected -= 0.5 * s**2 * np.trace(precision)
     # Variance of the quadratic form of x + s eps, over the repetitions of each row.
-    pull = (rows.numpy() - law.mean.numpy()) @ precision
+    pull = (rows.numpy() - latent.mean.numpy()) @ precision
     variance = s**2 * np.square(pull).sum(1) + 0.5 * s**4 * np.square(precision).sum()
     error = np.sqrt(variance / (SpreadLikelihood.min_moment_rows / 4))
     assert (np.abs(values.numpy() - expected) < 4 * error).all()
@@ -145,10 +147,10 @@ def test_log_likelihood_is_that_of_inflated_rows():
 
 def test_closed_form_start_maximises_the_likelihood():
     objective, rows = build(curved()), draw()
-    objective.refresh(rows)
+    objective.update_closed_form(rows)
     best = objective.log_likelihood(rows).mean()
-    law = objective.flow.latent
-    factor = law.covariance_factor()
+    latent = objective.flow.latent
+    factor = latent.covariance_factor()
     for change in (0.95, 1.05):
-        law.set_moments(law.mean, change * factor @ factor.T)
+        latent.set_moments(latent.mean, change * factor @ factor.T)
         assert objective.log_likelihood(rows).mean() < best

@@ -1,4 +1,4 @@
-"""Penalties and the split latent law against scipy, quadrature and Monte Carlo."""
+"""Penalties and the split latent distribution against scipy, quadrature and Monte Carlo."""
 
 import math
 
@@ -33,7 +33,7 @@ def test_penalty_is_a_density(name):
     np.testing.assert_allclose(value, _log_density(name, t.numpy() / 0.3) - math.log(0.3))
 
 
-def test_normaliser_of_the_huber_law():
+def test_normaliser_of_the_huber_distribution():
     """Given to five digits in the literature of the source: 2.66072 scales."""
     assert math.exp(PENALTIES["huber"].log_normalizer) == pytest.approx(2.66072, abs=5e-6)
 
@@ -89,10 +89,10 @@ def test_outliers_move_the_scale_of_a_heavy_tail_less():
     assert growth["gaussian"] > 2 * growth["laplace"]
 
 
-def _law(generator, penalty="huber", inner=None):
+def _distribution(generator, penalty="huber", inner=None):
     """5 columns, 3 coordinates; with `inner` a second stage of so many coordinates."""
-    law = PenalizedSplit(5, 3, penalty=penalty)
-    law.set_scales(torch.tensor(0.5), torch.tensor([0.1, 0.2], dtype=torch.float64))
+    latent = PenalizedSplit(5, 3, penalty=penalty)
+    latent.set_scales(torch.tensor(0.5), torch.tensor([0.1, 0.2], dtype=torch.float64))
     if inner is not None:
         refinement = (
             density_flow("spline", 3, 2, (8,), generator=generator)
@@ -102,117 +102,124 @@ def _law(generator, penalty="huber", inner=None):
         with torch.no_grad():
             for p in refinement.parameters():
                 p.copy_(0.3 * torch.randn(p.shape, generator=generator))
-        law.set_stage(refinement.double(), PenalizedSplit(3, inner, penalty=penalty))
-    return law
+        latent.set_stage(refinement.double(), PenalizedSplit(3, inner, penalty=penalty))
+    return latent
 
 
 @pytest.mark.parametrize("penalty", PENALTIES)
-def test_law_without_stages_is_a_product(penalty, generator):
-    law = _law(generator, penalty)
+def test_distribution_without_stages_is_a_product(penalty, generator):
+    latent = _distribution(generator, penalty)
     z = torch.randn(20, 5, dtype=torch.float64, generator=generator)
     expected = norm.logpdf(z[:, :3]).sum(1)
     expected += (_log_density(penalty, z[:, 3:].numpy() / 0.5) - math.log(0.5)).sum(1)
-    np.testing.assert_allclose(law.log_prob(z).detach(), expected)
+    np.testing.assert_allclose(latent.log_prob(z).detach(), expected)
 
 
 def test_scales_start_where_asked_and_keep_above_their_floor(generator):
-    law = _law(generator)
-    np.testing.assert_allclose(law.scales().detach(), 0.5)
+    latent = _distribution(generator)
+    np.testing.assert_allclose(latent.scales().detach(), 0.5)
     with torch.no_grad():
-        law.log_scales.fill_(-50.0)
-    np.testing.assert_allclose(law.scales().detach(), [0.1, 0.2])
+        latent.log_scales.fill_(-50.0)
+    np.testing.assert_allclose(latent.scales().detach(), [0.1, 0.2])
     # Where the floor lies above the scale that was asked for, the floor it is.
-    law.set_scales(torch.tensor(0.15), torch.tensor([0.1, 0.2], dtype=torch.float64))
-    np.testing.assert_allclose(law.scales().detach(), [0.15, 0.2], rtol=1e-4)
+    latent.set_scales(torch.tensor(0.15), torch.tensor([0.1, 0.2], dtype=torch.float64))
+    np.testing.assert_allclose(latent.scales().detach(), [0.15, 0.2], rtol=1e-4)
 
 
 @pytest.mark.parametrize("inner", [3, 2])
-def test_law_with_a_stage_integrates_to_one(inner, generator):
-    """By importance sampling from a broad normal law in 5 columns."""
-    law = _law(generator, "gaussian", inner)
+def test_distribution_with_a_stage_integrates_to_one(inner, generator):
+    """By importance sampling from a broad normal distribution in 5 columns."""
+    latent = _distribution(generator, "gaussian", inner)
     rows = 2.0 * torch.randn(100_000, 5, dtype=torch.float64, generator=generator)
     with torch.no_grad():
-        log_ratio = law.log_prob(rows) - torch.tensor(norm.logpdf(rows, scale=2.0)).sum(1)
+        log_ratio = latent.log_prob(rows) - torch.tensor(norm.logpdf(rows, scale=2.0)).sum(1)
     assert float(log_ratio.exp().mean()) == pytest.approx(1, abs=0.03)
     with torch.no_grad():
-        first = law.log_prob(rows[:10], n_stages=1)
-    np.testing.assert_allclose(first, _law(generator, "gaussian").log_prob(rows[:10]).detach())
+        first = latent.log_prob(rows[:10], n_stages=1)
+    np.testing.assert_allclose(
+        first, _distribution(generator, "gaussian").log_prob(rows[:10]).detach()
+    )
 
 
 @pytest.mark.parametrize("inner", [None, 3, 2])
-def test_samples_have_the_covariance_of_the_law(inner, generator):
-    law = _law(generator, "huber", inner)
+def test_samples_have_the_covariance_of_the_distribution(inner, generator):
+    latent = _distribution(generator, "huber", inner)
     with torch.no_grad():
-        drawn = law.sample(100_000, generator)
-        factor = law.covariance_factor()
+        drawn = latent.sample(100_000, generator)
+        factor = latent.covariance_factor()
     np.testing.assert_allclose(np.cov(drawn.T), factor @ factor.T, atol=0.12)
 
 
 @pytest.mark.parametrize("inner", [3, 2])
 def test_stages_are_nested(inner, generator):
-    law = _law(generator, "huber", inner)
-    assert [stage.n_components for stage in law.stages] == [3, inner]
+    latent = _distribution(generator, "huber", inner)
+    assert [stage.n_components for stage in latent.stages] == [3, inner]
     u = torch.randn(30, inner, dtype=torch.float64, generator=generator)
     with torch.no_grad():
-        z = law.complete(u, stage=2)
+        z = latent.embed_stage(u, stage=2)
         np.testing.assert_array_equal(z[:, 3:], 0)
-        np.testing.assert_allclose(law.split_off(z, stage=2), u, atol=1e-10)
+        np.testing.assert_allclose(latent.project_stage(z, stage=2), u, atol=1e-10)
         # What lies on the manifold of the second stage lies on that of the first.
-        np.testing.assert_allclose(law.complete(law.split_off(z)), z)
+        np.testing.assert_allclose(latent.embed_stage(latent.project_stage(z)), z)
 
 
 def test_coordinates_change_the_density_by_their_determinant(generator):
-    law = _law(generator, "huber", 3)
-    law.components = torch.randn(3, 3, dtype=torch.float64, generator=generator)
+    latent = _distribution(generator, "huber", 3)
+    latent.components = torch.randn(3, 3, dtype=torch.float64, generator=generator)
     u = torch.randn(10, 3, dtype=torch.float64, generator=generator)
-    z = law.complete(u)
+    z = latent.embed_stage(u)
     with torch.no_grad():
-        coordinates = law.project(z)
-        np.testing.assert_allclose(law.embed(coordinates), z, atol=1e-10)
-        _, log_det = np.linalg.slogdet(law.components)
+        coordinates = latent.project(z)
+        np.testing.assert_allclose(latent.embed(coordinates), z, atol=1e-10)
+        _, log_det = np.linalg.slogdet(latent.components)
         np.testing.assert_allclose(
-            law.log_prob_manifold(coordinates), law.log_prob_u(u) - log_det, atol=1e-10
+            latent.log_prob_manifold(coordinates), latent.log_prob_u(u) - log_det, atol=1e-10
         )
 
 
-def test_knobs_scale_variances(generator):
-    law = _law(generator, "laplace", 2)
+def test_options_scale_variances(generator):
+    latent = _distribution(generator, "laplace", 2)
     with torch.no_grad():
-        still = law.sample(50, generator, temperature=0.0, manifold_deviation=0.0)
+        still = latent.sample(50, generator, temperature=0.0, manifold_deviation=0.0)
         np.testing.assert_allclose(still, still[:1].expand(50, 5), atol=1e-12)
-        on = law.sample(50, generator, manifold_deviation=0.0)
+        on = latent.sample(50, generator, manifold_deviation=0.0)
         np.testing.assert_array_equal(on[:, 3:], 0)
-        wide = law.sample(50_000, generator, manifold_deviation=4.0)
+        wide = latent.sample(50_000, generator, manifold_deviation=4.0)
     np.testing.assert_allclose(wide[:, 3:].var(0), 4 * 2 * 0.25, rtol=0.1)
 
 
-def _nested(generator, n_laws=3):
-    """Return a law of 4 columns with stages of 3, 2 and 1 coordinates whose maps do something."""
-    laws = [PenalizedSplit(*sizes, penalty="huber") for sizes in ((4, 3), (3, 2), (2, 1))[:n_laws]]
-    for outer, inner in zip(laws, laws[1:], strict=False):
+def _nested(generator, n_distributions=3):
+    """Return a distribution of 4 columns with stages of 3, 2 and 1 coordinates and random maps."""
+    latents = [
+        PenalizedSplit(*sizes, penalty="huber")
+        for sizes in ((4, 3), (3, 2), (2, 1))[:n_distributions]
+    ]
+    for outer, inner in zip(latents, latents[1:], strict=False):
         d = inner.n_features
         outer.set_stage(split_flow("affine", d, 1, 2, (4,), generator=generator).double(), inner)
     with torch.no_grad():
-        for p in laws[0].parameters():
+        for p in latents[0].parameters():
             p.add_(0.1 * torch.randn(p.shape, dtype=p.dtype, generator=generator))
-    return laws[0]
+    return latents[0]
 
 
 @pytest.mark.parametrize("n_used", [1, 2, 3])
-def test_a_law_of_the_first_stages_alone(n_used, generator):
-    """It is the law that has no others: its density, its samples and its covariance."""
-    law = _nested(generator)
+def test_a_distribution_of_the_first_stages_alone(n_used, generator):
+    """It is the distribution that has no others: its density, its samples and its covariance."""
+    latent = _nested(generator)
     # The stages are nested modules: those that are not in use are left out.
     alone = _nested(generator, n_used)
-    alone.load_state_dict(law.state_dict(), strict=False)
-    law.n_used = n_used
+    alone.load_state_dict(latent.state_dict(), strict=False)
+    latent.n_used = n_used
     z = torch.randn(50, 4, dtype=torch.float64, generator=generator)
-    torch.testing.assert_close(law.log_prob(z), alone.log_prob(z), rtol=0, atol=0)
-    torch.testing.assert_close(law.log_prob(z), law.log_prob(z, n_used), rtol=0, atol=0)
-    draws = [m.sample(40, torch.Generator().manual_seed(1)) for m in (law, alone)]
+    torch.testing.assert_close(latent.log_prob(z), alone.log_prob(z), rtol=0, atol=0)
+    torch.testing.assert_close(latent.log_prob(z), latent.log_prob(z, n_used), rtol=0, atol=0)
+    draws = [m.sample(40, torch.Generator().manual_seed(1)) for m in (latent, alone)]
     torch.testing.assert_close(*draws, rtol=0, atol=0)
-    torch.testing.assert_close(law.covariance_factor(), alone.covariance_factor(), rtol=0, atol=0)
+    torch.testing.assert_close(
+        latent.covariance_factor(), alone.covariance_factor(), rtol=0, atol=0
+    )
     u = z[:, :3]
     torch.testing.assert_close(
-        law.log_prob_manifold(u), alone.log_prob_manifold(u), rtol=0, atol=1e-12
+        latent.log_prob_manifold(u), alone.log_prob_manifold(u), rtol=0, atol=1e-12
     )

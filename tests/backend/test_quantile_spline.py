@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.special import ndtri
 
-from skmanifoldflow.backend.bijections.knot_spline import QuantileSpline
+from skmanifoldflow.backend.bijections.fixed_knot_spline import QuantileSpline
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def spline(rows):
     return spline
 
 
-def test_quantiles_become_those_of_a_normal_law(rows, spline):
+def test_quantiles_become_those_of_a_normal_distribution(rows, spline):
     share = np.arange(1, 8) / 8
     mapped = spline.forward_and_log_det(torch.tensor(np.quantile(rows, share, axis=0)))[0]
     np.testing.assert_allclose(mapped, np.repeat(ndtri(share)[:, None], 3, axis=1), atol=1e-9)

@@ -143,7 +143,7 @@ def test_starts_at_principal_components(sizes):
     rows = rng.randn(100, 4) @ rng.randn(4, 4) + 3
     pca = PCA(2).fit(rows)
     autoencoder = TableAutoencoder(4, 2, sizes, generator=make_generator(0)).double()
-    autoencoder.start(torch.tensor(pca.mean_), torch.tensor(pca.components_.T))
+    autoencoder.initialize(torch.tensor(pca.mean_), torch.tensor(pca.components_.T))
     quantizer = Quantizer(autoencoder, 3, 2).double().requires_grad_(False)
     codes = quantizer.encode(torch.tensor(rows))
     np.testing.assert_allclose(codes, pca.transform(rows), atol=1e-10)

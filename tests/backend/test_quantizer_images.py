@@ -22,17 +22,17 @@ def autoencoder(image_shape, n_components, generator):
     return ImageAutoencoder(image_shape, n_components, (6, 5), generator=generator).double()
 
 
-def draw_rows(image_shape, generator, n_rows=40):
+def epoch_rows(image_shape, generator, n_rows=40):
     rows = torch.randn(n_rows, math.prod(image_shape), dtype=torch.float64, generator=generator)
     return rows.cumsum(1) + 1
 
 
 @every_image
 def test_start_is_the_projection_of_pca(image_shape, generator):
-    rows = draw_rows(image_shape, generator)
+    rows = epoch_rows(image_shape, generator)
     pca = PCA(2).fit(rows.numpy())
     model = autoencoder(image_shape, 2, generator)
-    model.start(torch.tensor(pca.mean_), torch.tensor(pca.components_.T))
+    model.initialize(torch.tensor(pca.mean_), torch.tensor(pca.components_.T))
     codes = model.encoder(rows)
     np.testing.assert_allclose(codes.detach(), pca.transform(rows.numpy()), atol=1e-10)
     expected = pca.inverse_transform(pca.transform(rows.numpy()))
@@ -41,7 +41,7 @@ def test_start_is_the_projection_of_pca(image_shape, generator):
 
 @every_image
 def test_networks_have_the_shape_of_the_rows_and_finite_gradients(image_shape, generator):
-    rows = draw_rows(image_shape, generator, 3)
+    rows = epoch_rows(image_shape, generator, 3)
     model = autoencoder(image_shape, 2, generator)
     with torch.no_grad():
         for p in model.parameters():
@@ -73,7 +73,7 @@ def test_training_beats_pca_on_a_bent_curve_of_images(generator):
     rows = (rows - rows.mean()) / rows.std()
     mean, (_, _, axes) = rows.mean(0), torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
     quantizer = Quantizer(autoencoder((1, 8, 8), 2, generator), 4, 2).double()
-    quantizer.autoencoder.start(mean, axes[:2].T)
+    quantizer.autoencoder.initialize(mean, axes[:2].T)
 
     def error():
         return float((quantizer.decode(quantizer.encode(rows)) - rows).square().mean().detach())

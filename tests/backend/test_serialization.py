@@ -32,10 +32,10 @@ def build(seed):
     with torch.no_grad():
         for p in chain.parameters():
             p.copy_(0.3 * torch.randn(p.shape, generator=generator))
-    law = LearnedCovariance(4, n_free=2)
+    latent = LearnedCovariance(4, n_free=2)
     factor = torch.randn(4, 4, dtype=torch.float64, generator=generator)
-    law.set_moments(torch.arange(4.0), factor @ factor.T)
-    return ManifoldFlow(chain, law)
+    latent.set_moments(torch.arange(4.0), factor @ factor.T)
+    return ManifoldFlow(chain, latent)
 
 
 def draw(dtype=torch.float32):
@@ -55,7 +55,7 @@ def test_arrays_are_numpy_copies_of_everything():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_round_trip_is_exact(dtype):
-    flow, loaded = build(0).place(torch.device("cpu"), dtype), build(1)
+    flow, loaded = build(0).move_to(torch.device("cpu"), dtype), build(1)
     load_arrays(loaded, arrays_from_module(flow))
     assert torch.equal(loaded.log_prob(draw(dtype)), flow.log_prob(draw(dtype)))
     assert torch.equal(loaded.project(draw(dtype)), flow.project(draw(dtype)))

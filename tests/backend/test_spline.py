@@ -198,7 +198,7 @@ def heavy_rows(n_rows=500, dtype=torch.float64):
 
 def started(dtype=torch.float64, seed=None, n_bins=32):
     spline = MarginalSpline(5, n_bins).to(dtype)
-    spline.start(heavy_rows(dtype=dtype))
+    spline.initialize(heavy_rows(dtype=dtype))
     if seed is not None:
         generator = make_generator(seed)
         with torch.no_grad():
@@ -211,7 +211,7 @@ def started(dtype=torch.float64, seed=None, n_bins=32):
 def test_marginal_starts_as_the_identity(dtype):
     rows = heavy_rows(dtype=dtype)
     spline = MarginalSpline(5).to(dtype)
-    assert torch.equal(spline.start(rows), rows)
+    assert torch.equal(spline.initialize(rows), rows)
     z, log_det = spline.forward_and_log_det(2 * rows)
     eps = torch.finfo(dtype).eps
     torch.testing.assert_close(z, 2 * rows, rtol=4 * eps, atol=4 * eps)
@@ -234,7 +234,7 @@ def test_marginal_knots_differ_in_float32_too(spread):
     """Rows close together beside a gross outlier: the start is in float64, the training is not."""
     noise = torch.randn(72, 1, generator=make_generator(0), dtype=torch.float64)
     spline = MarginalSpline(1, 2).double()
-    spline.start(0.12 + spread * noise)
+    spline.initialize(0.12 + spread * noise)
     spline.float()
     assert (spline.knots.diff(dim=1) > 0).all()
     x = (0.12 + spread * noise).float().requires_grad_()
@@ -249,7 +249,7 @@ def test_marginal_knots_differ_in_float32_too(spread):
 def test_marginal_takes_few_rows(n_rows):
     spline = MarginalSpline(2).double()
     rows = torch.randn(n_rows, 2, generator=make_generator(0), dtype=torch.float64)
-    spline.start(rows)
+    spline.initialize(rows)
     assert (spline.knots.diff(dim=1) > 0).all()
     torch.testing.assert_close(spline.forward_and_log_det(rows)[0], rows)
 
@@ -323,7 +323,7 @@ def test_marginal_stays_finite_at_huge_values(dtype):
 def test_marginal_learns_a_heavy_tailed_column():
     rows = heavy_rows(2000, torch.float32)[:, 1:2]
     spline = MarginalSpline(1)
-    spline.start(rows)
+    spline.initialize(rows)
     optimizer = torch.optim.Adam(spline.parameters(), lr=0.2 / spline.gain)
     for _ in range(100):
         z, log_det = spline.forward_and_log_det(rows)
@@ -356,7 +356,7 @@ def test_marginal_number_of_bins_is_checked():
 def test_gradient_of_knot_splines_is_in_closed_form(inverse, generator):
     spline = MarginalSpline(2, 5).double()
     x = torch.randn(40, 2, generator=generator, dtype=torch.float64)
-    spline.start(x)
+    spline.initialize(x)
     with torch.no_grad():
         for p in spline.parameters():
             p.copy_(0.05 * torch.randn(p.shape, generator=generator))

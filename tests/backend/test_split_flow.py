@@ -39,7 +39,7 @@ def test_inverse_and_log_determinant(i, generator):
     _, bijection, n_features = list(_flows(generator))[i]
     rows = torch.randn(40, n_features, dtype=torch.float64, generator=generator)
     bijection = bijection.double()
-    bijection.start(rows * torch.arange(1, n_features + 1) + 0.5)
+    bijection.initialize(rows * torch.arange(1, n_features + 1) + 0.5)
     bijection = _moved(bijection, generator)
     x = rows[:3]
     with torch.no_grad():
@@ -65,7 +65,7 @@ def test_principal_axes_are_probabilistic_pca(generator):
     mixing = torch.randn(6, 6, dtype=torch.float64, generator=generator)
     rows = torch.randn(300, 6, dtype=torch.float64, generator=generator) @ mixing + 3.0
     axes = PrincipalAxes(6, 2, floor=1e-6).double()
-    axes.start(rows)
+    axes.initialize(rows)
     z, log_det = axes.forward_and_log_det(rows)
     pca = PCA(2).fit(rows)
     np.testing.assert_allclose(norm.logpdf(z).sum(1) + log_det.numpy(), pca.score_samples(rows))
@@ -76,7 +76,7 @@ def test_principal_axes_are_probabilistic_pca(generator):
 def test_principal_axes_of_a_plane_have_a_floor(generator):
     rows = torch.randn(50, 1, dtype=torch.float64, generator=generator) * torch.ones(3)
     axes = PrincipalAxes(3, 1, floor=0.01).double()
-    z = axes.start(rows)
+    z = axes.initialize(rows)
     assert axes.scale()[1:].tolist() == [0.01, 0.01]
     np.testing.assert_allclose(z[:, 1:], 0, atol=1e-10)
 
@@ -105,7 +105,7 @@ def test_channels_are_split_at_every_pixel(d, shape, generator):
     split = ChannelSplit(IMAGE, d, 2, 4, floor=1e-3, generator=generator).double()
     assert split.shape == shape
     rows = torch.randn(60, 32, dtype=torch.float64, generator=generator)
-    split.start(rows)
+    split.initialize(rows)
     jacobian = torch.autograd.functional.jacobian(
         lambda row: split.forward_and_log_det(row[None])[0][0], rows[0]
     )

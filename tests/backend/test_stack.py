@@ -39,10 +39,10 @@ def job(
     else:
         injection = LinearInjection(3, 2, noise_covariance=noise_covariance, noise_floor=0.01)
     flow = ManifoldFlow(Chain([spline, layers]), NoisyInjection(injection))
-    flow.place(torch.device("cpu"), torch.float32)
+    flow.move_to(torch.device("cpu"), torch.float32)
     rows = torch.randn(N_ROWS + N_VALIDATION, 3, generator=generator)
     rows[:, 2] = rows[:, 0].square()
-    spline.start(rows)
+    spline.initialize(rows)
     likelihood = InjectionLikelihood(
         flow,
         objective=objective,
@@ -126,7 +126,7 @@ def test_where_no_gradient_is_known_chains_are_stacked(kwargs, batch_size):
     assert_same(jobs(), jobs())
 
 
-def test_a_square_law_is_stacked():
+def test_a_square_distribution_is_stacked():
     def jobs():
         return [job(k, max_iter=3, square=True) for k in range(3)]
 
@@ -149,7 +149,7 @@ def test_gradients_are_those_of_autograd(kind, noise_covariance, layer_seed):
     common = {"kind": kind, "layer_seed": layer_seed}
     objectives = [job(k, noise_covariance=noise_covariance, **common).objective for k in range(3)]
     for k, objective in enumerate(objectives):
-        objective.flow.place(torch.device("cpu"), torch.float64)
+        objective.flow.move_to(torch.device("cpu"), torch.float64)
         with torch.no_grad():
             for p in objective.parameters():
                 p.add_(0.1 * torch.randn(p.shape, generator=make_generator(k)).to(p))
@@ -164,7 +164,7 @@ def test_gradients_are_those_of_autograd(kind, noise_covariance, layer_seed):
         for k, objective in enumerate(objectives):
             y, log_det = objective.flow.bijection.by_layer(rows[k])
             log_prior = objective.flow.bijection.parameter_log_prior()
-            expected = -(objective.law.log_prob(y) + log_det).mean() - log_prior / N_ROWS
+            expected = -(objective.latent.log_prob(y) + log_det).mean() - log_prior / N_ROWS
             torch.testing.assert_close(loss.detach()[k], expected.detach())
             parameters = dict(objective.named_parameters())
             found = torch.autograd.grad(expected, list(parameters.values()))
@@ -207,7 +207,7 @@ def test_structures_that_differ_are_apart():
 @pytest.mark.parametrize(
     ("module", "name", "value"),
     [
-        ("law.injection", "noise_floor", 0.02),
+        ("distribution.injection", "noise_floor", 0.02),
         ("flow.bijection.bijections.0", "gain", 5.0),
         ("flow.bijection.bijections.1.bijections.0.elementwise", "bound", 3.0),
     ],
@@ -238,7 +238,7 @@ def test_a_lost_fit_goes_on_alone():
 
 def test_a_fit_that_recovers_is_what_it_is_alone(monkeypatch):
     """A loss that is lost once takes one fit of a stack back, and the others go on."""
-    judge, calls = training._Together.judge, []
+    evaluate_epoch, calls = training._Together.evaluate_epoch, []
 
     def lose(self, mean_losses):
         calls.append(len(self.fits))
@@ -247,9 +247,9 @@ def test_a_fit_that_recovers_is_what_it_is_alone(monkeypatch):
             calls.append(0)
             pairs = zip(mean_losses, is_lost, strict=True)
             mean_losses = [float("nan") if lost else loss for loss, lost in pairs]
-        return judge(self, mean_losses)
+        return evaluate_epoch(self, mean_losses)
 
-    monkeypatch.setattr(training._Together, "judge", lose)
+    monkeypatch.setattr(training._Together, "evaluate_epoch", lose)
     jobs = [job(k, tol=0.5 if k == 1 else 0.0) for k in range(3)]
     reports = train_all(jobs)
     assert 3 in calls and 2 in calls and 1 in calls

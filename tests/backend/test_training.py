@@ -52,7 +52,7 @@ class Centre(Objective):
         return value * self.faults.get(len(self.batches), 1.0)
 
     @torch.no_grad()
-    def refresh(self, rows, *, roughly=False):
+    def update_closed_form(self, rows, *, roughly=False):
         self.spread = (rows - self.centre).square().mean()
 
     @torch.no_grad()
@@ -85,7 +85,7 @@ class Regression(Objective):
     def loss(self, batch, progress):
         return (batch[:, -1:] - batch[:, :-1] @ self.slope - self.constant).square().mean()
 
-    def refresh(self, rows, *, roughly=False):
+    def update_closed_form(self, rows, *, roughly=False):
         pass
 
     @torch.no_grad()
@@ -110,7 +110,7 @@ class HalfDecayed(Centre):
     def log_likelihood(self, rows):
         return self._log_likelihood(rows)
 
-    def refresh(self, rows, *, roughly=False):
+    def update_closed_form(self, rows, *, roughly=False):
         pass
 
     def undecayed_parameters(self):
@@ -214,12 +214,12 @@ def test_rows_are_drawn_anew_for_every_epoch():
     draws = iter([draw(6, seed=seed) for seed in range(10)])
     used = []
 
-    def draw_rows():
+    def epoch_rows():
         used.append(next(draws))
         return used[-1]
 
     objective = Centre()
-    train(objective, draw_rows, None, settings(max_iter=4), make_generator(0))
+    train(objective, epoch_rows, None, settings(max_iter=4), make_generator(0))
     for batch, rows in zip(objective.batches, used, strict=False):
         assert sorted(batch.tolist()) == sorted(rows.tolist())
 

@@ -68,7 +68,7 @@ CHAINS = {
         ]
     ),
 }
-STARTED_FROM_ROWS = (ActNorm, MarginalSpline, PrincipalAxes)
+INITIALIZED_FROM_ROWS = (ActNorm, MarginalSpline, PrincipalAxes)
 
 both_ways = pytest.mark.parametrize("inverse", [False, True], ids=["forward", "inverse"])
 every_chain = pytest.mark.parametrize("name", CHAINS)
@@ -83,8 +83,8 @@ def build(name, n_context):
     generator = make_generator(0)
     chain = CHAINS[name](generator, n_context)
     for module in chain.modules():
-        if isinstance(module, STARTED_FROM_ROWS):
-            module.start(torch.randn(50, D, generator=generator))
+        if isinstance(module, INITIALIZED_FROM_ROWS):
+            module.initialize(torch.randn(50, D, generator=generator))
     with torch.no_grad():
         for key, p in chain.named_parameters():
             p.add_((0.05 if "log_" in key else 0.4) * torch.randn(p.shape, generator=generator))
@@ -155,8 +155,8 @@ def test_many_rows_without_a_graph(name, inverse, device):
 def test_layers_start_from_rows_of_the_device(name, device):
     rows = draw(50, D, seed=1)
     here, there = build(name, 0), build(name, 0).to(device)
-    here.start(rows)
-    there.start(rows.to(device))
+    here.initialize(rows)
+    there.initialize(rows.to(device))
     state = there.state_dict()
     for key, expected in here.state_dict().items():
         assert state[key].device == device

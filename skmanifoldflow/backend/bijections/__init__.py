@@ -6,7 +6,7 @@ from .chain import Chain
 from .channel_split import ChannelSplit, squeezed_shapes
 from .coupling import AdditiveCoupling, AffineCoupling, Coupling
 from .elementwise import AffineMap, ElementwiseMap, ShiftMap
-from .knot_spline import SharedSpline
+from .fixed_knot_spline import PooledSpline
 from .linear import Orthogonal, Permutation, PrincipalAxes
 from .marginal_spline import MarginalSpline
 from .spline import SplineCoupling, SplineMap
@@ -25,7 +25,7 @@ __all__ = [
     "Orthogonal",
     "Permutation",
     "PrincipalAxes",
-    "SharedSpline",
+    "PooledSpline",
     "ShiftMap",
     "SplineCoupling",
     "SplineMap",

@@ -12,8 +12,8 @@ class ActNorm(Bijection):
     """Elementwise map z = x exp(s) + t with one s and t per column or channel.
 
     Takes rows (n, D) or images (n, C, H, W), where D or C is `n_features`. It is the identity until
-    `start` has seen a batch; nothing but `start` looks at a batch as a whole (Kingma & Dhariwal,
-    NeurIPS 2018).
+    `initialize` has seen a batch; nothing but `initialize` looks at a batch as a whole (Kingma &
+    Dhariwal, NeurIPS 2018).
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class ActNorm(Bijection):
         self.shift = nn.Parameter(torch.zeros(n_features))
 
     @torch.no_grad()
-    def start(self, x: Tensor) -> Tensor:
+    def initialize(self, x: Tensor) -> Tensor:
         """Give the batch mean 0 and variance 1 in every column or channel; return it mapped.
 
         A constant column is only centred.

@@ -59,7 +59,7 @@ class Bijection(nn.Module, ABC):
         raise NotImplementedError
 
     @torch.no_grad()
-    def start(self, x: Tensor) -> Tensor:
+    def initialize(self, x: Tensor) -> Tensor:
         """Set what is to be set from data before the first step, and return the rows mapped."""
         return self.forward_and_log_det(x)[0]
 

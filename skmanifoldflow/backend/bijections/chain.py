@@ -85,9 +85,9 @@ class Chain(Bijection):
         return None if None in structures else structures
 
     @torch.no_grad()
-    def start(self, x: Tensor) -> Tensor:
+    def initialize(self, x: Tensor) -> Tensor:
         for bijection in self.bijections:
-            x = bijection.start(x)
+            x = bijection.initialize(x)
         return x
 
     def parameter_log_prior(self) -> Tensor | float:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import Bijection
-from .image import ConvCoupling, Squeeze
+from .glow import ConvCoupling, Squeeze
 from .linear import PrincipalAxes
 
 __all__ = ["ChannelSplit", "squeezed_shapes"]
@@ -110,8 +110,8 @@ class ChannelSplit(Bijection):
         return pixels.view(-1, h, w, c).permute(0, 3, 1, 2)
 
     @torch.no_grad()
-    def start(self, x: Tensor) -> Tensor:
-        self.axes.start(self._squeeze(x))
+    def initialize(self, x: Tensor) -> Tensor:
+        self.axes.initialize(self._squeeze(x))
         return self.forward_and_log_det(x)[0]
 
     def forward_and_log_det(

@@ -118,7 +118,7 @@ class PrincipalAxes(Bijection):
     """Rows centred, turned to their principal axes and scaled: z = (x - m) Q / s.
 
     The first d axes have their standard deviations as scales, the others share one, as in
-    probabilistic PCA. Q is the identity until `start` has seen rows; nothing is trained.
+    probabilistic PCA. Q is the identity until `initialize` has seen rows; nothing is trained.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ class PrincipalAxes(Bijection):
         return self.divisor
 
     @torch.no_grad()
-    def start(self, x: Tensor) -> Tensor:
+    def initialize(self, x: Tensor) -> Tensor:
         """Take mean, axes and scales from rows; the largest entry of each axis is positive."""
         rows = x.double()
         mean = rows.mean(0)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..engine import NO_BUFFERS
 from ..engine.kernels import MarginalSplineKernel, MarginalTable, Wiring
 from .base import KernelBijection
-from .knot_spline import KnotSpline, merged_knots
+from .fixed_knot_spline import KnotSpline, merged_knots
 
 __all__ = ["MarginalSpline"]
 
@@ -62,7 +62,7 @@ class MarginalSpline(KnotSpline, KernelBijection):
         self.log_slopes = nn.Parameter(torch.zeros(n_features, n_bins + 1))
 
     @torch.no_grad()
-    def start(self, x: Tensor) -> Tensor:
+    def initialize(self, x: Tensor) -> Tensor:
         """Put the knots at quantiles of the rows and learn anew from the identity; return `x`.
 
         A constant column stays as it is for good.

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from .actnorm import ActNorm
 from .base import Bijection
 from .coupling import AffineCoupling
-from .image import ConvCoupling, GlowStep, Squeeze, even_part
-from .knot_spline import SharedSpline
+from .fixed_knot_spline import PooledSpline
+from .glow import ConvCoupling, GlowStep, Squeeze, even_part
 
 __all__ = ["MultiScale", "PixelOrder"]
 
@@ -23,7 +23,7 @@ def _can_squeeze(shape: Sequence[int]) -> bool:
 
 
 class _Scale(Bijection):
-    """Squeeze, steps of GLOW, and the factor-out: what goes on gives the law of what does not."""
+    """Squeeze, steps of GLOW, and factor-out of half of the channels given the others."""
 
     def __init__(
         self,
@@ -61,9 +61,9 @@ class _Scale(Bijection):
         )
 
     @torch.no_grad()
-    def start(self, x: Tensor) -> Tensor:
+    def initialize(self, x: Tensor) -> Tensor:
         for layer in self._layers():
-            x = layer.start(x)
+            x = layer.initialize(x)
         return x
 
     def _layers(self) -> list[Bijection]:
@@ -135,7 +135,7 @@ class MultiScale(Bijection):
         self.register_buffer("order", order)
         self.register_buffer("inverse_order", torch.argsort(order))
         n_outer = len(order) - self.n_inner
-        self.spline = SharedSpline()
+        self.spline = PooledSpline()
         self.margin = (
             AffineCoupling(
                 len(order),
@@ -164,17 +164,17 @@ class MultiScale(Bijection):
         self.scales = cast(Sequence[_Scale], nn.ModuleList(scales))
 
     @torch.no_grad()
-    def start(self, x: Tensor) -> Tensor:
+    def initialize(self, x: Tensor) -> Tensor:
         """Start every layer from the rows mapped by those before it; return them mapped.
 
         The context counts as zero: before the first step no layer depends on it.
         """
-        rows = self.spline.start(x)
+        rows = self.spline.initialize(x)
         if self.margin is not None:
             rows = rows[:, self.order]
         image = rows[:, : self.n_inner].unflatten(1, self.shape)
         for scale in self.scales:
-            image = scale.start(image)[:, : scale.n_kept]
+            image = scale.initialize(image)[:, : scale.n_kept]
         context = x.new_zeros(len(x), self.n_context) if self.n_context else None
         return self.forward_and_log_det(x, context)[0]
 

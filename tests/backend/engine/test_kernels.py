@@ -44,7 +44,7 @@ def build(names, n_context, n_fits, dtype):
         chain = Chain(LAYERS[name](generator, n_context) for name in names)
         for layer in chain.kernel_layers():
             if isinstance(layer, MarginalSpline):
-                layer.start(torch.randn(50, D, generator=generator))
+                layer.initialize(torch.randn(50, D, generator=generator))
         with torch.no_grad():
             for p in chain.parameters():
                 p.add_(0.05 * torch.randn(p.shape, generator=generator))

@@ -18,7 +18,7 @@ class OfChain(Objective):
     def loss(self, batch, progress):
         raise NotImplementedError
 
-    def refresh(self, rows, *, roughly=False):
+    def update_closed_form(self, rows, *, roughly=False):
         raise NotImplementedError
 
     def log_likelihood(self, rows):
@@ -104,7 +104,7 @@ def test_knots_may_be_set_anew(x):
     take(chain, x)
     with torch.no_grad():
         chain.forward_and_log_det(x)
-    chain.bijections[0].start(5 * x)
+    chain.bijections[0].initialize(5 * x)
     with torch.no_grad():
         chain.bijections[0].log_ratios.add_(0.05)
     assert_is_by_layer(chain, x)

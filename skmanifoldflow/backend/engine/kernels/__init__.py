@@ -3,7 +3,7 @@
 from .base import ElementwiseKernel, Entries, Kernel, Wiring
 from .coupling import CouplingKernel
 from .elementwise import AffineKernel, ShiftKernel
-from .knot_spline import KnotMap, MarginalSplineKernel, MarginalTable, knot_table
+from .fixed_knot_spline import KnotMap, MarginalSplineKernel, MarginalTable, knot_table
 from .linear import CopyKernel, MatrixKernel, PermutationKernel
 from .spline import SplineKernel
 

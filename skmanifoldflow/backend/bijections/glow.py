@@ -296,9 +296,9 @@ class GlowStep(Bijection):
         )
 
     @torch.no_grad()
-    def start(self, x: Tensor) -> Tensor:
+    def initialize(self, x: Tensor) -> Tensor:
         """Start the ActNorm from a batch and return the batch mapped."""
-        self.norm.start(x)
+        self.norm.initialize(x)
         return self.forward_and_log_det(x)[0]
 
     def _log_det(self, x: Tensor) -> Tensor:

@@ -7,15 +7,15 @@ from ..engine import VJP
 from .base import Bijection
 from .linear import PrincipalAxes
 
-__all__ = ["PrincipalFrame"]
+__all__ = ["InPrincipalAxes"]
 
 
-class PrincipalFrame(Bijection):
+class InPrincipalAxes(Bijection):
     """Rows turned to their principal axes, mapped there in units of their standard deviations.
 
     z = S h(S^-1 Q'(x - m)) with h of unit volume, S the standard deviations along the axes Q: what
     S^-1 takes from the volume S gives back. Before the first step, h the identity, it is a rotation
-    of the centred rows. The axes are taken from rows by `start` and not trained.
+    of the centred rows. The axes are taken from rows by `initialize` and not trained.
 
     Parameters
     ----------
@@ -33,8 +33,8 @@ class PrincipalFrame(Bijection):
         self.inner = inner
 
     @torch.no_grad()
-    def start(self, x: Tensor) -> Tensor:
-        self.axes.start(x)
+    def initialize(self, x: Tensor) -> Tensor:
+        self.axes.initialize(x)
         return self.forward_and_log_det(x)[0]
 
     def forward_and_log_det(

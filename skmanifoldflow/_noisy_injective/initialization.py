@@ -7,19 +7,19 @@ from .._linear import factor_analysis, principal_axes
 from .injections import SquareInjection, UpsamplingInjection
 from .stochastic_coupling import StochasticCoupling
 
-__all__ = ["start_injection"]
+__all__ = ["initialize_injection"]
 
 
-def start_injection(injection, y, noise_covariance, smallest):
+def initialize_injection(injection, y, noise_covariance, smallest):
     """Start an injection at its linear ancestor, fitted to rows y: PCA or factor analysis."""
     if isinstance(injection, UpsamplingInjection):
-        injection.start(torch.tensor(y), smallest)
+        injection.initialize(torch.tensor(y), smallest)
     elif isinstance(injection, StochasticCoupling):
         n_first = injection.first.n_features
-        start_injection(injection.first, y[:, :n_first], noise_covariance, smallest)
-        start_injection(injection.second, y[:, n_first:], noise_covariance, smallest)
+        initialize_injection(injection.first, y[:, :n_first], noise_covariance, smallest)
+        initialize_injection(injection.second, y[:, n_first:], noise_covariance, smallest)
     elif isinstance(injection, SquareInjection):
-        injection.start(*map(torch.tensor, principal_axes(y)))
+        injection.initialize(*map(torch.tensor, principal_axes(y)))
     else:
         d = injection.n_components
         mean, axes, eigenvalues = principal_axes(y)
@@ -32,4 +32,4 @@ def start_injection(injection, y, noise_covariance, smallest):
             directions, variances, noise = factor_analysis(
                 y - mean, start, injection.noise_floor**2
             )
-        injection.start(*map(torch.tensor, (mean, directions, variances, noise)), smallest)
+        injection.initialize(*map(torch.tensor, (mean, directions, variances, noise)), smallest)

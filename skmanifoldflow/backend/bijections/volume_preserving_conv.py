@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from .base import Bijection
 from .channel_split import squeezed_shapes
-from .image import ChannelRotation, ConvCoupling, Squeeze, even_part
+from .glow import ChannelRotation, ConvCoupling, Squeeze, even_part
 
-__all__ = ["SqueezedCouplings"]
+__all__ = ["VolumePreservingConv"]
 
 _MAX_SQUEEZES = 2
 
 
-class SqueezedCouplings(Bijection):
+class VolumePreservingConv(Bijection):
     """Rows (n, C * H * W) of images to rows of squeezed images, log-determinant zero.
 
     The image is squeezed up to twice, and after each squeeze come couplings, each after a fixed

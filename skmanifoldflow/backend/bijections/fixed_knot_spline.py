@@ -11,7 +11,7 @@ from ..engine import NO_BUFFERS, Workspace, can_use_kernels, differentiable_grad
 from ..engine.kernels import KnotMap, knot_table
 from .base import Bijection
 
-__all__ = ["KnotSpline", "QuantileSpline", "SharedSpline", "merged_knots"]
+__all__ = ["KnotSpline", "QuantileSpline", "PooledSpline", "merged_knots"]
 
 
 class _KnotNode(torch.autograd.Function):
@@ -152,13 +152,13 @@ class QuantileSpline(KnotSpline):
         return knot_table(self.knots, *sizes, self.heights, self.slopes)
 
 
-class SharedSpline(KnotSpline):
+class PooledSpline(KnotSpline):
     """Monotone rational-quadratic spline of pooled values, the same for every column.
 
     The abscissae of the knots are quantiles of the data and stay fixed, heights and slopes are
     learned; outside the knots the map is linear. Grey values pile up at black and white. Where half
     of the pixels are black, an interval of a 256th of the range holds half of the mass, with an
-    edge that no affine map of a normal law can render and one spline can.
+    edge that no affine map of a normal distribution can render and one spline can.
 
     Parameters
     ----------
@@ -176,8 +176,8 @@ class SharedSpline(KnotSpline):
         self.log_slopes = nn.Parameter(torch.zeros(n_bins + 1))
 
     @torch.no_grad()
-    def start(self, x: Tensor) -> Tensor:
-        """Map the pooled values of a batch to a normal law; return the batch mapped."""
+    def initialize(self, x: Tensor) -> Tensor:
+        """Map the pooled values of a batch to a normal distribution; return the batch mapped."""
         n_bins = len(self.log_heights)
         values = x.double().flatten().sort().values
         position = torch.linspace(0, len(values) - 1, n_bins + 1, dtype=torch.float64)
@@ -187,7 +187,8 @@ class SharedSpline(KnotSpline):
         width = torch.where(width > 0, width, 1.0)
         step = width * 1e-4 * torch.arange(n_bins + 1, dtype=torch.float64)
         knots = (knots - step).cummax(0).values + step
-        # Of equal mass, the outer bins reaching to where a normal law has a hundredth of theirs.
+        # Of equal mass, the outer bins reaching to where a normal distribution has a hundredth of
+        # theirs.
         share = torch.linspace(0, 1, n_bins + 1, dtype=torch.float64)
         share = share.clamp(0.01 / n_bins, 1 - 0.01 / n_bins)
         heights = math.sqrt(2) * torch.erfinv(2 * share - 1)
