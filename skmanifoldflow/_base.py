@@ -14,9 +14,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._checks import check_parameters, check_rows, list_names, warn
+from ._chunked import rows_to_tensor
 from ._columns import dequantization_step
 from ._config import FlowConfig
-from ._inference import FittedFlow, rows_to_tensor
+from ._inference import FittedFlow
 from ._progress import epoch_log
 from .backend.device import (
     make_generator,
@@ -187,6 +188,14 @@ class BaseManifoldFlow(FittedFlow, ABC):
             interrupted after its first epoch.
         UserWarning
             If columns hold many ties, as integers do, and `dequantize` is False.
+
+        Examples
+        --------
+        >>> from skmanifoldflow import NoisyInjectiveFlow
+        >>> from skmanifoldflow.datasets import SinCurve
+        >>> X, _ = SinCurve(noise=0.05).sample(200, random_state=0)
+        >>> NoisyInjectiveFlow(1, n_layers=2, max_iter=2, random_state=0).fit(X)
+        NoisyInjectiveFlow(max_iter=2, n_components=1, n_layers=2, random_state=0)
         """
         before = dict(vars(self))
         try:

@@ -3,15 +3,17 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
-__all__ = ["FlowConfig"]
+__all__ = ["FROM_ROWS", "FlowConfig"]
+
+#: Value of a field that is read from the training rows before a flow is built.
+FROM_ROWS: Any = None
 
 
 @dataclass(frozen=True)
 class FlowConfig:
     """Choices of the user and figures read from the training rows, frozen when a fit begins.
 
-    A method adds fields of its own. Those named in `read_from_rows` may be None, which is to say
-    that they are read from the training rows before the flow is built.
+    A method adds fields of its own. Those named in `read_from_rows` may be `FROM_ROWS` at first.
 
     Attributes
     ----------
@@ -21,15 +23,15 @@ class FlowConfig:
         Number of layers.
     hidden_layer_sizes : tuple of int
         Hidden layers of each network.
-    flow : str or None
-        Kind of layer; None where the method has one kind only.
+    flow : str
+        Kind of layer of tables; images have affine couplings.
     image_shape : tuple of three ints or None
         (C, H, W) of rows that are images.
     bounded : tuple of two floats or None
         Interval that holds all values.
     """
 
-    #: Fields that are read from the training rows where they are None.
+    #: Fields that are read from the training rows where they are `FROM_ROWS`.
     read_from_rows: ClassVar[frozenset[str]] = frozenset()
     #: Fields of models that were stored by earlier versions and that are no longer needed.
     obsolete: ClassVar[frozenset[str]] = frozenset()
@@ -37,7 +39,7 @@ class FlowConfig:
     n_features: int
     n_layers: int
     hidden_layer_sizes: tuple[int, ...]
-    flow: str | None = None
+    flow: str = "affine"
     image_shape: tuple[int, int, int] | None = None
     bounded: tuple[float, float] | None = None
 
@@ -66,5 +68,5 @@ class FlowConfig:
 
         What the choices leave to be read from the rows may be anything.
         """
-        is_read = {name for name in self.read_from_rows if getattr(choices, name) is None}
+        is_read = {name for name in self.read_from_rows if getattr(choices, name) is FROM_ROWS}
         return replace(choices, **{name: getattr(self, name) for name in is_read}) == self

@@ -1,8 +1,6 @@
 """What a fitted flow answers: coordinates, log-densities, samples and local dimensions."""
 
-import copy
 import math
-from collections.abc import Callable
 from numbers import Integral, Real
 
 import numpy as np
@@ -14,13 +12,12 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.utils import check_array, check_random_state
-from sklearn.utils._set_output import ADAPTERS_MANAGER, _get_output_config
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from ._checks import DTYPES, as_array, check_rows
+from ._checks import DTYPES, as_array
+from ._chunked import ChunkedFlow
 from ._dimension import spectral_dimension
 from ._geometry import local_spectra
-from ._state import StoredFlow
 from .backend.device import (
     make_generator,
     resolve_device,
@@ -28,70 +25,18 @@ from .backend.device import (
     statistics_dtype,
     to_host,
 )
-from .backend.flow import FlowModel, chunks
-from .backend.geometry import log_volume_element
+from .backend.flow import chunks
 
-__all__ = ["FittedFlow", "ManifoldDensityMixin", "rows_to_tensor"]
+__all__ = ["FittedFlow"]
 
 # Standardised values beyond which a flow may overflow: there the density is none.
 _FAR = 1e4
 
 
-def rows_to_tensor(rows):
-    """Return a float64 CPU copy of rows, which may be read-only or have negative strides."""
-    return torch.tensor(np.ascontiguousarray(rows), dtype=torch.float64)
-
-
 class FittedFlow(
-    StoredFlow, ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator
+    ChunkedFlow, ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator
 ):
     """The methods of a model that is fitted."""
-
-    def _flow_in(self, dtype) -> FlowModel:
-        """Return the fitted flow in the dtype that rows of a numpy dtype are computed in."""
-        options = self._flow.tensor_options
-        wanted = torch.float32 if dtype == np.float32 else statistics_dtype(options["device"])
-        if options["dtype"] == wanted:
-            return self._flow
-        return copy.deepcopy(self._flow).move_to(options["device"], wanted)
-
-    def _per_chunk(self, rows, function: Callable, dtype, elements_per_row: int):
-        """Apply a function of (flow, float64 CPU rows) chunk by chunk; results come to the host."""
-        flow = self._flow_in(dtype)
-        results = []
-        with torch.no_grad():
-            for chunk in chunks(len(rows), elements_per_row):
-                result = function(flow, rows_to_tensor(rows[chunk]))
-                results.append(to_host(result).numpy())
-        # float32 has no room for the density of a row that is very far away: it becomes -inf.
-        with np.errstate(over="ignore"):
-            return np.concatenate(results).astype(dtype, copy=False)
-
-    def _check_rows(self, X):
-        check_is_fitted(self)
-        return check_rows(self, X, reset=False)
-
-    def _to_flow(self, flow, rows):
-        """Return rows for the flow and the log-determinant of their standardisation."""
-        standardized, log_det = self._standardizer.forward_and_log_det(rows)
-        return standardized.to(**flow.tensor_options), log_det
-
-    def _from_flow(self, rows):
-        return self._standardizer.inverse(to_host(rows))
-
-    def _named(self, rows, X=None):
-        """Return rows in data units as `set_output` wants them, with the names of the columns.
-
-        The index is that of the rows X that they come from, if it has one.
-        """
-        container = _get_output_config("transform", self)["dense"]
-        if container == "default":
-            return rows
-        names = getattr(self, "feature_names_in_", None)
-        if names is None:
-            names = [f"x{j}" for j in range(self.n_features_in_)]
-        adapter = ADAPTERS_MANAGER.adapters[container]
-        return adapter.create_container(rows, rows if X is None else X, columns=list(names))
 
     @standard_context()
     def transform(self, X):
@@ -106,6 +51,22 @@ class FittedFlow(
         -------
         X_new : ndarray of shape (n_samples, `n_components_`)
             Coordinates, in the dtype of X.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the model is not fitted.
+        ValueError
+            If rows are not finite, or do not have `n_features_in_` columns.
+
+        Examples
+        --------
+        >>> from skmanifoldflow import NoisyInjectiveFlow
+        >>> from skmanifoldflow.datasets import SinCurve
+        >>> X, _ = SinCurve(noise=0.05).sample(200, random_state=0)
+        >>> model = NoisyInjectiveFlow(1, n_layers=2, max_iter=2, random_state=0).fit(X)
+        >>> model.transform(X).shape
+        (200, 1)
         """
         X = self._check_rows(X)
         return self._per_chunk(X, self._project, X.dtype, X.shape[1])
@@ -127,6 +88,22 @@ class FittedFlow(
         X_original : ndarray of shape (n_samples, `n_features_in_`)
             Rows in data units; a frame with the names of the columns where
             `set_output`, of the model or global, asks for frames.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the model is not fitted.
+        ValueError
+            If coordinates are not finite, or are not `n_components_` columns.
+
+        Examples
+        --------
+        >>> from skmanifoldflow import NoisyInjectiveFlow
+        >>> from skmanifoldflow.datasets import SinCurve
+        >>> X, _ = SinCurve(noise=0.05).sample(200, random_state=0)
+        >>> model = NoisyInjectiveFlow(1, n_layers=2, max_iter=2, random_state=0).fit(X)
+        >>> model.inverse_transform([[0.0], [1.0]]).shape
+        (2, 2)
         """
         check_is_fitted(self)
         given, X = X, check_array(as_array(X), dtype=DTYPES)
@@ -153,6 +130,22 @@ class FittedFlow(
         -------
         X_projected : ndarray of shape (n_samples, n_features)
             `inverse_transform(transform(X))`.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the model is not fitted.
+        ValueError
+            If rows are not finite, or do not have `n_features_in_` columns.
+
+        Examples
+        --------
+        >>> from skmanifoldflow import NoisyInjectiveFlow
+        >>> from skmanifoldflow.datasets import SinCurve
+        >>> X, _ = SinCurve(noise=0.05).sample(200, random_state=0)
+        >>> model = NoisyInjectiveFlow(1, n_layers=2, max_iter=2, random_state=0).fit(X)
+        >>> bool(((X - model.reconstruct(X)) ** 2).mean() < X.var(axis=0).mean())
+        True
         """
         given, X = X, self._check_rows(X)
 
@@ -175,6 +168,25 @@ class FittedFlow(
         log_density : ndarray of shape (n_samples,)
             Natural logarithm of the density with respect to Lebesgue measure of R^n_features, in
             the units of X: it integrates to 1, whatever `n_components` is.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the model is not fitted.
+        ValueError
+            If rows are not finite, or do not have `n_features_in_` columns.
+        FloatingPointError
+            If the log-density of a row near the training rows is not a number.
+
+        Examples
+        --------
+        >>> from skmanifoldflow import NoisyInjectiveFlow
+        >>> from skmanifoldflow.datasets import SinCurve
+        >>> X, _ = SinCurve(noise=0.05).sample(200, random_state=0)
+        >>> model = NoisyInjectiveFlow(1, n_layers=2, max_iter=2, random_state=0).fit(X)
+        >>> log_density = model.score_samples([[0.0, 0.0], [9.0, 9.0]])
+        >>> bool(log_density[0] > log_density[1])
+        True
         """
         return self._score_samples(X)
 
@@ -217,6 +229,25 @@ class FittedFlow(
         -------
         score : float
             Mean of `score_samples(X)` in nats per row.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the model is not fitted.
+        ValueError
+            If rows are not finite, or do not have `n_features_in_` columns.
+            If weights are negative, or not one for each row.
+        FloatingPointError
+            If the log-density of a row near the training rows is not a number.
+
+        Examples
+        --------
+        >>> from skmanifoldflow import NoisyInjectiveFlow
+        >>> from skmanifoldflow.datasets import SinCurve
+        >>> X, _ = SinCurve(noise=0.05).sample(200, random_state=0)
+        >>> model = NoisyInjectiveFlow(1, n_layers=2, max_iter=2, random_state=0).fit(X)
+        >>> bool(model.score(X) == model.score_samples(X).mean())
+        True
         """
         log_density = self.score_samples(X)
         if sample_weight is None:
@@ -249,6 +280,23 @@ class FittedFlow(
         X : ndarray of shape (n_samples, `n_features_in_`)
             Rows in data units; a frame with the names of the columns where
             `set_output`, of the model or global, asks for frames.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the model is not fitted.
+        ValueError
+            If `n_samples` is not an integer >= 1, or `temperature` or `manifold_deviation` is
+            negative or not finite.
+
+        Examples
+        --------
+        >>> from skmanifoldflow import NoisyInjectiveFlow
+        >>> from skmanifoldflow.datasets import SinCurve
+        >>> X, _ = SinCurve(noise=0.05).sample(200, random_state=0)
+        >>> model = NoisyInjectiveFlow(1, n_layers=2, max_iter=2, random_state=0).fit(X)
+        >>> model.sample(3, random_state=0).shape
+        (3, 2)
         """
         return self._sample(
             self._flow_sample, n_samples, random_state, temperature, manifold_deviation
@@ -297,8 +345,20 @@ class FittedFlow(
 
         Raises
         ------
+        sklearn.exceptions.NotFittedError
+            If the model is not fitted.
         ValueError
+            If rows are not finite, or do not have `n_features_in_` columns.
             If a row is so far from the training rows that the model overflows there.
+
+        Examples
+        --------
+        >>> from skmanifoldflow import NoisyInjectiveFlow
+        >>> from skmanifoldflow.datasets import SinCurve
+        >>> X, _ = SinCurve(noise=0.05).sample(200, random_state=0)
+        >>> model = NoisyInjectiveFlow(1, n_layers=2, max_iter=2, random_state=0).fit(X)
+        >>> model.local_dimension(X).shape
+        (200,)
         """
         X = self._check_rows(X)
         spectra = self._local_spectra(X, np.dtype(np.float64))
@@ -325,6 +385,22 @@ class FittedFlow(
         -------
         self : object
             The estimator.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the model is not fitted.
+        ValueError
+            If there is no such device, or torch was built without it.
+
+        Examples
+        --------
+        >>> from skmanifoldflow import NoisyInjectiveFlow
+        >>> from skmanifoldflow.datasets import SinCurve
+        >>> X, _ = SinCurve(noise=0.05).sample(200, random_state=0)
+        >>> model = NoisyInjectiveFlow(1, n_layers=2, max_iter=2, random_state=0).fit(X)
+        >>> model.to("cpu").device_
+        'cpu'
         """
         check_is_fitted(self)
         target = resolve_device(device)
@@ -344,33 +420,3 @@ class FittedFlow(
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-class ManifoldDensityMixin:
-    """Density on the manifold, of the estimators that have a single one."""
-
-    @standard_context()
-    def score_samples_manifold(self, X):
-        """Log-density on the model's manifold, at the projection of rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows; each is projected on the manifold first.
-
-        Returns
-        -------
-        log_density : ndarray of shape (n_samples,)
-            Natural logarithm of the density with respect to the volume of the manifold in data
-            units, log p(u) - 1/2 logdet(J'J) with J the exact Jacobian of the embedding.
-        """
-        X = self._check_rows(X)
-
-        def log_density(flow, rows):
-            u = self._project(flow, rows)
-            embedded, jacobian = flow.embedding_jacobian(u)
-            slope = self._standardizer.inverse_slope(to_host(embedded))
-            jacobian = slope[:, :, None] * to_host(jacobian)
-            return flow.latent.log_prob_manifold(u).cpu() - log_volume_element(jacobian)
-
-        return self._per_chunk(X, log_density, X.dtype, X.shape[1] * self.n_components_)

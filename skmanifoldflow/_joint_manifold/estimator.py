@@ -24,8 +24,8 @@ from .._geometry import (
     noise_variance_read,
     varying_columns,
 )
-from .._inference import ManifoldDensityMixin
 from .._linear import principal_axes, supported_components
+from .._manifold_density import ManifoldDensityMixin
 from ..backend.bijections import ChannelSplit, squeezed_shapes
 from ..backend.device import standard_context, to_host
 from ..backend.flow import chunks

@@ -9,9 +9,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._base import BaseManifoldFlow
 from .._checks import check_image_shape, warn
+from .._chunked import rows_to_tensor
 from .._dimension import Candidate, fit_local_mixture, read_dimension, read_spectra, read_spectrum
 from .._geometry import in_float64_on_cpu
-from .._inference import ManifoldDensityMixin, rows_to_tensor
+from .._manifold_density import ManifoldDensityMixin
 from .._mixture_of_pca import MAX_COMPLETE_FEATURES
 from ..backend.device import randn, standard_context, to_host
 from ..backend.flow import chunks

@@ -11,7 +11,8 @@ from ..backend.bijections import Bijection
 from ..backend.device import make_generator, move, randn, statistics_dtype
 from ..backend.distribution import LatentDistribution
 from ..backend.engine import known_gradient
-from .injections import Injection, LinearInjection, negative_log_prob
+from .injections import Injection, LinearInjection
+from .marginal import negative_log_prob
 
 __all__ = ["NoisyInjection"]
 

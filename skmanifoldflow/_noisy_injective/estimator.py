@@ -9,6 +9,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._base import BaseManifoldFlow
 from .._checks import check_image_shape
+from .._config import FROM_ROWS
 from .._dimension import spectral_dimension
 from .._geometry import (
     affordable_rows,
@@ -18,15 +19,15 @@ from .._geometry import (
     noise_variance_read,
     varying_columns,
 )
-from .._inference import ManifoldDensityMixin
 from .._linear import principal_axes, supported_components
+from .._manifold_density import ManifoldDensityMixin
 from ..backend.device import make_generator, standard_context
 from ..backend.flow import chunks
 from ..backend.geometry import jacobian_columns
 from .build import NoisyInjectiveConfig, build_flow
 from .initialization import initialize_injection
-from .injections import UpsamplingInjection
 from .objective import InjectionLikelihood
+from .upsampling import UpsamplingInjection
 
 __all__ = ["NoisyInjectiveFlow"]
 
@@ -354,9 +355,9 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
             flow=self.flow,
             image_shape=self._image_shape(),
             bounded=self.bounded,
-            n_components=int(self.n_components) if is_given else None,
+            n_components=int(self.n_components) if is_given else FROM_ROWS,
             injection=self.injection,
-            factor=self._upsampling_factor() if is_upsampled else None,
+            factor=self._upsampling_factor() if is_upsampled else 2,
             noise_covariance=self.noise_covariance,
             noise_floor=self.noise_floor,
             n_latent_layers=self.n_latent_layers,
@@ -366,7 +367,7 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
     def _read_rows(self, choices, raw):
         n_bins = max(2, min(_MAX_MARGINAL_BINS, len(raw) // _ROWS_PER_BIN))
         config = replace(choices, n_marginal_bins=n_bins)
-        if config.n_components is not None or config.injection == "upsampling":
+        if config.n_components is not FROM_ROWS or config.injection == "upsampling":
             return config
         rows = self._new_standardizer(config).fit(raw).forward_and_log_det(raw)[0].numpy()
         least = 2 if config.injection == "coupling" else 1
@@ -487,6 +488,22 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         X_new : ndarray of shape (n_samples, `n_components_`)
             (I + Lam)^-1 A' Sigma^-1 (g(x) - b) in the units of `transform`; a weighted mean of the
             importance samples where there is no closed form.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the model is not fitted.
+        ValueError
+            If rows are not finite, or do not have `n_features_in_` columns.
+
+        Examples
+        --------
+        >>> from skmanifoldflow import NoisyInjectiveFlow
+        >>> from skmanifoldflow.datasets import SinCurve
+        >>> X, _ = SinCurve(noise=0.05).sample(200, random_state=0)
+        >>> model = NoisyInjectiveFlow(1, n_layers=2, max_iter=2, random_state=0).fit(X)
+        >>> model.posterior_mean(X).shape
+        (200, 1)
         """
         X = self._check_rows(X)
 
@@ -513,6 +530,23 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         -------
         coordinates : ndarray of shape (n_draws, n_samples, `n_components_`)
             Draws of N(z+, Lam^-1), in the units of `transform`, which is their mode.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the model is not fitted.
+        ValueError
+            If rows are not finite, or do not have `n_features_in_` columns.
+            If `n_draws` is not an integer >= 1.
+
+        Examples
+        --------
+        >>> from skmanifoldflow import NoisyInjectiveFlow
+        >>> from skmanifoldflow.datasets import SinCurve
+        >>> X, _ = SinCurve(noise=0.05).sample(200, random_state=0)
+        >>> model = NoisyInjectiveFlow(1, n_layers=2, max_iter=2, random_state=0).fit(X)
+        >>> model.sample_latent(X, n_draws=3, random_state=0).shape
+        (3, 200, 1)
         """
         X = self._check_rows(X)
         if not isinstance(n_draws, Integral) or n_draws < 1:

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 
 from .._linear import factor_analysis, principal_axes
-from .injections import SquareInjection, UpsamplingInjection
+from .injections import SquareInjection
 from .stochastic_coupling import StochasticCoupling
+from .upsampling import UpsamplingInjection
 
 __all__ = ["initialize_injection"]
 

@@ -2,27 +2,25 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 
 import torch
 from torch import Tensor, nn
 
 from ..backend.networks import MLP
-from .precision import DensePrecision, DiagonalPrecision, Precision
+from .marginal import LOG_2PI, MAX_LOG, marginal
+from .precision import DensePrecision, Precision
 
 __all__ = [
+    "SMALLEST_COLUMN",
     "GaussianInjection",
     "Injection",
     "LinearInjection",
     "SquareInjection",
-    "UpsamplingInjection",
 ]
 
-_LOG_2PI = math.log(2 * math.pi)
 # No column of A starts below this share of the noise: the pseudo-inverse divides by it.
-_SMALLEST_COLUMN = 1e-3
-# Logarithm of the largest scale, so that no step can overflow.
-_MAX_LOG = 20.0
+SMALLEST_COLUMN = 1e-3
 
 
 class Injection(nn.Module, ABC):
@@ -172,11 +170,11 @@ class GaussianInjection(Injection):
             return self.b, self.noise_variance()
         shift, raw = self.conditioner(context).split(self.n_features, dim=1)
         factor = self.max_log_factor * torch.tanh(raw / self.max_log_factor)
-        log_excess = self.log_excess.clamp(max=_MAX_LOG) + factor
+        log_excess = self.log_excess.clamp(max=MAX_LOG) + factor
         return self.b + shift, self.noise_floor**2 + log_excess.exp()
 
     def noise_variance(self) -> Tensor:
-        variance = self.noise_floor**2 + self.log_excess.clamp(max=_MAX_LOG).exp()
+        variance = self.noise_floor**2 + self.log_excess.clamp(max=MAX_LOG).exp()
         return variance.expand(self.n_features)
 
     def _statistics(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Precision, Tensor]:
@@ -186,7 +184,7 @@ class GaussianInjection(Injection):
         weighted = mu / variance
         u = self.multiply_transposed(weighted)
         log_z_x = 0.5 * (
-            (mu * weighted).sum(1) + variance.log().sum(-1) + self.n_features * _LOG_2PI
+            (mu * weighted).sum(1) + variance.log().sum(-1) + self.n_features * LOG_2PI
         )
         return u, self.precision(variance), log_z_x
 
@@ -195,7 +193,7 @@ class GaussianInjection(Injection):
     ) -> tuple[Tensor, Tensor]:
         u, lam, log_z_x = self._statistics(y, context)
         mode = lam.solve(u)
-        log_z_z = 0.5 * ((u * mode).sum(1) - lam.log_det() + self.n_components * _LOG_2PI)
+        log_z_z = 0.5 * ((u * mode).sum(1) - lam.log_det() + self.n_components * LOG_2PI)
         return mode + lam.scale(noise), log_z_z - log_z_x
 
     def mode(self, y: Tensor, context: Tensor | None = None) -> Tensor:
@@ -211,7 +209,7 @@ class GaussianInjection(Injection):
         posterior = self.precision(variance).plus_identity()
         mu = y - b
         m = posterior.solve(self.multiply_transposed(mu / variance))
-        r, e, constant = _marginal(mu, self.multiply(m), variance, posterior.log_det())
+        r, e, constant = marginal(mu, self.multiply(m), variance, posterior.log_det())
         return -0.5 * ((r * e).sum(1) + m.square().sum(1) + constant)
 
     def importance_sample(
@@ -223,7 +221,7 @@ class GaussianInjection(Injection):
         z = torch.where(
             is_posterior[:, None], mean + posterior.scale(noise), mode + lam.scale(noise)
         )
-        log_z_z = 0.5 * ((u * mode).sum(1) - lam.log_det() + self.n_components * _LOG_2PI)
+        log_z_z = 0.5 * ((u * mode).sum(1) - lam.log_det() + self.n_components * LOG_2PI)
         log_ratio = 0.5 * (
             posterior.log_det()
             - lam.log_det()
@@ -242,30 +240,6 @@ class GaussianInjection(Injection):
         _, variance = self.noise()
         columns = self.multiply(torch.eye(self.n_components).to(self.b))
         return columns.T @ columns + variance.diag()
-
-
-def _marginal(
-    mu: Tensor, on_manifold: Tensor, variance: Tensor, log_det: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return r, e and c of log N(y; b, C) = -(r' e + m' m + c) / 2 with C = A A' + Sigma.
-
-    Eq. 41 of Cunningham et al., 2020, without its extra (d/2) log 2 pi: the constant of N(z; 0, I)
-    cancels that of the integral over z. Its two large terms are taken together, since
-    mu' Sigma^-1 mu - u' m = r' Sigma^-1 r + m' m with mu = y - b, the posterior mean m and
-    r = mu - A m. Further e = Sigma^-1 r = C^-1 mu, so that m = A' e.
-
-    Parameters
-    ----------
-    mu, on_manifold : Tensor of shape (..., n, D)
-        y - b and A m.
-    variance : Tensor of shape (..., D)
-        The diagonal of Sigma.
-    log_det : Tensor of shape (...)
-        logdet(I + A' Sigma^-1 A).
-    """
-    r = mu - on_manifold
-    constant = variance.log().sum(-1) + log_det + mu.shape[-1] * _LOG_2PI
-    return r, r / variance[..., None, :], constant
 
 
 class LinearInjection(GaussianInjection):
@@ -299,7 +273,7 @@ class LinearInjection(GaussianInjection):
         directions: Tensor,
         variances: Tensor,
         noise: Tensor,
-        smallest: float = _SMALLEST_COLUMN,
+        smallest: float = SMALLEST_COLUMN,
     ) -> None:
         """Take b, A and Sigma from a linear factor model.
 
@@ -348,81 +322,6 @@ class LinearInjection(GaussianInjection):
         return rotation * torch.where(largest < 0, -1.0, 1.0)
 
 
-class _StackedMarginal:
-    """log p(y) of rows (K, n, D) under K linear injections of one `structure`, without a graph."""
-
-    def __init__(self, injections: Sequence[LinearInjection], y: Tensor) -> None:
-        self.b, self.a, self.log_excess = (
-            _stacked([getattr(injection, name) for injection in injections]).detach()
-            for name in ("b", "a", "log_excess")
-        )
-        a = self.a
-        self.excess = self.log_excess.clamp(max=_MAX_LOG).exp()
-        self.variance = (self.excess + injections[0].noise_floor ** 2).expand_as(self.b)
-        self.scaled = a / self.variance[:, :, None]
-        identity = torch.eye(a.shape[2], dtype=a.dtype, device=a.device)
-        factor, info = torch.linalg.cholesky_ex(torch.baddbmm(identity, a.mT, self.scaled))
-        # C^-1 A = Sigma^-1 A Lam^-1, whose products with A are what C^-1 lacks of Sigma^-1.
-        self.columns = self.scaled @ torch.cholesky_inverse(factor)
-        mu = y - self.b[:, None]
-        self.m = mu @ self.columns
-        log_det = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
-        # NaN where Lam is not positive definite, which the training loop handles.
-        log_det = log_det.where(info == 0, torch.nan)
-        self.r, self.e, self.constant = _marginal(mu, self.m @ a.mT, self.variance, log_det)
-
-
-@torch.no_grad()
-def stacked_log_prob(injections: Sequence[LinearInjection], y: Tensor) -> Tensor:
-    """Return log p(y) (K, n) of rows (K, n, D) under K injections of one `structure`."""
-    marginal = _StackedMarginal(injections, y)
-    square = (marginal.r * marginal.e).sum(2) + marginal.m.square().sum(2)
-    return -0.5 * (square + marginal.constant[:, None])
-
-
-@torch.no_grad()
-def negative_log_prob(
-    injections: Sequence[LinearInjection], y: Tensor, weight: Tensor | None = None
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Return means of -log p(y) over rows, with their gradients, for K injections.
-
-    Parameters
-    ----------
-    injections : sequence of LinearInjection
-        The injections, of one `structure`.
-    y : Tensor of shape (K, n, D)
-        Rows of each.
-    weight : Tensor of shape (K, n) or None, default=None
-        Weights of rows, which add up to one for each injection; None for equal ones.
-
-    Returns
-    -------
-    value, grad_y : Tensor of shape (K,) and (K, n, D)
-        The means and their gradients with respect to y.
-    gradients : dict of str to Tensor
-        Those with respect to b, A and log_excess, (K, ...).
-    """
-    marginal = _StackedMarginal(injections, y)
-    r, e, m, excess = marginal.r, marginal.e, marginal.m, marginal.excess
-    weights = 1 / y.shape[1] if weight is None else weight[:, :, None]
-    weighted, weighted_m = e * weights, m * weights
-    square = (weighted * r).sum((1, 2)) + (weighted_m * m).sum((1, 2))
-    value = 0.5 * (square + marginal.constant)
-    missing = (marginal.columns * marginal.scaled).sum(2)
-    of_variance = 1 / marginal.variance - missing - (weighted * e).sum(1)
-    of_excess = (0.5 * excess * of_variance).sum_to_size(excess.shape)
-    gradients = {
-        "b": weighted.sum(1).neg_(),
-        "a": torch.baddbmm(marginal.columns, weighted.mT, m, alpha=-1),
-        "log_excess": of_excess * (marginal.log_excess <= _MAX_LOG),
-    }
-    return value, weighted, gradients
-
-
-def _stacked(tensors: Sequence[Tensor]) -> Tensor:
-    return tensors[0][None] if len(tensors) == 1 else torch.stack(list(tensors))
-
-
 class SquareInjection(Injection):
     """y = W z + b with d = D and no noise: the prior of a plain flow.
 
@@ -459,7 +358,7 @@ class SquareInjection(Injection):
         return torch.zeros_like(self.b)
 
     def _log_scale(self) -> Tensor:
-        return self.log_scale.clamp(math.log(self.noise_floor), _MAX_LOG)
+        return self.log_scale.clamp(math.log(self.noise_floor), MAX_LOG)
 
     def stochastic_inverse(self, y: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         return self.mode(y), -self._log_scale().sum().expand(len(y))
@@ -472,7 +371,7 @@ class SquareInjection(Injection):
 
     def log_marginal(self, y: Tensor) -> Tensor:
         z, term = self.stochastic_inverse(y, y)
-        return term - 0.5 * (z.square().sum(1) + self.n_components * _LOG_2PI)
+        return term - 0.5 * (z.square().sum(1) + self.n_components * LOG_2PI)
 
     def posterior_mean(self, y: Tensor) -> Tensor:
         return self.mode(y)
@@ -480,71 +379,3 @@ class SquareInjection(Injection):
     def covariance(self) -> Tensor:
         w = self.u * self._log_scale().exp()
         return w @ w.T
-
-
-class UpsamplingInjection(GaussianInjection):
-    """A copies each pixel of a small image to a block of a large one (Cunningham et al., A.6).
-
-    A = U diag(a) with U the nearest-neighbour upsampling and a a trained scale for each small
-    pixel. Blocks do not overlap, so Lam is diagonal and everything costs O(D).
-
-    Parameters
-    ----------
-    image_shape : tuple of int
-        (C, H, W) of y.
-    factor : int
-        Height and width of a block; it divides H and W. The small image is (C, H / factor, W /
-        factor).
-    noise_covariance, noise_floor
-        As in `GaussianInjection`.
-    """
-
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        factor: int,
-        *,
-        noise_covariance: str,
-        noise_floor: float,
-    ) -> None:
-        c, h, w = image_shape
-        super().__init__(
-            c * h * w,
-            c * (h // factor) * (w // factor),
-            noise_covariance=noise_covariance,
-            noise_floor=noise_floor,
-        )
-        self.blocks = (c, h // factor, factor, w // factor, factor)
-        self.a = nn.Parameter(torch.ones(self.n_components))
-
-    def _sum_blocks(self, y: Tensor) -> Tensor:
-        return y.view(*y.shape[:-1], *self.blocks).sum((-3, -1)).flatten(-3)
-
-    def _copy(self, small: Tensor) -> Tensor:
-        c, h, factor, w, _ = self.blocks
-        blocks = small.view(len(small), c, h, 1, w, 1)
-        return blocks.expand(-1, -1, -1, factor, -1, factor).reshape(len(small), -1)
-
-    def multiply(self, z: Tensor) -> Tensor:
-        return self._copy(z * self.a)
-
-    def multiply_transposed(self, y: Tensor) -> Tensor:
-        return self._sum_blocks(y) * self.a
-
-    def precision(self, variance: Tensor) -> Precision:
-        return DiagonalPrecision(self.a.square() * self._sum_blocks(1 / variance))
-
-    def initialize(self, y: Tensor, smallest: float = _SMALLEST_COLUMN) -> None:
-        """Take b, a and Sigma from rows y, a probabilistic PCA of every block by itself."""
-        size = self.blocks[2] * self.blocks[4]
-        mean = y.mean(0)
-        centred = y - mean
-        block_mean = self._sum_blocks(centred) / size
-        residual = centred - self._copy(block_mean)
-        noise = residual.square().mean(0) * size / (size - 1)
-        self.initialize_noise(
-            mean, noise if len(self.log_excess) > 1 else noise.mean(0, keepdim=True)
-        )
-        variances = block_mean.square().mean(0) - self._sum_blocks(noise) / size**2
-        least = smallest**2 * self._sum_blocks(self.noise_variance().detach()) / size
-        self.a.data = variances.to(self.a).maximum(least).sqrt()

@@ -12,7 +12,8 @@ from ..backend.engine import KnownLoss
 from ..backend.flow import ManifoldFlow, chunks
 from ..backend.objective import Objective
 from .distribution import NoisyInjection
-from .injections import LinearInjection, negative_log_prob, stacked_log_prob
+from .injections import LinearInjection
+from .marginal import negative_log_prob, stacked_log_prob
 
 __all__ = ["InjectionLikelihood"]
 

@@ -10,8 +10,8 @@ from skmanifoldflow._noisy_injective.distribution import NoisyInjection
 from skmanifoldflow._noisy_injective.injections import (
     LinearInjection,
     SquareInjection,
-    negative_log_prob,
 )
+from skmanifoldflow._noisy_injective.marginal import negative_log_prob
 from skmanifoldflow._noisy_injective.objective import InjectionLikelihood
 from skmanifoldflow.backend.architectures import density_flow
 from skmanifoldflow.backend.bijections import Chain, MarginalSpline

@@ -12,9 +12,9 @@ from skmanifoldflow._noisy_injective.distribution import NoisyInjection
 from skmanifoldflow._noisy_injective.injections import (
     LinearInjection,
     SquareInjection,
-    UpsamplingInjection,
 )
 from skmanifoldflow._noisy_injective.stochastic_coupling import StochasticCoupling
+from skmanifoldflow._noisy_injective.upsampling import UpsamplingInjection
 
 FLOOR = 0.01
 
