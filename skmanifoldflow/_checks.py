@@ -16,6 +16,7 @@ __all__ = [
     "check_parameters",
     "check_rows",
     "column_names",
+    "counted",
     "list_names",
     "warn",
 ]
@@ -48,6 +49,13 @@ def list_names(names, most=5):
     names = [str(name) for name in names]
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def counted(n, noun):
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+# Tables of numbers
 
 
 def as_array(X):

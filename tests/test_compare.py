@@ -20,6 +20,7 @@ from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 
+import skmanifoldflow._report.results as results_module
 import skmanifoldflow.compare as compare_module
 from skmanifoldflow import ManifoldPriorFlow
 from skmanifoldflow._progress import Progress, report
@@ -354,7 +355,7 @@ def test_the_mixture_is_cross_validated_on_a_part(rows, few_rows_are_many):
 
 def test_memory_does_not_go_with_the_square_of_the_rows():
     X = np.random.RandomState(0).standard_normal((60_000, 2))
-    tracemalloc.initialize()
+    tracemalloc.start()
     compare(X, estimators={"PCA": PCA(1)}, random_state=0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -458,7 +459,7 @@ def test_table_is_aligned():
     assert second.split() == ["a", "longer", "name", *"------", "0.0"]
     for match in re.finditer(r"\S+(?: \S+)*(?=  |$)", head):
         end = match.end()
-        assert match.initialize() == 0 or {first[end - 1], second[end - 1]}.isdisjoint(" ")
+        assert match.start() == 0 or {first[end - 1], second[end - 1]}.isdisjoint(" ")
 
 
 def test_csv_holds_the_results(comparison, tmp_path):
@@ -481,7 +482,7 @@ def test_csv_is_never_half_written(comparison, tmp_path, monkeypatch):
     def stop(result):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(compare_module, "astuple", stop)
+    monkeypatch.setattr(results_module, "astuple", stop)
     with pytest.raises(KeyboardInterrupt):
         comparison.to_csv(path)
     assert path.read_text() == "the old one"

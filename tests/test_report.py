@@ -22,7 +22,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 from sklearn.preprocessing import FunctionTransformer
 
-import skmanifoldflow._report.data as report_data
+import skmanifoldflow._report.text_format as text_format
 import skmanifoldflow.compare as compare_module
 from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow
 from skmanifoldflow.__main__ import main
@@ -273,7 +273,7 @@ def test_a_table_without_header_keeps_its_first_row(tmp_path):
 
 
 def test_an_encoding_that_shows_late(tmp_path, monkeypatch):
-    monkeypatch.setattr(report_data, "_HEAD_BYTES", 100)
+    monkeypatch.setattr(text_format, "_HEAD_BYTES", 100)
     text = "a,b,c\n" + lines(INTEGERS) + "1,2,Köln\n"
     (tmp_path / "t.csv").write_bytes(text.encode("latin-1"))
     data = load(str(tmp_path / "t.csv"), target="c")

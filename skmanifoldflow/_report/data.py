@@ -1,53 +1,21 @@
 """The data that the comparison report is about: built-in sets and files."""
 
-import codecs
-import csv
-import functools
-import io
-import itertools
-import re
-import statistics
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 
-from .._checks import list_names
+from .._checks import counted, list_names
 from ..datasets import SCurve, SinCurve, SwissRoll
+from .cleaning import MAX_NAMES, MIN_ROWS, clean
+from .text_format import columns_of, pandas_for, read_text
 
 __all__ = ["BUILT_IN", "MIN_ROWS", "TEXT_SUFFIXES", "Data", "load"]
 
 _COMPRESSIONS = {".gz", ".bz2", ".xz", ".zip", ".zst"}
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".data")
-_SEPARATORS = ("\t", ",", ";", "|", " ")
-# Longer marks first: the one of UTF-32 begins as the one of UTF-16 does.
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-# What stands for a missing value: the usual marks of pandas, R, SAS and older files.
-_HOLES = {
-    *("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None"),
-    *("?", ".", "-", "--"),
-}
-# Names that R and pandas give to row names.
-_ROW_NAMES = {"Unnamed: 0", "rownames", "row.names"}
-# Names of columns in one line of the report.
-_MAX_NAMES = 12
-# The head of a file that its format is recognised from.
-_HEAD_BYTES = 2**22
-_HEAD_ROWS = 1000
-
-# With fewer, four test rows are too many to be left out.
-MIN_ROWS = 12
-
 _N_TOY_ROWS = 2500
 
 
@@ -177,16 +145,16 @@ def _load_file(source, target, drop):
         raise FileNotFoundError(f"There is no file {source!r}.")
     columns, recognised = read(path)
     n_columns = len(columns)
-    recognised = ", ".join([*recognised, _count(n_columns, "column")])
+    recognised = ", ".join([*recognised, counted(n_columns, "column")])
     for name in dict.fromkeys([*drop, *([] if target is None else [target])]):
         if name not in columns:
-            known = list_names(columns, _MAX_NAMES)
+            known = list_names(columns, MAX_NAMES)
             raise ValueError(f"There is no column {name!r} in {source}: it has {known}.")
     if target in drop:
         raise ValueError(f"The column {target!r} cannot be the target and be left out.")
     y = None if target is None else columns.pop(target)
     columns = {name: values for name, values in columns.items() if name not in drop}
-    X, y, notes = _clean(columns, y, target)
+    X, y, notes = clean(columns, y, target)
     notes = [f"Read {path.name}: {recognised}.", *notes]
     return Data(_stem(path), X, y, target or "label", n_components=None, notes=notes)
 
@@ -207,15 +175,8 @@ def _reader(path):
     """Return the function that reads a file into columns and says how, or None."""
     content, compression = _suffixes(path)
     if content in TEXT_SUFFIXES:
-        return _read_text
+        return read_text
     return None if compression else _READERS.get(content)
-
-
-def _count(n, noun):
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-# Tables of numbers
 
 
 def _read_npy(path):
@@ -231,7 +192,7 @@ def _read_npy(path):
 
 
 def _read_parquet(path):
-    pandas = _pandas(path)
+    pandas = pandas_for(path)
     try:
         frame = pandas.read_parquet(path)
     except ImportError as error:
@@ -240,493 +201,7 @@ def _read_parquet(path):
         ) from error
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be read as parquet: {error}") from error
-    return _columns(frame), ["parquet"]
-
-
-def _pandas(path):
-    try:
-        import pandas
-    except ImportError as error:
-        raise ImportError(
-            f"Reading {path} needs pandas. It comes with the extra [plot], "
-            "pip install 'skmanifoldflow[plot]', or alone, pip install pandas."
-        ) from error
-    return pandas
-
-
-def _columns(frame):
-    """Return the columns of a frame by name, arrays of numbers where they hold numbers."""
-    return {str(name): _column(frame.iloc[:, j]) for j, name in enumerate(frame.columns)}
-
-
-def _column(series):
-    if series.dtype == "category":
-        series = series.astype(series.cat.categories.dtype)
-    if series.dtype.kind in "biuf":
-        is_plain = isinstance(series.dtype, np.dtype)
-        return series.to_numpy() if is_plain else series.to_numpy(float, na_value=np.nan)
-    values = series.to_numpy(dtype=object, na_value=None)
-    known = [value for value in values if value is not None]
-    if known and all(isinstance(value, bool) for value in known):
-        # Holes among booleans.
-        return series.astype(float).to_numpy()
-    return values
+    return columns_of(frame), ["parquet"]
 
 
 _READERS = {".parquet": _read_parquet, ".npy": _read_npy}
-
-
-# Tables of text
-
-
-class _Format(NamedTuple):
-    """How a table is written as text."""
-
-    encoding: str
-    separator: str  # one of _SEPARATORS
-    decimal: str
-    thousands: str | None
-    has_header: bool
-    n_skipped: int  # lines before the first row of values
-    names: list[str]
-    ends_in_separator: bool
-    n_title: int  # lines above the table
-
-    def __str__(self):
-        separator = {"\t": "tabs", " ": "white space"}.get(self.separator, repr(self.separator))
-        parts = [f"separated by {separator}"] if len(self.names) > 1 else []
-        if self.decimal == ",":
-            parts.append("decimal comma")
-        if self.thousands is not None:
-            parts.append(f"thousands by {self.thousands!r}")
-        parts.append(f"encoding {self.encoding}")
-        parts.append("header" if self.has_header else "no header")
-        if self.n_title:
-            parts.append(f"{_count(self.n_title, 'line')} above the table left out")
-        return ", ".join(parts)
-
-
-def _read_text(path):
-    pandas = _pandas(path)
-    from pandas.errors import ParserWarning
-
-    for encoding in _encodings(path):
-        try:
-            form = _recognise(path, encoding)
-        except UnicodeError:
-            continue
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", ParserWarning)
-                frame = pandas.read_csv(
-                    path,
-                    sep=r"\s+" if form.separator == " " else form.separator,
-                    header=None,
-                    names=form.names,
-                    index_col=False,
-                    skiprows=form.n_skipped,
-                    encoding=form.encoding,
-                    decimal=form.decimal,
-                    thousands=form.thousands,
-                    na_values=list(_HOLES),
-                    skipinitialspace=True,
-                    on_bad_lines="warn",
-                    low_memory=False,
-                )
-            break
-        except UnicodeError:
-            # Beyond the head of the file.
-            continue
-        except Exception as error:
-            raise ValueError(f"{path} cannot be read as a table: {error}") from error
-    else:
-        raise ValueError(f"{path} cannot be read as text: save it as CSV in UTF-8.")
-    if form.ends_in_separator:
-        frame = frame.iloc[:, :-1]
-    recognised = [str(form)]
-    messages = [str(warning.message) for warning in caught]
-    n_bad = sum(message.count("Skipping line") for message in messages)
-    if n_bad > len(frame):
-        raise ValueError(_ragged(path))
-    if n_bad:
-        recognised.append(f"{_count(n_bad, 'line')} with too many fields left out")
-    if any("loss of data" in message for message in messages):
-        recognised.append("fields beyond the last column left out")
-    return _columns(frame), recognised
-
-
-def _read_head(path):
-    """Return the first bytes of the content, and whether they are all."""
-    from pandas.io.common import get_handle
-
-    try:
-        with get_handle(path, "rb", compression="infer", is_text=False) as handles:
-            head = handles.handle.read(_HEAD_BYTES + 1)
-    except ImportError as error:
-        raise ImportError(f"Reading {path} needs zstandard: pip install zstandard") from error
-    except Exception as error:
-        # Every kind of compression has errors of its own.
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    return head[:_HEAD_BYTES], len(head) <= _HEAD_BYTES
-
-
-def _encodings(path):
-    """Return the encodings to try, by the mark of a Unicode file or in the order of their use."""
-    head, _ = _read_head(path)
-    for mark, encoding in _BYTE_ORDER_MARKS:
-        if head.startswith(mark):
-            return [encoding]
-    if b"\0" in head:
-        raise ValueError(f"{path} is no text: expected a table saved as CSV.")
-    return ["utf-8", "cp1252", "latin-1"]
-
-
-def _recognise(path, encoding):
-    """Return the format of a table from the head of its file."""
-    head, is_all = _read_head(path)
-    # A character or a line that the head cuts in two is no part of it.
-    text = codecs.getincrementaldecoder(encoding)().decode(head, final=is_all)
-    if not is_all:
-        text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1] or text
-    separator, rows = _separate(text)
-    if not rows:
-        raise ValueError(f"{path} is empty.")
-    width = _usual_width(rows[1:] or rows)
-    # What comes before the first row of the usual width, or before names of all columns but the one
-    # of the row names, is a title.
-    while len(rows) > 1 and len(rows[0].fields) not in (width, width - 1):
-        rows = rows[1:]
-    first, body = rows[0].fields, [row.fields for row in rows[1:] if len(row.fields) == width]
-    decimal, thousands = _number_format(body or [first], separator)
-    number = _number(decimal, thousands)
-    if len(first) == width - 1 and len(body) > 1 and rows[1].fields == body[0]:
-        is_text = not any(map(number.fullmatch, body[0]))
-        if is_text and _is_header(body[0], body[1:], number):
-            rows, first, body = rows[1:], body[0], body[1:]
-    # A column of text that is full of separators is no column.
-    texts = [row[0] for row in body if not number.fullmatch(row[0])]
-    if width == 1 and 2 * sum(bool(re.search(r"[,;\t|]", text)) for text in texts) > len(body):
-        raise ValueError(_ragged(path))
-    has_header = len(first) < width or _is_header(first, body, number)
-    if has_header and len(rows) == 1:
-        raise ValueError(f"{path} has a header, and no rows below it.")
-    last_is_empty = width > 1 and not any(row[-1] for row in body or [first])
-    if not has_header:
-        names = [str(j) for j in range(width)]
-    elif len(first) == width:
-        names = first
-    else:
-        # Either the rows end in a separator and the header does not, or it has no name for the row
-        # names.
-        names = [*first, ""] if last_is_empty else ["", *first]
-    return _Format(
-        encoding,
-        separator,
-        decimal,
-        thousands,
-        has_header,
-        rows[0].end if has_header else rows[0].start,
-        _unique(names),
-        last_is_empty and not (has_header and names[-1]),
-        rows[0].start,
-    )
-
-
-def _ragged(path):
-    return (
-        f"The lines of {path} have different numbers of fields: save it as CSV with as many fields "
-        "in every line."
-    )
-
-
-class _Row(NamedTuple):
-    """Fields of a row, and the lines of the file before and up to it."""
-
-    start: int
-    end: int
-    fields: list[str]
-
-
-def _parse(text, separator):
-    """Return the first rows of a table."""
-    lines = io.StringIO(text, newline="")
-    if separator == " ":
-        lines = (line.replace("\t", " ").strip(" ") for line in lines)
-    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
-    rows, start = [], 0
-    for fields in itertools.islice(reader, _HEAD_ROWS):
-        if fields:
-            rows.append(_Row(start, reader.line_num, [field.strip() for field in fields]))
-        start = reader.line_num
-    return rows
-
-
-def _usual_width(rows):
-    return statistics.mode(len(row.fields) for row in rows)
-
-
-def _separate(content):
-    """Return the separator and the first rows of a table.
-
-    The separator is the one that gives most rows the same width and makes most fields numbers.
-    """
-    best_score, best, is_whole = -2.0, (",", []), False
-    for separator in _SEPARATORS:
-        if separator == " " and is_whole:
-            # The white space is within fields.
-            continue
-        try:
-            rows = _parse(content, separator)
-        except csv.Error:
-            # A field that is too long: this separator is the wrong one.
-            continue
-        if not rows:
-            continue
-        width = _usual_width(rows)
-        # A table of one column has none; with ";" its decimal commas stay whole.
-        if width == 1 and separator not in ",;":
-            continue
-        usual = [row.fields for row in rows if len(row.fields) == width]
-        known = [field for fields in usual[1:] for field in fields if field not in _HOLES]
-        text = [field for field in known if not _is_any_number(field)]
-        # Commas belong to texts; other separators hardly do, nor is a text a row of numbers.
-        n_torn = sum(
-            bool(re.search(r"[;\t|]", field)) or all(map(_is_any_number, field.split()))
-            for field in text
-        )
-        share = len(usual) / len(rows)
-        score = share + 1 - (len(text) + n_torn) / max(1, len(known))
-        if score > best_score:
-            best_score, best = score, (separator, rows)
-            is_whole = width > 1 and not n_torn and share > 0.9
-    return best
-
-
-@functools.cache
-def _number(decimal, thousands=None):
-    """Return the regular expression of a number."""
-    point, whole = re.escape(decimal), r"\d+"
-    if thousands is not None:
-        whole = rf"(?:\d+|[1-9]\d{{0,2}}(?:{re.escape(thousands)}\d{{3}})+)"
-    return re.compile(rf"[+-]?(?:{whole}(?:{point}\d*)?|{point}\d+)(?:[eE][+-]?\d+)?")
-
-
-def _is_any_number(field):
-    """Return whether a field is a number by itself: a zero in front is what follows a point."""
-    if re.match(r"[+-]?0\d", field):
-        return False
-    return bool(_number(".", ",").fullmatch(field) or _number(",", ".").fullmatch(field))
-
-
-def _number_format(rows, separator):
-    """Return the decimal mark and the mark of thousands, or None, that fit the most fields."""
-    # What fits as many comes first: a comma before three digits is one of thousands, unless the
-    # semicolon shows that it is in the place of the point.
-    forms = [(".", None), (".", ","), (",", None), (",", ".")]
-    if separator == ";":
-        forms = [(".", None), (",", None), (",", "."), (".", ",")]
-    fields = [field for row in rows for field in row]
-    return max(forms, key=lambda form: sum(map(bool, map(_number(*form).fullmatch, fields))))
-
-
-def _is_header(first, body, number):
-    """Return whether the first row of a table holds names, judged by the rows below."""
-    columns = list(zip(*body, strict=True))
-    known = [[field for field in column if field not in _HOLES] for column in columns]
-    is_number = [
-        2 * sum(map(bool, map(number.fullmatch, fields))) > len(fields) for fields in known
-    ]
-    if not any(is_number):
-        return not any(map(number.fullmatch, first))
-    names = first[1:]
-    if not first[0] and len(known[0]) == len(body) and len(set(names) - _HOLES) == len(names) > 0:
-        # The column of row names has no name.
-        return True
-    above = [name for name, flag in zip(first, is_number, strict=True) if flag]
-    text = [name for name in above if name not in _HOLES and not number.fullmatch(name)]
-    numbers = [name for name in above if number.fullmatch(name)]
-    if not numbers:
-        return bool(text) or not any(above)
-    if len(text) > len(numbers):
-        return True
-    below = [
-        fields
-        for name, flag, fields in zip(first, is_number, known, strict=True)
-        if flag and number.fullmatch(name)
-    ]
-    # One text may be a hole among numbers.
-    return _are_names(numbers, below, body) or (bool(text) and _are_beyond(numbers, below))
-
-
-def _are_beyond(numbers, below):
-    """Return whether integers are outside the range of those below."""
-    for name, column in zip(numbers, below, strict=True):
-        values = [int(field) for field in column if field.isdecimal()]
-        if not name.isdecimal() or (values and min(values) <= int(name) <= max(values)):
-            return False
-    return True
-
-
-def _are_names(numbers, below, body):
-    """Return whether numbers above columns of numbers are names, such as years."""
-    if len(numbers) > 4 and _is_rising(numbers):
-        # By chance one row in 120 is.
-        return sum(map(_is_rising, zip(*below, strict=False))) <= len(body) / 50
-    if not all(map(str.isdecimal, numbers)):
-        return False
-    values = [int(number) for number in numbers]
-    if sorted(set(values)) != values:
-        return False
-    fields = [field for column in below for field in column]
-    if len(body) > 4 and sum(map(str.isdecimal, fields)) < len(fields) / 20:
-        # The rows below hardly hold an integer.
-        return True
-    if not _is_run(values):
-        return False
-    rows = [row for row in zip(*below, strict=False) if all(map(str.isdecimal, row))]
-    if sum(_is_run(list(map(int, row))) for row in rows) > len(body) / 50:
-        # So do the rows below.
-        return False
-    # Numbers of columns, or many that are a run by chance; else years, which no row below holds.
-    return (
-        (values[0] in (0, 1) and values[1] == values[0] + 1)
-        or len(values) > 3
-        or not any(n in column for n, column in zip(numbers, below, strict=True))
-    )
-
-
-def _is_rising(numbers):
-    """Return whether numbers, as text, grow."""
-    if any(number.count(".") + number.count(",") > 1 for number in numbers):
-        return False
-    values = [float(number.replace(",", ".")) for number in numbers]
-    return all(before < after for before, after in itertools.pairwise(values))
-
-
-def _is_run(values):
-    """Return whether integers count, in steps of one or, where there are more, of any size."""
-    steps = {after - before for before, after in itertools.pairwise(values)}
-    return steps == {1} or (len(values) > 2 and len(steps) == 1 and min(steps) > 0)
-
-
-def _unique(names):
-    """Return names without repetitions or gaps, as pandas makes them."""
-    unique = {}
-    for j, name in enumerate(names):
-        name = base = name or f"Unnamed: {j}"
-        n = 0
-        while name in unique:
-            n += 1
-            name = f"{base}.{n}"
-        unique[name] = None
-    return list(unique)
-
-
-# What cannot be compared
-
-
-def _clean(columns, y, target):
-    """Return rows of finite numbers, their labels, and sentences on what was left out.
-
-    Left out are columns of row names, text, dates, row numbers, with more than half of the values
-    missing or without two different ones; rows without a label; then, while fewer than half of the
-    rows (or too few) are complete, the column with the most holes; and the other rows with holes.
-    """
-    notes = []
-    if not columns:
-        raise ValueError(_nothing_left(notes))
-    n_rows = len(next(iter(columns.values())) if y is None else y)
-    if n_rows < MIN_ROWS:
-        raise ValueError(_too_few(n_rows, notes))
-
-    def leave_out(names, reason):
-        if names:
-            notes.append(f"Left out, {reason}: {list_names(names, _MAX_NAMES)}.")
-        return names
-
-    first = next(iter(columns), None)
-    if first in _ROW_NAMES:
-        del columns[first]
-        leave_out([first], "row names")
-    is_number = {name: values.dtype.kind in "biuf" for name, values in columns.items()}
-    leave_out([name for name, flag in is_number.items() if not flag], "not numeric")
-    columns = {name: columns[name] for name, flag in is_number.items() if flag}
-    counters = leave_out([n for n, v in columns.items() if _counts(v)], "numbers of the rows")
-    names = np.array([n for n in columns if n not in counters], dtype=object)
-    if not len(names):
-        raise ValueError(_nothing_left(notes))
-    X = np.column_stack([columns[name] for name in names]).astype(np.float64)
-    del columns
-
-    if y is not None:
-        has_label = np.array([_is_known(value) for value in y.tolist()])
-        n_missing = len(y) - np.count_nonzero(has_label)
-        if n_missing:
-            notes.append(f"Left out: {_count(n_missing, 'row')} without {target!r}.")
-            X, y = X[has_label], y[has_label]
-        y = _labels(y)
-    if not len(X):
-        raise ValueError(_too_few(0, notes))
-
-    is_hole = ~np.isfinite(X)
-    n_holes = is_hole.sum(axis=0)
-    is_kept = 2 * n_holes <= len(X)
-    leave_out(list(names[~is_kept]), "more than half missing")
-    for j in np.flatnonzero(is_kept):
-        values = X[~is_hole[:, j], j]
-        is_kept[j] = values.min() < values.max()
-    leave_out(list(names[~is_kept & (2 * n_holes <= len(X))]), "the same in all rows")
-    enough, dropped = max(MIN_ROWS, len(X) / 2), []
-    # Something must be left, and a column without holes costs no rows.
-    while is_kept.sum() > 1 and n_holes[is_kept].any():
-        if np.count_nonzero(~is_hole[:, is_kept].any(axis=1)) >= enough:
-            break
-        worst = np.argmax(np.where(is_kept, n_holes, -1))
-        is_kept[worst] = False
-        dropped.append(names[worst])
-    leave_out(dropped, "so that half of the rows are complete")
-    if not is_kept.any():
-        raise ValueError(" ".join(["No column is left that varies.", *notes]))
-
-    is_complete = ~is_hole[:, is_kept].any(axis=1)
-    n_broken = len(X) - np.count_nonzero(is_complete)
-    if n_broken:
-        where = names[is_kept & (n_holes > 0)]
-        notes.append(
-            f"Left out: {n_broken} of {len(X)} rows, with missing or infinite values in "
-            f"{list_names(where, _MAX_NAMES)}."
-        )
-    if len(X) - n_broken < MIN_ROWS:
-        raise ValueError(_too_few(len(X) - n_broken, notes))
-    return X[np.ix_(is_complete, is_kept)], None if y is None else y[is_complete], notes
-
-
-def _counts(values):
-    """Return whether values number the rows."""
-    if values.dtype.kind == "b" or len(values) < 2:
-        return False
-    steps = np.diff(values)
-    return abs(steps[0]) == 1 and bool((steps == steps[0]).all()) and values[0] == round(values[0])
-
-
-def _is_known(value):
-    return value is not None and value not in (np.inf, -np.inf) and value == value
-
-
-def _labels(values):
-    """Return labels that scikit-learn takes: numbers as they are, all else as text."""
-    if values.dtype.kind == "f" and np.array_equal(values, np.round(values)):
-        return values.astype(np.int64)
-    if values.dtype.kind in "iuf":
-        return values
-    # As objects: arrays of text are as wide as the longest of all labels.
-    return np.array([str(value) for value in values.tolist()], dtype=object)
-
-
-def _nothing_left(notes):
-    return " ".join(["No column of numbers is left: encode columns as numbers first.", *notes])
-
-
-def _too_few(n_rows, notes):
-    few = f"{_count(n_rows, 'row')} to compare: at least {MIN_ROWS} are needed."
-    return " ".join([few, *notes])

@@ -120,7 +120,7 @@ class TestSingleThreaded:
             seen["after"] = torch.get_num_threads()
 
         other = threading.Thread(target=fit, daemon=True)
-        other.initialize()
+        other.start()
         with single_threaded(SMALL):
             start.set()
             entered.wait()
@@ -134,7 +134,7 @@ class TestSingleThreaded:
         assert seen == {"inside": 1, "later": 1, "after": 3}
         assert torch.get_num_threads() == 3
         later = threading.Thread(target=lambda: seen.update(new=torch.get_num_threads()))
-        later.initialize()
+        later.start()
         later.join()
         assert seen["new"] == 3
 
@@ -151,7 +151,7 @@ class TestSingleThreaded:
 
         threads = [threading.Thread(target=fit) for _ in range(8)]
         for thread in threads:
-            thread.initialize()
+            thread.start()
         for thread in threads:
             thread.join()
         assert inside == [1] * 160 and after == [3] * 160

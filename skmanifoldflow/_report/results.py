@@ -1,0 +1,141 @@
+"""Figures of the estimators that are compared."""
+
+import csv
+import os
+from dataclasses import astuple, dataclass, field, fields
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+
+__all__ = ["Comparison", "Result"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Figures of one estimator; None where the estimator has no such figure.
+
+    Attributes
+    ----------
+    estimator : str
+        Name.
+    log_density : float or None
+        Mean log-density of the test rows in nats per row, in the units of the data. None without
+        a density.
+    reconstruction_error : float or None
+        Mean squared difference between the test rows and their reconstructions, per cell, in
+        units of the variance of the column. None without an inverse.
+    trustworthiness : float or None
+        Trustworthiness of the embedding of the test rows, from 0 to 1. None without an embedding.
+    knn_accuracy : float or None
+        Accuracy, on the embedded test rows, of a classifier by the 5 nearest embedded training
+        rows. None without an embedding or without classes.
+    n_components : int or None
+        Dimension of the embedding.
+    intrinsic_dimension : int or None
+        Dimension found in the data, whatever `n_components` is. None if none is looked for.
+    fit_seconds : float
+        Wall time of the fit, or until it failed.
+    error : str or None
+        "failed: " and the first sentence of the error that ended the fit or the measuring. None
+        if there was none.
+    """
+
+    estimator: str
+    log_density: float | None
+    reconstruction_error: float | None
+    trustworthiness: float | None
+    knn_accuracy: float | None
+    n_components: int | None
+    intrinsic_dimension: int | None
+    fit_seconds: float
+    error: str | None = None
+
+
+_HEADINGS = {
+    "estimator": ("estimator", "{}"),
+    "log_density": ("nats/row", "{:.2f}"),
+    "reconstruction_error": ("rec. error", "{:.3f}"),
+    "trustworthiness": ("trustworthy", "{:.3f}"),
+    "knn_accuracy": ("5-NN acc.", "{:.3f}"),
+    "n_components": ("dim. used", "{}"),
+    "intrinsic_dimension": ("dim. found", "{}"),
+    "fit_seconds": ("fit s", "{:.1f}"),
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` returns.
+
+    Attributes
+    ----------
+    results : list of Result
+        One for each estimator.
+    models : dict of str to Pipeline
+        The fitted models, each a `StandardScaler` followed by the estimator; those that failed are
+        left out.
+    X_train, X_test : ndarray of shape (n_rows, n_kept_columns)
+        Rows of the split, in the units of the data and spread over `value_step`.
+    y_train, y_test : ndarray of shape (n_rows,) or None
+        Labels of the split.
+    value_step : ndarray of shape (n_kept_columns,)
+        Width of the uniform noise that was added to each column; 0 where none was.
+    kept_columns : ndarray of int of shape (n_kept_columns,)
+        Columns of the data that are compared: those that vary.
+    notes : list of str
+        Sentences that say for what not all rows were used.
+    """
+
+    results: list[Result]
+    models: dict[str, Pipeline]
+    X_train: np.ndarray
+    X_test: np.ndarray
+    y_train: np.ndarray | None
+    y_test: np.ndarray | None
+    value_step: np.ndarray
+    kept_columns: np.ndarray
+    notes: list[str] = field(default_factory=list)
+
+    def table(self):
+        """Return the results as lines of aligned text.
+
+        Returns
+        -------
+        table : str
+            A heading, a line for each estimator and, if there are any, the notes; "-" stands for
+            None.
+        """
+        lines = [[heading for heading, _ in _HEADINGS.values()]]
+        for result in self.results:
+            if result.error is None:
+                values = zip(astuple(result), _HEADINGS.values(), strict=False)
+                lines.append(["-" if v is None else form.format(v) for v, (_, form) in values])
+        columns = list(zip(*lines, strict=True))
+        names = ["estimator", *(result.estimator for result in self.results)]
+        widths = [max(map(len, names)), *(max(map(len, column)) for column in columns[1:])]
+        aligned = iter(
+            "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
+            for line in lines
+        )
+        rows = [next(aligned)]
+        for result in self.results:
+            failed = f"{result.estimator.ljust(widths[0])}  {result.error}"
+            rows.append(next(aligned) if result.error is None else failed)
+        return "\n".join(rows + [""] * bool(self.notes) + self.notes)
+
+    def to_csv(self, path):
+        """Write the results, in full precision, as comma-separated values.
+
+        Parameters
+        ----------
+        path : str or path-like
+            File to write. Its columns are the attributes of `Result`; None is an empty cell.
+        """
+        path = os.fspath(path)
+        part = f"{path}.part"
+        with open(part, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(field.name for field in fields(Result))
+            writer.writerows(astuple(result) for result in self.results)
+        # The file is the old one or the new one, whenever the process ends.
+        os.replace(part, path)
