@@ -239,7 +239,12 @@ class BaseManifoldFlow(FittedFlow, ABC):
             else:
                 weights = {name: t.clone() for name, t in flow.state_dict().items()}
                 trained.update(best=best, weights=weights, generator=generator.get_state())
-            self._conclude(plan, restarts[best], reports[best])
+            self._adopt(plan, restarts[best])
+            rows = restarts[best].prepare(plan.raw).to(plan.device, plan.dtype)
+            self._finish(restarts[best], rows)
+            self.n_iter_ = reports[best].n_iter
+            self.loss_curve_ = reports[best].loss_curve
+            self.validation_scores_ = reports[best].validation_scores
 
         try:
             is_interrupted = finish(conclude, is_interrupted)
@@ -249,15 +254,6 @@ class BaseManifoldFlow(FittedFlow, ABC):
                 # A search would go on after another exception.
                 raise KeyboardInterrupt from error
             raise
-
-    def _conclude(self, plan, restart, report):
-        """Set the attributes of a fitted model."""
-        self._adopt(plan, restart)
-        rows = restart.prepare(plan.raw).to(plan.device, plan.dtype)
-        self._finish(restart, rows)
-        self.n_iter_ = report.n_iter
-        self.loss_curve_ = report.loss_curve
-        self.validation_scores_ = report.validation_scores
 
     def _reached(self, plan, report):
         """Return as text how far an interrupted fit had come."""

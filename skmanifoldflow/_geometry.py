@@ -64,8 +64,10 @@ def local_spectra(flow, rows):
 
 def mean_spectrum(flow, rows):
     """Return the geometric mean (D,) of the local spectra at rows, as an ndarray."""
+    spectra = []
     with torch.no_grad():
-        spectra = [local_spectra(flow, rows[c]) for c in chunks(len(rows), rows.shape[1] ** 2)]
+        for chunk in chunks(len(rows), rows.shape[1] ** 2):
+            spectra.append(local_spectra(flow, rows[chunk]))
     return torch.cat(spectra).log().mean(0).exp().numpy()
 
 

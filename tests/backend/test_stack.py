@@ -207,7 +207,7 @@ def test_structures_that_differ_are_apart():
 @pytest.mark.parametrize(
     ("module", "name", "value"),
     [
-        ("distribution.injection", "noise_floor", 0.02),
+        ("latent.injection", "noise_floor", 0.02),
         ("flow.bijection.bijections.0", "gain", 5.0),
         ("flow.bijection.bijections.1.bijections.0.elementwise", "bound", 3.0),
     ],

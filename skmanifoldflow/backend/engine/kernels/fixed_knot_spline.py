@@ -272,10 +272,9 @@ def knot_table(
     knots: Tensor, widths: Tensor, heights: Tensor, ordinates: Tensor, slopes: Tensor
 ) -> Tensor:
     """Return the table of a `KnotMap` from its rows, (..., m, n_knots) and one less for bins."""
-    widths, heights, later = (
-        torch.constant_pad_nd(part, (0, 1)) for part in (widths, heights, slopes[..., 1:])
-    )
-    return torch.stack([knots, widths, heights, ordinates, slopes, later], -3)
+    pad, end = torch.constant_pad_nd, (0, 1)
+    later = pad(slopes[..., 1:], end)
+    return torch.stack([knots, pad(widths, end), pad(heights, end), ordinates, slopes, later], -3)
 
 
 class MarginalSplineKernel(Kernel):
