@@ -96,14 +96,24 @@ def step_turn(kind, n_features, batch_size):
     """Return a function that trains a flow for a number of steps and returns their mean loss."""
     import torch
 
-    from skmanifoldflow._noisy_injective.distribution import NoisyInjection
-    from skmanifoldflow._noisy_injective.injections import LinearInjection
-    from skmanifoldflow._noisy_injective.objective import InjectionLikelihood
     from skmanifoldflow.backend.architectures import density_flow
     from skmanifoldflow.backend.bijections import Chain, MarginalSpline
     from skmanifoldflow.backend.device import make_generator
     from skmanifoldflow.backend.flow import ManifoldFlow
     from skmanifoldflow.backend.training import TrainingSettings, train
+
+    try:
+        from skmanifoldflow._noisy_injective.distribution import NoisyInjection
+        from skmanifoldflow._noisy_injective.injections import LinearInjection
+        from skmanifoldflow._noisy_injective.objective import InjectionLikelihood
+
+        initialize, move_to = MarginalSpline.initialize, ManifoldFlow.move_to
+    except ModuleNotFoundError:
+        # Where versions before a folder for each method had them.
+        from skmanifoldflow.backend.latents import LinearInjection, NoisyInjection
+        from skmanifoldflow.backend.objectives import InjectionLikelihood
+
+        initialize, move_to = MarginalSpline.start, ManifoldFlow.place
 
     class Unjudged(InjectionLikelihood):
         """An objective of which nothing is computed but the steps."""
@@ -114,13 +124,13 @@ def step_turn(kind, n_features, batch_size):
     bijection = density_flow(kind, n_features, LAYERS, UNITS, generator=make_generator(0))
     if kind == "spline":
         spline = MarginalSpline(n_features, 16)
-        spline.initialize(torch.randn(2000, n_features, generator=make_generator(1)))
+        initialize(spline, torch.randn(2000, n_features, generator=make_generator(1)))
         bijection = Chain([spline, bijection])
     injection = LinearInjection(
         n_features, min(2, n_features - 1), noise_covariance="spherical", noise_floor=0.01
     )
     flow = ManifoldFlow(bijection, NoisyInjection(injection))
-    flow.move_to(torch.device("cpu"), torch.float32)
+    move_to(flow, torch.device("cpu"), torch.float32)
     objective = Unjudged(
         flow,
         objective="likelihood",
