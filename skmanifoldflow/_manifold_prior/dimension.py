@@ -3,19 +3,10 @@
 docs/user_guide/intrinsic_dimension.rst explains the readings and how they are combined.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 
-from .._dimension import (
-    Candidate,
-    LocalMixture,
-    fit_local_mixture,
-    read_dimension,
-    read_spectra,
-    read_spectrum,
-)
+from .._dimension import Candidate, fit_local_mixture, read_dimension, read_spectra, read_spectrum
 from .._mixture_of_pca import MAX_COMPLETE_FEATURES
 from ..backend.device import randn, to_host
 from ..backend.flow import chunks
@@ -24,14 +15,6 @@ __all__ = ["read_flow_dimension"]
 
 # Rows whose nearest neighbours calibrate a reading.
 _MAX_NEIGHBOR_ROWS = 5000
-
-
-class _Mixture(NamedTuple):
-    """A mixture as a candidate, and the dimensions (K,) of its parts."""
-
-    mixture: LocalMixture
-    candidate: Candidate
-    dimensions: np.ndarray
 
 
 def read_flow_dimension(objective, rows, x, units, reading, lengths, score, order, n_held_out):
@@ -68,17 +51,19 @@ def read_flow_dimension(objective, rows, x, units, reading, lengths, score, orde
     noise, generator = objective.noise_floor, objective.generator
     x = x[:_MAX_NEIGHBOR_ROWS]
     flow, prior = _flow_candidate(objective, units, reading, lengths, score, len(x))
-    candidates, mixture = [flow], None
+    candidates, fitted = [flow], None
     if n_held_out and rows.shape[1] <= MAX_COMPLETE_FEATURES:
         noisy = rows + noise * randn(rows.shape, rows, generator)
         z = to_host(noisy[order.to(rows.device)]).numpy()
-        mixture = _mixture_candidate(z, n_held_out, units, noise, generator, len(x))
+        mixture, score = fit_local_mixture(z[n_held_out:], z[:n_held_out], noise)
         if mixture is not None:
-            candidates.append(mixture.candidate)
+            candidate, dimensions = _mixture_candidate(
+                mixture, score, units, noise, generator, len(x)
+            )
+            candidates.append(candidate)
+            fitted = mixture, dimensions
     report = read_dimension(x, candidates, prior, int(units.varies.sum()), noise**2)
-    if mixture is None or report.model == "flow":
-        return report, None
-    return report, (mixture.mixture, mixture.dimensions)
+    return report, fitted if report.model == "mixture" else None
 
 
 def _flow_candidate(objective, units, reading, lengths, score, n_samples):
@@ -103,11 +88,8 @@ def _flow_candidate(objective, units, reading, lengths, score, n_samples):
     return Candidate("flow", reading, sample, score), prior
 
 
-def _mixture_candidate(z, n_held_out, units, noise, generator, n_samples):
-    """Return a mixture fitted to noisy rows z, those set aside first; None for too few rows."""
-    mixture, score = fit_local_mixture(z[n_held_out:], z[:n_held_out], noise)
-    if mixture is None:
-        return None
+def _mixture_candidate(mixture, score, units, noise, generator, n_samples):
+    """Return a mixture as a candidate, and the dimensions (K,) of its parts."""
     rng = np.random.RandomState(int(torch.randint(2**31, (1,), generator=generator)))
     spectra, slope = {"standardised": mixture.variances}, None
     if units.mean_variance > 0:
@@ -120,5 +102,5 @@ def _mixture_candidate(z, n_held_out, units, noise, generator, n_samples):
         drawn = torch.tensor(mixture.sample(n_samples, rng, noise, n_components, scaled))
         return units.standardizer.inverse(drawn).numpy()
 
-    candidate = Candidate("mixture", reading, sample, score)
-    return _Mixture(mixture, candidate, read_spectrum(spectra[reading.units], noise**2))
+    dimensions = read_spectrum(spectra[reading.units], noise**2)
+    return Candidate("mixture", reading, sample, score), dimensions

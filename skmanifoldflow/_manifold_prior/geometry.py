@@ -92,15 +92,13 @@ def spectra_and_lengths(flow, rows, units, n_components):
         # Along the other axes the flow is taken to be an isometry.
         rest = units.slope(x).square().mean().sqrt().expand(n_features - len(lengths))
         return spectra, torch.cat([lengths, rest])
-    readings = {"standardised": None}
-    if units.mean_variance > 0:
-        readings["data"] = units
-    parts, squares = {name: [] for name in readings}, []
+    in_units = {"standardised": None} | ({"data": units} if units.mean_variance > 0 else {})
+    parts, squares = {name: [] for name in in_units}, []
     for chunk in chunks(len(rows), elements_per_row(n_features)):
         x, columns = _local_columns(flow, rows[chunk])
         squares.append(units.columns(x, columns).square().sum(1))
         for name, values in parts.items():
-            values.append(_spectra(flow, x, columns, readings[name]))
+            values.append(_spectra(flow, x, columns, in_units[name]))
     spectra = {name: torch.cat(values).numpy() for name, values in parts.items()}
     return spectra, torch.cat(squares).mean(0).sqrt()
 
