@@ -187,11 +187,8 @@ def make_parameters(rng, name, X):
         sometimes(0.1, "image_shape", (1, 2, d // 2), (2, 1, d // 2), (d, 1, 1))
     flows = ["affine", "additive"]
     if name == "ManifoldPriorFlow":
-        p |= {"flow": pick(rng, *flows), "spread": pick(rng, "data", "data", "latent")}
-        p |= {"prior_update": pick(rng, "closed_form", "closed_form", "gradient")}
+        p |= {"flow": pick(rng, *flows), "recipe": pick(rng, "default", "default", "paper")}
         p |= {"marginals": pick(rng, "spline", "normal"), "isometry": pick(rng, 0.0, 0.1, 10.0)}
-        if p["spread"] == "latent":
-            sometimes(0.5, "entropy", "taylor")
     elif name == "NoisyInjectiveFlow":
         p |= {"flow": pick(rng, "spline", "spline", "autoregressive", *flows)}
         p |= {"noise_covariance": pick(rng, "spherical", "diag")}

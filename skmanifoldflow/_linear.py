@@ -7,23 +7,23 @@ from sklearn.exceptions import ConvergenceWarning
 
 __all__ = ["factor_analysis", "principal_axes", "supported_components"]
 
-# Least variance of a column in a factor analysis, which divides by it: so little that it
-# does not count for columns that vary, in standardised units.
+# Least variance of a column in a factor analysis, which divides by it. In standardised units it is
+# negligible beside the variance of columns that vary.
 _LEAST_VARIANCE = 1e-9
 
 
 def supported_components(eigenvalues, n):
     """Return the number of principal components that n rows support, less than all of them.
 
-    The number whose probabilistic PCA has the best Bayesian information criterion (Schwarz, 1978),
-    given the variances (..., D) of the rows along their principal axes, descending. With one
-    component less than columns its covariance is already free.
+    The number is the one whose probabilistic PCA has the best Bayesian information criterion
+    (Schwarz, 1978), given the variances (..., D) of the rows along their principal axes,
+    descending. D - 1 components already allow any covariance.
     """
     n_features = eigenvalues.shape[-1]
     n = np.asarray(n)[..., None]
     if n_features == 1:
         return np.ones(eigenvalues.shape[:-1], dtype=int)
-    # Directions without variance would count for everything.
+    # The log of a variance of zero would decide alone.
     largest = eigenvalues.max(axis=-1, keepdims=True)
     eigenvalues = np.maximum(eigenvalues, 1e-6 * largest + np.finfo(float).tiny)
     d = np.arange(1, n_features)
@@ -35,17 +35,16 @@ def supported_components(eigenvalues, n):
 
 
 def factor_analysis(centred, start, floor):
-    """Return the better one of two linear models with diagonal noise: a start, and its refinement.
+    """Return the better of two linear models with diagonal noise: `start`, or a factor analysis.
 
-    Each is directions (D, d), variances (d,) along them and noise variances (D,), of which none is
-    below `floor`. The refinement is by factor analysis, and it is better if it has the higher
-    likelihood of the centred rows.
+    A model is directions (D, d), variances (d,) along them, and noise variances (D,) of at least
+    `floor`. The better model is the one under which the centred rows have the higher likelihood.
     """
-    # Slow to import, for a setting that is not the default.
+    # This import is slow, and no default needs it.
     from sklearn.decomposition import FactorAnalysis
 
     n, n_features = centred.shape
-    # Rows along the axes add a little to each variance: a constant or repeated column has one too.
+    # Added rows along the axes give every column a variance, constant and repeated columns too.
     added = np.sqrt(0.5 * n * _LEAST_VARIANCE) * np.eye(n_features)
     scale = np.sqrt((n + 2 * n_features) / n)
     with warnings.catch_warnings():
@@ -54,8 +53,8 @@ def factor_analysis(centred, start, floor):
         model.fit(scale * np.concatenate([centred, added, -added]))
     loadings = model.components_.T
     variances = (loadings**2).sum(axis=0)
-    # Factors that explain less than any column has of noise are rounding: they get directions that
-    # complete those of the others, in which there is nothing.
+    # A factor that explains far less than the noise of any column is rounding. It gets a direction
+    # orthogonal to those of the other factors, and variance 0.
     explains = variances > 1e-3 * floor
     directions = np.zeros_like(loadings)
     directions[:, explains] = loadings[:, explains] / np.sqrt(variances[explains])
@@ -69,7 +68,10 @@ def factor_analysis(centred, start, floor):
 
 
 def _log_likelihood(model, covariance):
-    """Return the mean log-likelihood, but for a constant, of rows of a covariance; -inf for NaN."""
+    """Return the mean log-likelihood of rows with a covariance, up to a constant.
+
+    It is -inf where the model is not finite.
+    """
     directions, variances, noise = model
     fitted = (directions * variances) @ directions.T + np.diag(noise)
     if not np.isfinite(fitted).all():
@@ -79,7 +81,7 @@ def _log_likelihood(model, covariance):
 
 
 def principal_axes(y):
-    """Return mean, principal axes (D, D) and variances (D,) of rows, as PCA has them.
+    """Return the mean, the principal axes (D, D) and the variances (D,) of rows, as PCA does.
 
     The largest entry of each axis is positive.
     """

@@ -1,4 +1,7 @@
-"""Mixtures of probabilistic PCAs, from which atlases start (Tipping & Bishop, 1999)."""
+"""Mixtures of probabilistic PCAs (Tipping & Bishop, 1999).
+
+A chart atlas starts at one, and one stands beside the flow where a dimension is read.
+"""
 
 import warnings
 from typing import NamedTuple
@@ -14,19 +17,20 @@ __all__ = [
     "MixtureOfPCA",
     "best_number_of_charts",
     "fit_mixture",
+    "fit_mixtures",
     "n_axes",
     "partition",
     "spread_rows",
 ]
 
-# Steps of expectation maximisation: the start needs no more, the flow goes on from there.
+# Steps of expectation maximisation: enough for a start, which the training of a flow refines.
 _MAX_EM_STEPS = 20
 # Beyond this many columns a step costs too much, and charts keep some of their axes only.
 MAX_COMPLETE_FEATURES = 64
 _MAX_AXES = 16
 # Monomials of rows that are in memory at a time.
 _MAX_MONOMIALS = 2**18
-# Numbers of charts whose mixtures are compared, on so many rows.
+# Numbers of charts whose mixtures are compared, and largest number of rows for the comparison.
 _N_CHARTS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 100)
 _MAX_COMPARED_ROWS = 10_000
 
@@ -34,8 +38,8 @@ _MAX_COMPARED_ROWS = 10_000
 class MixtureOfPCA(NamedTuple):
     """K normal distributions with principal axes of their own.
 
-    Weights (K,), means (K, D), axes (K, D, q), standard deviations along these (K, q) and in all
-    other directions (K, 1); the axes are complete where q = D.
+    Weights (K,), means (K, D), axes (K, D, q), standard deviations along the axes (K, q) and in
+    all other directions (K, 1). With q = D there are no other directions.
     """
 
     weights: np.ndarray
@@ -75,9 +79,9 @@ def spread_rows(rows, n):
 def partition(rows, n_charts, seed=0, init="k-means++"):
     """Return the cell of each row in a partition by k-means, and the means of the cells.
 
-    It starts at given means, or at rows drawn far from each other.
+    k-means starts at given means, or, with "k-means++", at rows that are far from each other.
     """
-    # Half of the time of `import skmanifoldflow`, if it were there.
+    # At the top of the module this import would take half of the time of the package's.
     from sklearn.cluster import KMeans
 
     with warnings.catch_warnings():
@@ -104,8 +108,8 @@ def fit_mixture(rows, cells, n_charts, noise):
     Returns
     -------
     mixture : MixtureOfPCA
-        Axes by descending variance, each with the sign that makes the third moment of its chart
-        positive: bent charts then all bend to the same side.
+        Axes by descending variance. The sign of an axis makes the third moment of the chart along
+        it positive, so that bent charts all bend to the same side.
     shares : ndarray of shape (n, K)
         p(k|x).
     """
@@ -135,8 +139,8 @@ def fit_mixture(rows, cells, n_charts, noise):
 def _expect(mixture, rows):
     """Return p(k|x), shape (n, K), and the moments with these weights: sums of 1, x and x x'.
 
-    The axes are complete: log-densities are linear in the monomials of the rows up to the second
-    degree, and moments are their weighted sums.
+    The axes are complete. A log-density is then linear in the monomials of the rows up to the
+    second degree, and the moments are weighted sums of these monomials.
     """
     n_charts, n_features = mixture.means.shape
     first, second = np.triu_indices(n_features)
@@ -171,11 +175,12 @@ def _expect(mixture, rows):
 def _maximise(counts, sums, products, spread, noise):
     """Return the mixture, its weights in rows, that is best for given moments of the charts.
 
-    These are weighted sums (K,) of 1, (K, D) of rows whose mean over all charts is 0, and
-    (K, D, D) of their products, beside the covariance of all rows.
+    The moments are weighted sums of ones (K,), of rows (K, D) whose mean over all charts is 0, and
+    of products x x' (K, D, D). `spread` is the covariance of all rows.
     """
-    # Half a row of the whole data keeps a chart with few rows from becoming degenerate; one with
-    # none has the distribution of all rows.
+    # Each mean takes half a row at the mean of all rows, and the covariance of a chart with less
+    # than one row takes half a row with the covariance of all rows. So no chart is degenerate, and
+    # a chart without rows has the distribution of all rows.
     means = sums / (counts[:, None] + 0.5)
     n = counts[:, None, None]
     products = products - (n + 1) * means[:, :, None] * means[:, None, :]
@@ -185,7 +190,7 @@ def _maximise(counts, sums, products, spread, noise):
 
 
 def _principal(covariances, counts, noise):
-    """Return axes, their standard deviations and that of the rest, as far as rows support them."""
+    """Return the axes that the rows support, and standard deviations along them and elsewhere."""
     eigenvalues, axes = np.linalg.eigh(covariances)
     eigenvalues, axes = np.maximum(eigenvalues[:, ::-1], noise**2), axes[:, :, ::-1]
     n_features = eigenvalues.shape[1]
@@ -207,15 +212,24 @@ def _signs(rows, mixture, shares):
     return np.where(np.stack(moments) < 0, -1.0, 1.0)
 
 
+def fit_mixtures(rows, numbers, noise):
+    """Yield mixtures of ascending numbers of charts, as many as the rows can support.
+
+    Each fit starts at a partition by k-means. K charts need at least 2 K (D + 1) rows.
+    """
+    for n_charts in numbers:
+        if n_charts * (rows.shape[1] + 1) > len(rows) / 2:
+            return
+        yield fit_mixture(rows, partition(rows, n_charts)[0], n_charts, noise)[0]
+
+
 def best_number_of_charts(rows, noise):
     """Return the number of charts whose mixture has the best Bayesian information criterion."""
     rows = spread_rows(rows, _MAX_COMPARED_ROWS)
     n, n_features = rows.shape
     best, best_score = 1, -np.inf
-    for n_charts in _N_CHARTS:
-        if n_charts * (n_features + 1) > n / 2:
-            break
-        mixture, _ = fit_mixture(rows, partition(rows, n_charts)[0], n_charts, noise)
+    for mixture in fit_mixtures(rows, _N_CHARTS, noise):
+        n_charts = len(mixture.weights)
         log_likelihood = logsumexp(mixture.log_joint(rows), axis=1).sum()
         n_free = (mixture.scales > mixture.rest * (1 + 1e-9)).sum(1)
         per_chart = n_features + n_free * n_features - n_free * (n_free - 1) / 2 + 1

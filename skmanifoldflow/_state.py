@@ -23,6 +23,9 @@ class StoredFlow:
 
     #: Class of the configuration that `_build_flow` takes.
     _config_type: type[FlowConfig]
+    #: Parameters of earlier versions by name: the parameter that takes the place of each, with the
+    #: new value for each old one, or None where nothing does.
+    _obsolete_parameters: dict[str, tuple[str, dict] | None] = {}
 
     def _restore(self, flow):
         """Set what a stored flow has beside its weights."""
@@ -52,6 +55,11 @@ class StoredFlow:
         expected = state.pop("_digest", None)
         arrays = state.pop("_flow", None)
         standardizer = state.pop("_standardizer", None)
+        for name, successor in self._obsolete_parameters.items():
+            if name in state:
+                value = state.pop(name)
+                if successor is not None:
+                    state[successor[0]] = successor[1].get(value, value)
         super().__setstate__(state)
         if arrays is None:
             return

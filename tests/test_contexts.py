@@ -16,7 +16,7 @@ SMALL = {"n_layers": 2, "hidden_layer_sizes": (8,), "max_iter": 3, "random_state
 IMAGES = {**SMALL, "image_shape": (1, 4, 4)}
 MODELS = [
     ManifoldPriorFlow(**SMALL),
-    ManifoldPriorFlow(spread="latent", prior_update="gradient", entropy="taylor", **SMALL),
+    ManifoldPriorFlow(recipe="paper", **SMALL),
     ManifoldPriorFlow(3, **IMAGES),
     NoisyInjectiveFlow(n_init=3, **SMALL),
     NoisyInjectiveFlow(flow="autoregressive", noise_covariance="diag", **SMALL),

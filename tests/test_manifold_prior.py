@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 
 from skmanifoldflow import ManifoldPriorFlow
-from skmanifoldflow._manifold_prior import estimator as _manifold_prior
+from skmanifoldflow._manifold_prior import geometry
 from skmanifoldflow.datasets import FadingSquare, Line, SCurve, SinCurve
 
 # Fits of a few epochs know little of a dimension, and say so.
@@ -184,13 +184,10 @@ def test_manifold_density_of_a_line_is_normal():
 @pytest.mark.parametrize(
     "settings",
     [
-        {"spread": "latent"},
-        {"spread": "latent", "prior_update": "gradient"},
-        {"prior_update": "gradient"},
-        {"spread": "latent", "entropy": "taylor"},
+        {"recipe": "paper"},
         {"flow": "additive"},
         {"isometry": 0.0},
-        {"spread": "latent", "prior_update": "gradient", "n_components": 1},
+        {"recipe": "paper", "n_components": 1},
     ],
     ids=str,
 )
@@ -315,9 +312,17 @@ def test_local_dimension_of_a_plane():
     np.testing.assert_array_equal(model.local_dimension(X), 2)
 
 
-def test_taylor_entropy_needs_latent_spread(sin_rows):
-    with pytest.raises(ValueError, match="needs spread='latent'"):
-        ManifoldPriorFlow(entropy="taylor").fit(sin_rows)
+@pytest.mark.parametrize(("spread", "recipe"), [("data", "default"), ("latent", "paper")])
+@pytest.mark.parametrize("prior_update", ["closed_form", "gradient"])
+def test_parameters_of_earlier_versions_become_a_recipe(sin_model, spread, recipe, prior_update):
+    state = {name: v for name, v in sin_model.__getstate__().items() if name != "recipe"}
+    state |= {"spread": spread, "prior_update": prior_update, "entropy": "ignore"}
+    model = ManifoldPriorFlow()
+    model.__setstate__(state)
+    assert model.get_params() == sin_model.get_params() | {"recipe": recipe}
+    assert not vars(model).keys() & {"spread", "prior_update", "entropy"}
+    X = sin_model.sample(20, random_state=0)
+    np.testing.assert_array_equal(model.score_samples(X), sin_model.score_samples(X))
 
 
 def test_integers_of_digits_are_finite():
@@ -335,8 +340,7 @@ IMAGE = {"image_shape": (1, 8, 8), "n_layers": 4, "hidden_layer_sizes": (8,), "r
         {},
         {"n_components": 5},
         {"n_components": 64, "flow": "additive"},
-        {"spread": "latent", "entropy": "taylor"},
-        {"prior_update": "gradient"},
+        {"recipe": "paper"},
         {"isometry": 0.0, "batch_size": 16},
     ],
     ids=str,
@@ -427,7 +431,7 @@ def test_spectrum_of_many_columns_is_that_of_the_full_jacobian(monkeypatch):
     model = ManifoldPriorFlow(max_iter=10, learning_rate_init=5e-3, **settings).fit(X)
     model._units = "standardised"
     exact = model._local_spectra(X[:8], np.dtype(np.float64))
-    monkeypatch.setattr(_manifold_prior, "_MAX_FULL_FEATURES", 99)
+    monkeypatch.setattr(geometry, "_MAX_FULL_FEATURES", 99)
     leading = model._local_spectra(X[:8], np.dtype(np.float64))
     np.testing.assert_allclose(leading[:, :20], exact[:, :20], rtol=0.05)
     np.testing.assert_allclose(np.log(leading).sum(1), np.log(exact).sum(1), atol=1e-6)

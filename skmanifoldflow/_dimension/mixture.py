@@ -1,15 +1,15 @@
-"""A mixture of normal distributions whose parts show a dimension place by place."""
+"""A mixture of normal distributions, each part of which shows the dimension in its place."""
 
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import logsumexp
 
-from .._mixture_of_pca import MAX_COMPLETE_FEATURES, fit_mixture, partition, spread_rows
+from .._mixture_of_pca import MAX_COMPLETE_FEATURES, MixtureOfPCA, fit_mixtures, spread_rows
 
 __all__ = ["LocalMixture", "fit_local_mixture"]
 
-# Numbers of parts that are compared, on so many rows.
+# Numbers of parts that are compared, and largest number of rows that they are fitted to.
 _N_PARTS = (1, 2, 4, 8, 16, 32)
 _MAX_MIXTURE_ROWS = 2500
 
@@ -17,7 +17,7 @@ _MAX_MIXTURE_ROWS = 2500
 class LocalMixture(NamedTuple):
     """A mixture of normal distributions with the principal axes of its parts.
 
-    Weights (K,), means (K, D), axes (K, D, D) and variances (K, D) along these, descending.
+    Weights (K,), means (K, D), axes (K, D, D) and variances (K, D) along the axes, descending.
     """
 
     weights: np.ndarray
@@ -26,24 +26,22 @@ class LocalMixture(NamedTuple):
     variances: np.ndarray
 
     def log_joint(self, rows):
-        """Return log p_k p(x|k), shape (n, K), up to a constant."""
-        columns = [
-            np.log(weight)
-            - 0.5 * (np.square((rows - mean) @ axes) / variance).sum(1)
-            - 0.5 * np.log(variance).sum()
-            for weight, mean, axes, variance in zip(*self, strict=True)
-        ]
-        return np.stack(columns, axis=1)
+        """Return log p_k p(x|k), shape (n, K)."""
+        weights, means, axes, variances = self
+        # The axes are complete, so the deviation in other directions is never used.
+        unused = np.ones((len(weights), 1))
+        return MixtureOfPCA(weights, means, axes, np.sqrt(variances), unused).log_joint(rows)
 
     def spectra(self, slope):
-        """Return the variances (K, D), descending, of rows whose columns are scaled by (K, D)."""
+        """Return the variances (K, D), descending, after columns are scaled by `slope` (K, D)."""
         factor = slope[:, :, None] * self.axes * np.sqrt(self.variances)[:, None, :]
         return np.square(np.linalg.svd(factor, compute_uv=False))
 
     def sample(self, n_samples, rng, noise, n_components=None, slope=None):
-        """Draw rows, less noise of a standard deviation, along the leading axes of the parts.
+        """Return rows drawn without noise of a standard deviation, along the leading axes of parts.
 
-        These are the longest after the columns are scaled by `slope` (K, D), if there is one.
+        The leading axes are the longest ones after the columns are scaled by `slope` (K, D), or by
+        1 where it is None. All axes are used where `n_components` is None.
         """
         parts = rng.choice(len(self.weights), size=n_samples, p=self.weights)
         factor = self.axes * np.sqrt(np.maximum(self.variances - noise**2, 0.0))[:, None, :]
@@ -59,16 +57,17 @@ class LocalMixture(NamedTuple):
 
 
 def fit_local_mixture(rows, held_out, noise):
-    """Fit a mixture of probabilistic PCAs whose number of parts held-out rows choose.
+    """Fit a mixture of probabilistic PCAs, with the number of parts chosen on held-out rows.
 
-    It is the smallest number whose mean log-density is within a standard error of the best.
+    The smallest number is chosen whose mean log-density of the held-out rows is within one standard
+    error of the best.
 
     Parameters
     ----------
     rows : ndarray of shape (n, D)
         Rows with noise added, D up to 64.
     held_out : ndarray of shape (n_held_out, D)
-        The same of other rows.
+        Rows that were set aside, with the same noise added.
     noise : float
         Standard deviation of that noise.
 
@@ -79,21 +78,17 @@ def fit_local_mixture(rows, held_out, noise):
     score : float
         Mean log-density of the held-out rows.
     """
-    n_features = rows.shape[1]
-    if n_features > MAX_COMPLETE_FEATURES:
+    if rows.shape[1] > MAX_COMPLETE_FEATURES:
         return None, -np.inf
     rows = spread_rows(rows, _MAX_MIXTURE_ROWS)
     mixtures, scores = [], []
-    for n_parts in _N_PARTS:
-        if n_parts * (n_features + 1) > len(rows) / 2:
-            break
-        mixture, _ = fit_mixture(rows, partition(rows, n_parts)[0], n_parts, noise)
+    for mixture in fit_mixtures(rows, _N_PARTS, noise):
         mixtures.append(mixture)
         scores.append(logsumexp(mixture.log_joint(held_out), axis=1))
         best = max(scores, key=np.mean)
         errors = [(best - score).std() / np.sqrt(len(best)) for score in scores]
         is_near = [(best - s).mean() <= error for s, error in zip(scores, errors, strict=True)]
-        # Numbers beyond two in a row that are clearly worse are taken to be worse still.
+        # After two numbers in a row that are clearly worse, larger ones are taken to be worse too.
         if not any(is_near[-2:]):
             break
     if not mixtures:

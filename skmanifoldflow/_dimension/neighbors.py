@@ -1,4 +1,4 @@
-"""Dimension from the distances to nearest neighbours, and what it says of a model."""
+"""Dimension from the distances to nearest neighbours, and calibration of a model by it."""
 
 import numpy as np
 
@@ -6,33 +6,34 @@ from .spectra import LEAST_GAP
 
 __all__ = ["calibrate", "neighbor_dimension"]
 
-# Fewer different rows say nothing about their neighbours.
+# Least number of different rows for an estimate.
 _MIN_ROWS = 100
-# Neighbours of a row that count, and the share of the rows, those in the densest places, that do:
-# rows far outside have their neighbours all on one side, and read low.
+# Number of neighbours of a row, and share of the rows, those in the densest places, that are used:
+# a row far outside has all its neighbours on one side, which biases the estimate downwards.
 _N_NEIGHBORS = 10
 _DENSE_SHARE = 0.75
-# Up to so many columns they are found by a tree.
+# Largest number of columns for which neighbours are searched in a tree.
 _MAX_TREE_FEATURES = 15
-# Draws over which the value of a model is averaged.
+# Number of samples of a model over which its estimate is averaged.
 _N_DRAWS = 3
-# Readings that differ by no more than this agree; where a spectrum has a gap, which is evidence of
-# its own, by this share of the dimension, about the error of nearest neighbours.
+# Readings that differ by no more than this agree. A gap in the spectrum is evidence of its own, so
+# with a gap they may differ by a share of the dimension, about the error of nearest neighbours.
 _TOLERANCE = 0.5
 _TOLERANCE_WITH_GAP = 0.1
-# A gap is near a rough dimension if it is off by no more than this factor.
+# A gap is near a rough dimension if the two differ by no more than this factor.
 _NEAR = 1.5
-# A reference of many more dimensions than the data is replaced by one of the calibrated dimension.
+# Where the calibrated dimension is below this share of that of the samples, it is calibrated again
+# with samples of the lower dimension.
 _LARGE_CORRECTION = 0.8
 
 
 def neighbor_dimension(rows):
     """Maximum-likelihood dimension of rows from the distances to their nearest neighbours.
 
-    Levina & Bickel, NIPS 2004, with the average of inverses that MacKay and Ghahramani proposed,
-    over the three quarters of the rows whose neighbours are nearest. Biased downwards in high
-    dimension, and upwards by noise: to be compared with the value for samples of a model. Repeated
-    rows count once.
+    The estimator is that of Levina & Bickel, NIPS 2004, with the average of inverses that MacKay
+    and Ghahramani proposed, over the three quarters of the rows whose neighbours are nearest. High
+    dimension biases it downwards and noise upwards, so it should be compared with its value for
+    samples of a model. Repeated rows count once.
 
     Parameters
     ----------
@@ -44,11 +45,11 @@ def neighbor_dimension(rows):
     dimension : float
         NaN where there are fewer than 100 different rows.
     """
-    # Half of the time of `import skmanifoldflow`, if they were there.
+    # At the top of the module these imports would take half of the time of the package's.
     from scipy.spatial import KDTree
     from sklearn.neighbors import NearestNeighbors
 
-    # Far from zero distances would lose their digits.
+    # Distances between rows far from zero would lose digits.
     rows = np.unique(rows - rows.mean(axis=0), axis=0)
     if len(rows) < _MIN_ROWS:
         return np.nan
@@ -59,16 +60,16 @@ def neighbor_dimension(rows):
         distances = neighbors.kneighbors()[0]
     farthest = distances[:, -1]
     dense = np.argsort(farthest, kind="stable")[: int(_DENSE_SHARE * len(rows))]
-    # Different rows may still be at distance zero after rounding.
+    # Rounding may leave different rows at distance zero.
     dense = dense[distances[dense, 0] > 0]
     mean = np.log(farthest[dense, None] / distances[dense, :-1]).mean() if len(dense) else 0.0
     return (_N_NEIGHBORS - 2) / (_N_NEIGHBORS - 1) / mean if mean > 0 else np.nan
 
 
 def _next_gap(reading, noise_variance, dimension):
-    """Return the widest gap behind that of a reading that is near a rough, larger dimension.
+    """Return the dimension at the widest gap near a rough dimension, after the gap of a reading.
 
-    None where what is behind the gap is noise, alike in all directions.
+    None where the eigenvalues after the gap of the reading are nearly equal, as those of noise.
     """
     rest = np.maximum(reading.spectrum[reading.dimension :], 2 * noise_variance)
     if len(rest) < 2 or rest[0] <= LEAST_GAP * np.quantile(rest, 0.25):
@@ -83,16 +84,17 @@ def _next_gap(reading, noise_variance, dimension):
 def calibrate(reading, noise_variance, data, sample, n_features):
     """Calibrate the dimension of a model by nearest neighbours.
 
-    The statistic of the data is compared with that of samples of the model, whose dimension d is
-    known: bias cancels, and so does noise that the model has learned. Samples on the manifold of
-    the model, without noise, give d * data / samples = `on_manifold`, samples with it
-    `with_noise`. Where `on_manifold` is not above d, the data show no noise, whatever the model
-    believes, and it is the calibrated value; else `with_noise` is. A reading within 0.5 of the
-    calibrated value stands, one from a spectrum with a gap within a tenth.
+    `neighbor_dimension` of the data is compared with that of samples of the model, whose dimension
+    d is known. The bias of the estimator cancels, and so does noise that the model has learned. The
+    ratio d * data / samples is called `with_noise` for samples with the noise of the model, and
+    `on_manifold` for samples on its manifold. If `on_manifold` is at most d + 0.5, the data look
+    noise-free and `on_manifold` is the calibrated value; otherwise `with_noise` is. The reading of
+    the model is kept if it is within 0.5 of the calibrated value, or, where its spectrum has a gap,
+    within a tenth of d. Otherwise the calibrated value is rounded.
 
-    Noise is alike in all directions. Where `on_manifold` is above d and the eigenvalues behind the
-    gap are not, there are dimensions among them, and the widest gap near `on_manifold` behind the
-    first is read before.
+    Noise has equal variance in every direction. If `on_manifold` exceeds d + 0.5 and the
+    eigenvalues after the gap are unequal, some of them belong to the manifold: d is then read at
+    the widest later gap near `on_manifold`, and calibrated again.
 
     Parameters
     ----------
@@ -103,7 +105,8 @@ def calibrate(reading, noise_variance, data, sample, n_features):
     data : float
         `neighbor_dimension` of the data.
     sample : callable
-        Returns samples of the model, with its leading coordinates only if their number is given.
+        Takes a number of leading coordinates and returns samples (n, D) on them, without noise.
+        Takes None for samples of all coordinates with noise.
     n_features : int
         Largest possible dimension.
 
@@ -112,7 +115,7 @@ def calibrate(reading, noise_variance, data, sample, n_features):
     dimension : int
         The calibrated dimension.
     with_noise, on_manifold : float
-        The two values before rounding; NaN where there are too few rows.
+        The two ratios; NaN where there are too few rows.
     """
 
     def ratio(d, n_components):

@@ -1,4 +1,4 @@
-"""The intrinsic dimension, and what it was read from."""
+"""The report of the intrinsic dimension, and how its readings are combined."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,30 +14,35 @@ __all__ = ["Candidate", "DimensionReport", "read_dimension"]
 
 @dataclass(frozen=True)
 class DimensionReport:
-    """What was read of the intrinsic dimension, and from what.
+    """The intrinsic dimension of the rows of a fit, and the readings that it is based on.
+
+    `ManifoldPriorFlow.dimension_report_` is one; the user guide explains the readings.
 
     Attributes
     ----------
     dimension : int
-        The answer, `intrinsic_dimension_`: the reading of the better model, calibrated.
+        The dimension of the rows, `intrinsic_dimension_`: the reading of the better model,
+        calibrated by nearest neighbours.
     model : {"flow", "mixture"}
-        The model with the higher log-likelihood on rows set aside: the flow, or a mixture of
-        probabilistic PCAs, which has charts for closed and branching shapes.
+        The model with the higher log-likelihood on the rows set aside: the flow, or a mixture of
+        probabilistic PCAs, whose parts cover closed and branching shapes.
     prior : int
-        Reading of the eigenvalues of the prior of the flow.
+        Number of eigenvalues before the widest gap in the prior of the flow.
     jacobian : int
-        Reading of the local covariance J C J' of the flow.
+        The same in the local covariance J C J' of the flow.
     mixture : int or None
-        Reading of the covariances of the mixture; None where none was fitted.
+        The same in the covariances of the mixture; None where no mixture was fitted.
     neighbors : float
-        Nearest-neighbour dimension of the rows, biased in high dimension and by noise.
+        Nearest-neighbour estimate for the rows, which high dimension biases downwards and noise
+        upwards; NaN with fewer than 100 different rows.
     with_noise, on_manifold : float
-        That dimension calibrated by samples of the better model, with its noise and on its
-        manifold; NaN where there were too few rows.
+        The same estimate, calibrated by samples of the better model with its noise, and by samples
+        on its manifold; NaN where `neighbors` is.
     flow_score, mixture_score : float
-        Mean log-likelihood of rows set aside, in nats per standardised row; NaN where none were.
+        Mean log-likelihood of the rows set aside under each model, in nats per standardised row;
+        NaN where no rows were set aside, or no mixture was fitted.
     units : {"standardised", "data"}
-        Units in which the spectrum of the better model shows the wider gap.
+        Units in which the better model was read: those that show the wider gap.
 
     Examples
     --------
@@ -62,7 +67,26 @@ class DimensionReport:
     units: str
 
     def disagreement(self):
-        """Return a sentence if nearest neighbours contradict the better model, else None."""
+        """Return a warning if nearest neighbours contradict the better model.
+
+        They do if the reading of that model and `dimension` differ by more than one and by more
+        than a quarter of `dimension`.
+
+        Returns
+        -------
+        message : str or None
+            What `ManifoldPriorFlow.fit` warns of where ``n_components=None``; None if model and
+            neighbours agree.
+
+        Examples
+        --------
+        >>> from skmanifoldflow import ManifoldPriorFlow
+        >>> from skmanifoldflow.datasets import SinCurve
+        >>> X, _ = SinCurve(noise=0.05).sample(500, random_state=0)
+        >>> model = ManifoldPriorFlow(max_iter=5, tol=1.0, random_state=0).fit(X)
+        >>> model.dimension_report_.disagreement() is None
+        True
+        """
         read = self.jacobian if self.model == "flow" else self.mixture
         if abs(read - self.dimension) <= max(1, 0.25 * self.dimension):
             return None
@@ -74,9 +98,9 @@ class DimensionReport:
 
 
 class Candidate(NamedTuple):
-    """A model that tells a dimension: its name, `Reading`, samples, and log-likelihood.
+    """A model whose dimension is known: its name, `Reading`, samples, and log-likelihood.
 
-    `sample` takes the number of leading coordinates that vary, None for all and the noise.
+    `sample` is a function as in `calibrate`.
     """
 
     name: str

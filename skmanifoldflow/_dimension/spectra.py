@@ -1,4 +1,4 @@
-"""Dimension as the place of the widest gap in the spectrum of a covariance."""
+"""Dimension as the number of eigenvalues before the widest gap in a spectrum."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 __all__ = ["LEAST_GAP", "Reading", "read_spectra", "read_spectrum", "spectral_dimension"]
 
-# Two neighbouring eigenvalues with a smaller ratio than this are of one kind.
+# Two neighbouring eigenvalues with a smaller ratio than this have no gap between them.
 LEAST_GAP = 8.0
 
 
@@ -37,9 +37,10 @@ def spectral_dimension(spectrum, noise_variance):
 
 
 def _widest_gap(spectrum, noise_variance):
-    """Return the number of eigenvalues before the widest gap, and the ratio of those at the gap.
+    """Return the number of eigenvalues before the widest gap, and the ratio across that gap.
 
-    Where none is as small as the noise that was added, and no gap is wide, all of them count.
+    All eigenvalues count where none is as small as the noise that was added and no two neighbours
+    differ by a factor of 8.
     """
     floor = 2 * noise_variance
     n_features = spectrum.shape[-1]
@@ -54,9 +55,10 @@ def _widest_gap(spectrum, noise_variance):
 
 
 class Reading(NamedTuple):
-    """The dimension read from spectra of local covariances, and in what units it was.
+    """The dimension read from spectra of local covariances.
 
-    `units` is "standardised" or "data"; `spectrum` (D,) is the geometric mean of the spectra.
+    `units` names the units of the spectra, "standardised" or "data"; `spectrum` (D,) is their
+    geometric mean.
     """
 
     dimension: int
@@ -65,10 +67,11 @@ class Reading(NamedTuple):
 
 
 def read_spectra(spectra, noise_variance, weights=None):
-    """Read the dimension from local covariances, in the units that show it more clearly.
+    """Read the dimension from local covariances, in the units that show the wider gap.
 
-    A column of nothing but noise is small in units of the data, and like all others after
-    standardisation; a column in which a curved manifold varies little is the other way round.
+    A column of pure noise is small in units of the data, but as large as all others after
+    standardisation. A column in which a curved manifold varies little is small in units of the
+    data too, although it is part of the manifold; standardisation makes it as large as the others.
 
     Parameters
     ----------
@@ -96,7 +99,8 @@ def read_spectra(spectra, noise_variance, weights=None):
 def read_spectrum(spectrum, noise_variance):
     """Return the number of eigenvalues before the widest gap of one spectrum or of each of many.
 
-    Unlike `spectral_dimension` it does not take the noise that was added for an eigenvalue: where
-    none is as small as that, and no two neighbours differ by a factor of 8, all of them count.
+    Unlike in `spectral_dimension` the noise that was added is no further eigenvalue. All
+    eigenvalues count where none is as small as that noise and no two neighbours differ by a factor
+    of 8.
     """
     return _widest_gap(spectrum, noise_variance)[0]

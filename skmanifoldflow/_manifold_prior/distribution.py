@@ -28,10 +28,10 @@ def principal_covariance(eigenvalues: Tensor, n_components: int | None) -> Tenso
 
 
 class LearnedCovariance(LatentDistribution):
-    """N(m, C) on R^D, seen along the eigenvectors of C, with marginals that may be splines.
+    """N(m, C) on R^D, whose marginals along the eigenvectors of C may be splines.
 
-    The coordinates along the eigenvectors are independent. Each is normal, or, after
-    `fit_marginals`, what a spline makes of a normal variable.
+    The coordinates along the eigenvectors are independent. After `fit_marginals` a coordinate may
+    be a spline of a normal variable instead of a normal one.
 
     The manifold part u of a row z is its projection on the first d eigenvectors, each multiplied by
     a fixed factor, `component_scale`, that expresses it in data units.
@@ -52,7 +52,7 @@ class LearnedCovariance(LatentDistribution):
         Eigenvalues of C before the rest is averaged, in descending order until components are set.
     """
 
-    # With fewer, quantiles are mostly chance.
+    # With fewer rows in each bin quantiles are mostly chance.
     min_rows_per_bin = 20
 
     spectrum: Tensor
@@ -77,15 +77,15 @@ class LearnedCovariance(LatentDistribution):
         largest = eigenvectors.gather(0, eigenvectors.abs().argmax(0, keepdim=True))
         self.mean = mean.detach().to(self.mean)
         self.spectrum = spectrum.flip(0).clamp_min(torch.finfo(self.mean.dtype).tiny)
-        # In the layout that a loaded model has, so that both round alike.
+        # Contiguous as in a loaded model, so that both round in the same way.
         self.eigenvectors = (eigenvectors * torch.sign(largest)).contiguous()
         self.marginals.reset()
 
     def fit_marginals(self, z: Tensor) -> None:
-        """Give the coordinates of rows (n, D) splines where that raises their density enough.
+        """Give coordinates splines where the rows (n, D) support them.
 
-        Enough is what the Bayesian information criterion (Schwarz, 1978) asks of so many quantiles.
-        The order of the components must not change afterwards.
+        A spline is kept if the Bayesian information criterion (Schwarz, 1978) is in its favour. The
+        order of the components must not change afterwards.
         """
         n, n_bins = len(z), self.marginals.n_bins
         if n < self.min_rows_per_bin * n_bins:

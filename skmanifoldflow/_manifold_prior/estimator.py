@@ -1,162 +1,152 @@
-"""ManifoldPriorFlow: a volume-preserving flow with a learned, degenerate normal prior."""
+"""The estimator ManifoldPriorFlow. Half of the module documents its parameters and attributes."""
 
 from numbers import Real
 
 import numpy as np
 import torch
-from scipy.sparse.csgraph import shortest_path
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._base import BaseManifoldFlow
 from .._checks import check_image_shape, warn
 from .._chunked import rows_to_tensor
-from .._dimension import Candidate, fit_local_mixture, read_dimension, read_spectra, read_spectrum
-from .._geometry import in_float64_on_cpu
+from .._dimension import read_spectra, read_spectrum
+from .._geometry import in_float64_on_cpu, varying_columns
 from .._manifold_density import ManifoldDensityMixin
-from .._mixture_of_pca import MAX_COMPLETE_FEATURES
-from ..backend.device import randn, standard_context, to_host
-from ..backend.flow import chunks
-from ..backend.geometry import jacobian_columns, leading_singular_values, squared_singular_values
+from ..backend.device import standard_context
 from .build import ManifoldPriorConfig, build_flow
-from .objective import Geodesics, SpreadLikelihood
+from .dimension import read_flow_dimension
+from .geodesics import geodesic_distances
+from .geometry import DataUnits, elements_per_row, local_spectra, spectra_and_lengths
+from .objective import SpreadLikelihood
 
 __all__ = ["ManifoldPriorFlow"]
 
-# Rows whose neighbourhood graph gives geodesic distances, the rows between which they are taken,
-# and the neighbours of each.
-_MAX_GRAPH_ROWS = 4000
-_MAX_LANDMARKS = 500
-_N_NEIGHBORS = 10
-# Below this many rows a neighbourhood graph says nothing about a shape.
-_MIN_GRAPH_ROWS = 100
-# Rows at which the local covariance is looked at for the global answer.
+# Rows at which the local covariance is computed, for the dimension of all rows.
 _MAX_SPECTRUM_ROWS = 256
-# Rows whose nearest neighbours calibrate it.
-_MAX_NEIGHBOR_ROWS = 5000
-# Rows whose coordinates give the prior its quantiles.
-_MAX_QUANTILE_ROWS = 10_000
 # Rows that give image flows their principal axes.
 _MAX_INITIAL_ROWS = 10_000
-# Beyond so many columns Jacobians are not computed in full, but at fewer rows along so many
-# leading axes.
-_MAX_FULL_FEATURES = 256
-_N_LEADING = 64
-_MAX_LEADING_ROWS = 64
 _IMAGE_BATCH_SIZE = 128
+# Arguments of the objective, by the recipe.
+_RECIPES = {
+    "default": {"spread": "data", "prior_update": "closed_form", "entropy": "ignore"},
+    "paper": {"spread": "latent", "prior_update": "gradient", "entropy": "ignore"},
+}
 
 
 class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
-    """Volume-preserving flow with a learned, nearly degenerate normal prior.
+    """Embedding that keeps distances, with a density, samples, and the dimension of the rows.
 
-    The rows x, standardised and inflated by a little noise, are mapped by a volume-preserving
-    bijection g to z, whose distribution is N(m, C). C is learned: the eigenvectors of its large
-    eigenvalues span the manifold and the small ones are the noise around it. So the spectrum tells
-    the dimension, the projection of z on the leading eigenvectors embeds the rows, and N(m, C)
-    gives a normalised density that stays bounded on data that lie exactly on a manifold. After the
-    fit `marginals` lets the coordinates of z have distributions that are not normal.
+    Rows x are standardised, inflated by a little noise, and mapped by a volume-preserving bijection
+    g to z with distribution N(m, C). The covariance C is learned: the eigenvectors of its large
+    eigenvalues span the manifold, and the small eigenvalues are the noise around it. The number of
+    large eigenvalues is the dimension, the projection of z on their eigenvectors embeds the rows,
+    and N(m, C) gives a normalised density, which stays bounded on data that lie exactly on a
+    manifold.
 
-    The dimension is that of the better of two models, this flow and a mixture of probabilistic
-    PCAs, calibrated by the nearest neighbours of its samples; see `DimensionReport` and the user
-    guide.
+    The dimension is read from the better of two models, this flow and a mixture of probabilistic
+    PCAs, and calibrated by the nearest neighbours of samples of that model; see `DimensionReport`
+    and the user guide.
 
-    Departure from isometry is penalised, which keeps the embedding faithful to distances along the
-    data; both the penalty and the inflation of rows instead of latents are additions to the source.
+    A penalty on the departure from isometry makes the embedding keep distances along the data. The
+    penalty, noise on the rows instead of on z, and splines as marginals are additions to [1]_.
 
     Parameters
     ----------
     n_components : int or None, default=None
-        Number of coordinates d. With None it is `intrinsic_dimension_` and C is a full covariance.
-        A closed shape needs more coordinates than it has dimensions to be rebuilt from them.
-        With an int C has d free eigenvalues and one for the rest, as in probabilistic PCA, so that
-        the likelihood depends on d and a grid search over it means something.
+        Number of coordinates d. None takes `intrinsic_dimension_`, and C is a full covariance. An
+        int fits a model of exactly d dimensions, so that GridSearchCV over d compares like with
+        like: C has d free eigenvalues and a common one for the rest, as in probabilistic PCA. A
+        closed shape can be rebuilt only from more coordinates than it has dimensions.
     flow : {"affine", "additive"}, default="affine"
-        Kind of volume-preserving coupling. Affine layers are the more flexible; with two columns
-        both are additive.
+        Kind of volume-preserving coupling layer. Affine layers are more flexible than additive
+        ones; with two columns both kinds are the same.
     n_layers : int, default=8
-        Number of coupling layers, each after a fixed random rotation of the columns. Four leave an
-        S-curve folded, eight unroll it. With `image_shape`, number of fully connected layers; a
-        quarter as many convolutional ones come before them. With eleven the first and the last
-        are given 64 principal axes.
+        Number of coupling layers, each after a fixed random rotation of the columns. Four layers
+        leave an S-curve folded, eight unroll it. With `image_shape` this is the number of fully
+        connected layers, which a quarter as many convolutional layers precede. With eleven the
+        first and the last layer see 64 principal axes.
     hidden_layer_sizes : int or tuple of int, default=(64, 64)
         Hidden layers of the network of each coupling. With `image_shape` the first entry is the
         number of hidden channels of the convolutional layers, the others are the hidden layers of
         the fully connected ones; a single entry is both.
     image_shape : tuple of int or None, default=None
-        (C, H, W) of rows that are flattened images, channel by channel. Convolutional layers on
-        squeezed images are then followed by fully connected ones in the principal axes of the rows,
-        and pixels of a channel are standardised alike.
-    spread : {"data", "latent"}, default="data"
-        Where noise is added: to x, which makes the loss the exact likelihood of inflated data, or
-        to z as in [1]_, under which the scale of z is not identified and collapses slowly.
-    prior_update : {"closed_form", "gradient"}, default="closed_form"
-        Whether m and C are the moments of z, the optimum for given g, or C = A A' + s^2 I with A
-        trained by gradient as in [1]_, which is slower to find the small eigenvalues. In both cases
-        the eigenvalues of an int `n_components` are taken from C after each epoch.
-    entropy : {"ignore", "taylor"}, default="ignore"
-        Whether the entropy of the noisy z is dropped from the loss or estimated on each batch
-        ([1]_, appendix B.4). Only with ``spread="latent"``: otherwise it is constant.
+        (C, H, W) of rows that are flattened images, channel by channel. The flow then has
+        convolutional layers on squeezed images, followed by fully connected layers in the principal
+        axes of the rows, and all pixels of a channel are standardised by the same mean and scale.
+    recipe : {"default", "paper"}, default="default"
+        How the flow and the prior are trained. "default" adds noise to x, which makes the loss the
+        exact negative log-likelihood of the inflated rows, and takes the moments of z, which are
+        optimal for a given g, as m and C. "paper" is the loss of [1]_: the noise is added to z, the
+        entropy of the noisy z is ignored, and m and A of C = A A' + s^2 I are trained by gradient.
+        The scale of z is then not identified and collapses slowly, and the small eigenvalues take
+        more epochs.
     marginals : {"spline", "normal"}, default="spline"
-        Distribution of each coordinate along the eigenvectors of C. "normal" is N(m, C) of [1]_. An
-        isometric map cannot move mass along the manifold, so with "spline" the prior does: after
-        the training a coordinate gets the monotone spline that maps its quantiles, in twelfths, to
-        normal ones, if the Bayesian information criterion is in favour. Coordinates, eigenvalues
-        and dimension are those of N(m, C); the `temperature` of `sample` is then that of the normal
-        variables behind the splines.
+        Distribution of each coordinate of z along the eigenvectors of C. "spline" gives a
+        coordinate a distribution of its own after the training, a spline through 13 quantiles,
+        where the Bayesian information criterion says that the rows support it: an isometric map
+        cannot gather rows where they are dense. "normal" is N(m, C) of [1]_. Coordinates,
+        eigenvalues and dimension are those of N(m, C) in both cases. The `temperature` of `sample`
+        refers to the normal variables that the splines transform.
     isometry : float, default=0.1
-        Weight of the departure from isometry, of g itself and against distances along the
-        nearest-neighbour graph of the rows. 0 gives the likelihood alone, which leaves the
-        embedding arbitrary; much more than 0.5 costs likelihood.
+        Weight of the penalty on the departure from isometry: of local lengths, and of latent
+        distances from those along the nearest-neighbour graph of the rows. 0 maximises the
+        likelihood alone, which leaves the embedding arbitrary; a weight above 0.5 costs likelihood.
     noise_start : float, default=0.3
         Standard deviation of the noise at the start of the training, in standardised units. It
-        falls to `noise_floor` over the first two thirds, from coarse structure to fine; it must not
-        be below `noise_floor`. Images, whose columns are many, want about 1.
+        falls to `noise_floor` over the first two thirds of the training, so that coarse structure
+        is learned before fine structure, and must not be below `noise_floor`. Use about 1 for
+        images, which have many columns.
     noise_floor : float, default=0.02
-        Standard deviation of the final noise, in standardised units, and of the inflation that
-        `score_samples` describes. It bounds the likelihood on exact manifolds. Inflating by the
-        standard deviation of the data's own noise costs 0.1 nats per normal direction. It is also
-        the scale at which a dimension is read: finer than the spacing of the rows there is nothing
-        to learn, and with hundreds of columns 0.25 shows the manifold much sooner.
+        Standard deviation of the noise at the end of the training, in standardised units.
+        `score_samples` is the density of rows inflated by it, which bounds the likelihood on exact
+        manifolds. If it equals the standard deviation of the noise of the data, the inflation costs
+        0.1 nats per direction normal to the manifold. It is also the scale at which the dimension
+        is read. Nothing can be learned at scales below the spacing of the rows; with hundreds of
+        columns 0.25 shows the manifold in far fewer epochs.
     bounded : tuple of two floats or None, default=None
         Interval (low, high) that contains every value of X; the density is zero outside. With
-        `dequantize` it must reach to the largest value plus its step.
+        `dequantize` the interval must contain the largest value plus its step.
     dequantize : bool, default=False
-        Add U[0, step) to the training rows, step being the spacing of the values of each column.
-        For integers and other data with ties. The model is then one of X + U: rows that are scored
-        are taken as they are given, so score X + step / 2, or X + U, and round samples down.
+        Whether to add noise U[0, step) to the training rows, where step is the spacing of the
+        values of a column. Use it for integers and other data with ties. Scores then refer to
+        X + noise: call ``score_samples(X + step / 2)``, and round samples down.
     max_iter : int, default=80
-        Largest number of epochs. Whatever it is, training ends after 20 000 gradient steps.
+        Largest number of epochs. The training also ends after 20 000 gradient steps.
     batch_size : int or "auto", default="auto"
-        Rows of a gradient step; by default 64 to 128, up to 512 for many columns; 128 images.
+        Number of rows in a gradient step. "auto" takes 64 to 128 rows, up to 512 where there are
+        many columns, and 128 images.
     learning_rate_init : float, default=8e-3
-        Peak of the one-cycle learning rate. Networks of more than 64 hidden units want less of it.
+        Peak of the one-cycle learning rate. Networks of more than 64 hidden units need a smaller
+        one.
     weight_decay : float, default=0.0
-        Decoupled weight decay; the prior is exempt.
+        Decoupled weight decay of the networks; the prior is exempt.
     early_stopping : bool or "auto", default="auto"
-        Whether rows are set aside to choose the best weights and to stop. "auto" does so from 40
-        rows on; with fewer the networks are not trained at all and the model is a normal
-        distribution.
+        Whether rows are set aside to choose the best weights and to end the training. "auto" does
+        so if there are at least 40 rows; with fewer rows it does not train the networks at all, and
+        the model is a normal distribution.
     validation_fraction : float, default=0.1
-        Share of the rows set aside, at least 10 rows.
+        Share of the rows that is set aside, but at least 10 rows.
     n_iter_no_change : int, default=20
-        Epochs without an improvement by `tol`, after the noise has reached its floor, that end the
-        training.
+        Number of epochs without an improvement by `tol` that ends the training, once the noise has
+        reached its floor.
     tol : float, default=1e-4
         Smallest improvement, in nats per row.
     n_init : int, default=1
-        Number of fits from different random rotations and weights; the one with the best
+        Number of fits from different random rotations and weights, of which the one with the best
         validation score is kept.
     warm_start : bool, default=False
-        Start from the weights of the previous fit if `flow`, `n_layers`, `hidden_layer_sizes`,
-        `image_shape`, `n_components`, `bounded` and the number of columns are the same (and
-        `noise_floor`, with `image_shape`); `n_init` is then ignored.
+        Whether to start from the weights of the previous fit, which is possible if `flow`,
+        `n_layers`, `hidden_layer_sizes`, `image_shape`, `n_components`, `bounded`, the number of
+        columns and, with `image_shape`, `noise_floor` are the same. `n_init` is then ignored.
     device : str or torch.device, default="auto"
         "auto" (CUDA if present, else CPU), "cpu", "cuda", "cuda:<index>" or "mps". MPS has no
         float64, so results there have float32 accuracy.
     random_state : int, RandomState instance or None, default=None
-        Source of rotations, initial weights, noise and validation rows.
+        Source of rotations, initial weights, noise and validation rows. Pass an int for the same
+        model in every fit.
     verbose : int, default=0
-        If positive, print a line per epoch: epoch of how many, score, and the time elapsed and at
-        most left. The model does not depend on it.
+        If positive, a line is printed after every epoch, with the number of epochs, the score, the
+        time elapsed and the longest time left. The model does not depend on it.
 
     Attributes
     ----------
@@ -165,29 +155,30 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
     intrinsic_dimension_ : int
         Dimension of the data, ``dimension_report_.dimension``.
     dimension_report_ : DimensionReport
-        What it was read from: the spectra of the flow and of the mixture, the log-likelihoods that
-        choose between them, and the calibration by nearest neighbours.
+        The readings of the flow and of the mixture, the log-likelihoods that choose between them,
+        and the calibration by nearest neighbours.
     local_spectrum_ : ndarray of shape (`n_features_in_`,)
-        Geometric mean over training rows of the eigenvalues of the model's local covariance
-        J C J', J the Jacobian of g^-1, descending; in standardised units, or in units of the data
-        over the mean variance of a column, whichever show the wider gap. With more than
-        256 columns only the first 64 are computed, at 64 rows, in standardised units; the others
-        are those of C times what makes the product of all of them right, which J leaves as it is.
+        Eigenvalues of the model's local covariance J C J', with J the Jacobian of g^-1, in
+        descending order: geometric mean over up to 256 training rows. They are in standardised
+        units, or in squared units of the data over the mean variance of a column, whichever show
+        the wider gap. With more than 256 columns only the first 64 are computed, at 64 rows and in
+        standardised units; the rest are eigenvalues of C, scaled so that the product of all is that
+        of C.
     prior_eigenvalues_ : ndarray of shape (`n_features_in_`,)
-        Variance of the latent coordinates in squared data units, those of the manifold first.
+        Variances of the latent coordinates in squared data units, those of the manifold first.
     n_iter_ : int
-        Epochs run.
+        Number of epochs that were run.
     loss_curve_ : list of float
-        Mean training loss of each epoch, in nats per standardised row, penalty included.
+        Mean training loss of each epoch with its penalties, in nats per standardised row.
     validation_scores_ : list of float
         Mean log-likelihood of the validation rows after each epoch, in nats per standardised row;
-        empty where none were set aside.
+        empty if no rows were set aside.
     device_ : str
-        Where the model computes.
+        Device on which the model computes.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns, if X had any.
+        Names of the columns, if the columns of X had names.
 
     See Also
     --------
@@ -196,14 +187,16 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
 
     Notes
     -----
-    Coordinates have the units of the data, as those of PCA: each is scaled so that moving it by one
-    moves a row by one unit, root mean square over the training rows. Columns in different units
-    should therefore be scaled first, which changes the reported density by the scaler's Jacobian.
+    Coordinates have the units of the data, as those of PCA: a step of one along a coordinate moves
+    a row by one unit, root mean square over the training rows. Columns in different units should
+    therefore be scaled first. After a scaler, scores are densities in its units: after
+    ``StandardScaler`` subtract ``np.log(scaler.scale_).sum()``.
 
-    With one column the only volume-preserving maps are shifts and reflections, and the model is the
-    normal distribution of the rows, or the distribution of its one marginal.
+    With one column the only volume-preserving maps are shifts and reflections, and the model is a
+    normal distribution, or the spline of one.
 
-    With ``n_components=None``, a UserWarning says so where nearest neighbours contradict the model.
+    With ``n_components=None``, `fit` warns if the dimension that nearest neighbours suggest differs
+    from that of the model.
 
     References
     ----------
@@ -229,9 +222,7 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         **BaseManifoldFlow._parameter_constraints,
         "flow": [StrOptions({"affine", "additive"})],
         "image_shape": [tuple, list, None],
-        "spread": [StrOptions({"data", "latent"})],
-        "prior_update": [StrOptions({"closed_form", "gradient"})],
-        "entropy": [StrOptions({"ignore", "taylor"})],
+        "recipe": [StrOptions(set(_RECIPES))],
         "marginals": [StrOptions({"spline", "normal"})],
         "isometry": [Interval(Real, 0, None, closed="left")],
     }
@@ -244,9 +235,7 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         n_layers=8,
         hidden_layer_sizes=(64, 64),
         image_shape=None,
-        spread="data",
-        prior_update="closed_form",
-        entropy="ignore",
+        recipe="default",
         marginals="spline",
         isometry=0.1,
         noise_start=0.3,
@@ -272,9 +261,7 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         self.n_layers = n_layers
         self.hidden_layer_sizes = hidden_layer_sizes
         self.image_shape = image_shape
-        self.spread = spread
-        self.prior_update = prior_update
-        self.entropy = entropy
+        self.recipe = recipe
         self.marginals = marginals
         self.isometry = isometry
         self.noise_start = noise_start
@@ -296,17 +283,18 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         self.verbose = verbose
 
     _config_type = ManifoldPriorConfig
+    # The predictions of a fitted model depend on none of these.
+    _obsolete_parameters = {
+        "spread": ("recipe", {"data": "default", "latent": "paper"}),
+        "prior_update": None,
+        "entropy": None,
+    }
 
     def _check_method_parameters(self, n_features):
         if self.image_shape is not None:
             check_image_shape(self, n_features)
             if len(self._layer_sizes()) == 0:
                 raise ValueError("image_shape needs hidden_layer_sizes to hold at least one size.")
-        if self.entropy == "taylor" and self.spread == "data":
-            raise ValueError(
-                "entropy='taylor' needs spread='latent': with spread='data' the entropy does not "
-                "depend on the flow."
-            )
 
     def _choices(self, n_features):
         return ManifoldPriorConfig(
@@ -336,181 +324,69 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
             with in_float64_on_cpu(flow):
                 flow.bijection.initialize(rows[:_MAX_INITIAL_ROWS])
         rows = rows.to(device, torch.float32)
-        geodesics = None
-        if self.isometry and len(rows) >= _MIN_GRAPH_ROWS and rows.shape[1] > 1:
-            geodesics = _geodesics(rows, generator)
         objective = SpreadLikelihood(
             flow,
-            spread=self.spread,
-            prior_update=self.prior_update,
-            entropy=self.entropy,
+            **_RECIPES[self.recipe],
             isometry=self.isometry,
             noise_start=self.noise_start,
             noise_floor=self.noise_floor,
-            geodesics=geodesics,
+            geodesics=geodesic_distances(rows, generator) if self.isometry else None,
             generator=generator,
         )
         objective.initialize_prior(rows)
         return objective
 
     def _finish(self, restart, rows):
-        objective, latent = restart.job.objective, self._flow.latent
+        objective, flow, latent = restart.job.objective, self._flow, self._flow.latent
         # The prior still has the moments of the training rows alone.
         held_out, score = restart.job.validation_rows, np.nan
         if held_out is not None:
             score = float(objective.log_likelihood(held_out.to(rows)).mean())
         objective.update_closed_form(rows)
-        self._noise_variance = self.noise_floor**2
         x = self._from_flow(rows)
-        # A constant column has a scale by convention only, which nothing should depend on.
-        varies = (rows != 0).any(dim=0).cpu()
-        varies = varies if bool(varies.any()) else torch.ones_like(varies)
-        self._varies = varies.to(x).numpy()
-        # Rows that are all alike have none.
-        self._mean_variance = float(x.var(dim=0, correction=0)[varies].mean())
-        order = torch.randperm(len(rows), generator=objective.generator)
-        picked = rows[order[:_MAX_SPECTRUM_ROWS].to(rows.device)]
+        varies = varying_columns(rows).cpu()
+        mean_variance = float(x.var(dim=0, correction=0)[varies].mean())
+        units = DataUnits(self._standardizer, varies, mean_variance)
+        shuffled = torch.randperm(len(rows), generator=objective.generator)
+        picked = rows[shuffled[:_MAX_SPECTRUM_ROWS].to(rows.device)]
         with torch.no_grad():
-            spectra, component_scale = self._geometry(picked)
-            reading = read_spectra(spectra, self._noise_variance)
-            self.local_spectrum_, self._units = reading.spectrum, reading.units
+            spectra, lengths = spectra_and_lengths(flow, picked, units, self.n_components)
+            reading = read_spectra(spectra, self.noise_floor**2)
             if self.n_components is None and reading.units == "data":
-                latent.order_by_variance(component_scale)
-                component_scale = latent.component_scale
-            self.dimension_report_ = self._read_dimension(
-                restart, score, rows, x[order].numpy(), reading, component_scale
+                latent.order_by_variance(lengths)
+                lengths = latent.component_scale
+            x, n_held_out = x[shuffled].numpy(), self._n_validation(len(rows))
+            report, better = read_flow_dimension(
+                objective, rows, x, units, reading, lengths, score, restart.order, n_held_out
             )
-            self.intrinsic_dimension_ = self.dimension_report_.dimension
-            self.n_components_ = self.n_components or self.intrinsic_dimension_
-            latent.set_components(self.n_components_, component_scale)
+            # The marginals are those of the coordinates in their final order.
+            latent.set_components(self.n_components or report.dimension, lengths)
             if self.marginals == "spline":
-                self._fit_marginals(objective, rows)
+                objective.fit_marginals(rows)
         variance = latent.eigenvalues * latent.component_scale.square()
+        self.n_components_ = latent.n_components
+        self.intrinsic_dimension_ = report.dimension
+        self.dimension_report_ = report
+        self.local_spectrum_ = reading.spectrum
         self.prior_eigenvalues_ = variance.cpu().numpy()
-        message = self.dimension_report_.disagreement()
+        # What `local_dimension` needs.
+        self._noise_variance = self.noise_floor**2
+        self._units, self._mean_variance = reading.units, mean_variance
+        self._varies = varies.to(torch.float64).numpy()
+        self._mixture, self._mixture_dimensions = better or (None, None)
+        message = report.disagreement()
         if message and self.n_components is None:
             warn(message)
-
-    def _geometry(self, rows):
-        """Return spectra of the local covariance at rows, by their units, and lengths (D,).
-
-        These are, for each axis of the prior, the root mean square length of J times it, in units
-        of the data.
-        """
-        latent, n_features = self._flow.latent, rows.shape[1]
-        if n_features > _MAX_FULL_FEATURES:
-            rows = rows[:_MAX_LEADING_ROWS]
-            z = self._flow.bijection.forward_and_log_det(rows)[0]
-            spectra = {"standardised": _wide_spectra(self._flow, z, latent.spectrum).cpu().numpy()}
-            columns, slope = self._local_columns(
-                self._flow, rows, max(_N_LEADING, self.n_components or 0)
-            )
-            lengths = (slope[:, :, None] * columns).square().sum(1).mean(0).sqrt()
-            # Along the other axes the flow is taken to be an isometry.
-            rest = slope.square().mean().sqrt().expand(n_features - len(lengths))
-            return spectra, torch.cat([lengths, rest])
-        parts, squares = {"standardised": []}, []
-        if self._mean_variance > 0:
-            parts["data"] = []
-        for chunk in chunks(len(rows), n_features**2):
-            columns, slope = self._local_columns(self._flow, rows[chunk])
-            squares.append((slope[:, :, None] * columns).square().sum(1))
-            for units, values in parts.items():
-                values.append(self._eigenvalues(columns, slope, units).numpy())
-        spectra = {units: np.concatenate(values) for units, values in parts.items()}
-        return spectra, torch.cat(squares).mean(0).sqrt()
-
-    def _fit_marginals(self, objective, rows):
-        """Give the coordinates of the prior distributions of their own."""
-        picked = torch.randperm(len(rows), generator=objective.generator)[:_MAX_QUANTILE_ROWS]
-        rows = rows[picked.to(rows.device)]
-        noise = self.noise_floor * randn(rows.shape, rows, objective.generator)
-        inflated = rows + noise if self.spread == "data" else rows
-        parts = [
-            self._flow.bijection.forward_and_log_det(inflated[chunk])[0]
-            for chunk in chunks(len(rows), rows.shape[1])
-        ]
-        z = torch.cat(parts)
-        self._flow.latent.fit_marginals(z if self.spread == "data" else z + noise)
-
-    def _local_columns(self, flow, standardized, n_columns=None):
-        """Return J (n, D, k) along the first k axes of C at rows, and the slopes (n, D)."""
-        z = flow.bijection.forward_and_log_det(standardized)[0]
-        directions = flow.latent.eigenvectors.T[:n_columns]
-        x, columns = jacobian_columns(flow.decode, z, directions.to(z))
-        slope = self._standardizer.inverse_slope(to_host(x))
-        return to_host(columns), slope * torch.tensor(self._varies)
-
-    def _eigenvalues(self, columns, slope, units):
-        """Return the eigenvalues (n, D) of J C J', descending, in standardised or data units."""
-        factor = columns * to_host(self._flow.latent.spectrum.sqrt())
-        if units == "data":
-            factor = slope[:, :, None] * factor / self._mean_variance**0.5
-        return squared_singular_values(factor)
-
-    def _read_dimension(self, restart, score, rows, x, reading, component_scale):
-        """Return the report of the dimension.
-
-        It takes the log-likelihood of rows set aside, the standardised rows, the same in data units
-        in random order, the reading of the local covariance, and the lengths of the axes of the
-        prior in units of the data.
-        """
-        latent, flow, noise = self._flow.latent, self._flow, self.noise_floor
-        generator = restart.job.objective.generator
-        n_rows = min(len(x), _MAX_NEIGHBOR_ROWS)
-        lengths = latent.spectrum.cpu()
-        if reading.units == "data":
-            lengths = lengths * component_scale.to(lengths).square() / self._mean_variance
-        lengths, leading = lengths.sort(descending=True, stable=True)
-        prior = int(read_spectrum(lengths.numpy(), self._noise_variance))
-        leading = leading.to(latent.spectrum.device)
-
-        def sample_flow(n_components):
-            variances = (latent.spectrum - noise**2).clamp_min(0.0)
-            if n_components is not None:
-                variances[leading[n_components:]] = 0.0
-            normal = randn((n_rows, len(variances)), variances, generator)
-            z = latent.mean + normal * variances.sqrt() @ latent.eigenvectors.T
-            parts = [self._from_flow(flow.decode(z[c])) for c in chunks(n_rows, z.shape[1])]
-            return torch.cat(parts).numpy()
-
-        candidates = [Candidate("flow", reading, sample_flow, score)]
-        n_held_out = self._n_validation(len(rows))
-        self._mixture = None
-        if n_held_out and rows.shape[1] <= MAX_COMPLETE_FEATURES:
-            noisy = rows + noise * randn(rows.shape, rows, generator)
-            z = to_host(noisy[restart.order.to(rows.device)]).numpy()
-            mixture, score = fit_local_mixture(z[n_held_out:], z[:n_held_out], noise)
-            if mixture is not None:
-                rng = np.random.RandomState(int(torch.randint(2**31, (1,), generator=generator)))
-                spectra, slope = {"standardised": mixture.variances}, None
-                if self._mean_variance > 0:
-                    slope = self._standardizer.inverse_slope(torch.tensor(mixture.means)).numpy()
-                    slope = slope * self._varies / self._mean_variance**0.5
-                    spectra["data"] = mixture.spectra(slope)
-                read = read_spectra(spectra, self._noise_variance, mixture.weights)
-
-                def sample_mixture(n_components):
-                    scaled = slope if read.units == "data" else None
-                    drawn = mixture.sample(n_rows, rng, noise, n_components, scaled)
-                    return self._from_flow(torch.tensor(drawn)).numpy()
-
-                candidates.append(Candidate("mixture", read, sample_mixture, score))
-                if score > candidates[0].score:
-                    self._mixture = mixture
-                    self._mixture_dimensions = read_spectrum(spectra[read.units], noise**2)
-        n_varying = int(self._varies.sum())
-        return read_dimension(x[:n_rows], candidates, prior, n_varying, noise**2)
 
     @standard_context()
     def local_dimension(self, X):
         """Dimension of the model around each row.
 
-        The number of eigenvalues before the widest gap, on a log scale, of a local covariance, in
-        ``dimension_report_.units``. Where the flow is the better model,
-        ``dimension_report_.model == "flow"``, that is J C J', with J the Jacobian of the latent ->
-        data map at the row and C the covariance of the prior; where the mixture of probabilistic
-        PCAs is, the covariance of its part most probable at the row.
+        The dimension is the number of eigenvalues of a local covariance before the widest gap on a
+        log scale, in ``dimension_report_.units``. If ``dimension_report_.model`` is "flow" this is
+        the covariance J C J', with J the Jacobian of the latent -> data map at the row and C the
+        covariance of the prior. If it is "mixture" this is the covariance of the part of the
+        mixture of probabilistic PCAs that is most probable at the row.
 
         Parameters
         ----------
@@ -521,6 +397,29 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         -------
         dimension : ndarray of int of shape (n_samples,)
             Between 1 and `n_features_in_`.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the model is not fitted.
+        ValueError
+            If X is not finite or has other columns than in `fit`, or if the flow is the better
+            model and overflows at a row, which is then far from the training rows.
+
+        Examples
+        --------
+        A segment and a disc:
+
+        >>> import numpy as np
+        >>> from skmanifoldflow import ManifoldPriorFlow
+        >>> rng = np.random.RandomState(0)
+        >>> t, angle = rng.uniform(size=200), rng.uniform(0, 2 * np.pi, size=400)
+        >>> segment = np.column_stack([3 + t, 0 * t, 0 * t])
+        >>> radius = np.sqrt(rng.uniform(size=400))
+        >>> disc = np.column_stack([radius * np.cos(angle), radius * np.sin(angle), 0 * radius])
+        >>> model = ManifoldPriorFlow(max_iter=2, tol=1.0, random_state=0)
+        >>> model.fit(np.concatenate([segment, disc])).local_dimension([[3.5, 0, 0], [0, 0, 0]])
+        array([1, 2])
         """
         X = self._check_rows(X)
         if self._mixture is not None:
@@ -530,52 +429,12 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
 
     def _local_spectra(self, X, dtype):
         """Return the eigenvalues (n, D) of the local covariance of the flow, descending."""
-        is_wide = X.shape[1] > _MAX_FULL_FEATURES
+        units = None
+        if self._units == "data":
+            varies = torch.tensor(self._varies)
+            units = DataUnits(self._standardizer, varies, self._mean_variance)
 
-        def spectrum(flow, rows):
-            standardized, _ = self._to_flow(flow, rows)
-            if is_wide:
-                z = flow.bijection.forward_and_log_det(standardized)[0]
-                return _wide_spectra(flow, z, flow.latent.spectrum)
-            columns, slope = self._local_columns(flow, standardized)
-            return self._eigenvalues(columns, slope, self._units)
+        def spectra(flow, rows):
+            return local_spectra(flow, self._to_flow(flow, rows)[0], units)
 
-        n_entries = X.shape[1] * min(X.shape[1], _MAX_FULL_FEATURES)
-        return self._per_chunk(X, spectrum, dtype, n_entries)
-
-
-def _wide_spectra(flow, z, spectrum):
-    """Return eigenvalues (n, D) of the local covariance J C J' at latent rows, descending.
-
-    The leading ones are computed. The others are those of C times what makes the log-determinant
-    right, which is that of C since J has unit volume.
-    """
-    factor = flow.latent.eigenvectors * spectrum.sqrt()
-    order = torch.argsort(spectrum, descending=True, stable=True)
-    leading = leading_singular_values(flow.decode, z, factor[:, order].to(z), _N_LEADING)
-    log_leading = 2 * leading.to(spectrum).log()
-    log_rest = spectrum[order[_N_LEADING:]].log()
-    missing = spectrum.log().sum() - log_leading.sum(1) - log_rest.sum()
-    log_rest = log_rest + missing[:, None] / len(log_rest)
-    return torch.cat([log_leading, log_rest], dim=1).exp().sort(dim=1, descending=True).values
-
-
-def _geodesics(rows, generator):
-    """Return rows and their distances along the nearest-neighbour graph (as Isomap measures them).
-
-    Tenenbaum, de Silva & Langford, Science 290 (2000); computed on a random part of many rows.
-    """
-    # Half of the time of `import skmanifoldflow`, if it were there.
-    from sklearn.neighbors import kneighbors_graph
-
-    n = len(rows)
-    picked = torch.randperm(n, generator=generator)[:_MAX_GRAPH_ROWS].to(rows.device)
-    graph_rows = rows[picked]
-    graph = kneighbors_graph(graph_rows.cpu().numpy(), _N_NEIGHBORS, mode="distance")
-    n_landmarks = min(len(picked), _MAX_LANDMARKS)
-    distances = shortest_path(graph, directed=False, indices=np.arange(n_landmarks))
-    distances = torch.tensor(distances[:, :n_landmarks], dtype=rows.dtype)
-    mean_square = float(distances[torch.isfinite(distances)].square().mean())
-    if mean_square == 0.0:
-        return None
-    return Geodesics(graph_rows[:n_landmarks], distances.to(rows.device), mean_square)
+        return self._per_chunk(X, spectra, dtype, elements_per_row(X.shape[1]))

@@ -17,7 +17,8 @@ from .distribution import LearnedCovariance, principal_covariance
 __all__ = ["Geodesics", "SpreadLikelihood"]
 
 
-# Smallest pivot, in units of the smallest eigenvalue, above which none is to be raised.
+# If the smallest squared pivot of a Cholesky factor exceeds the least allowed eigenvalue by this
+# factor, no eigenvalue has to be raised.
 _CLEARLY_POSITIVE = 1000
 
 
@@ -32,10 +33,11 @@ class Geodesics(NamedTuple):
 class SpreadLikelihood(Objective):
     """Spread likelihood of a volume-preserving flow with a learned normal prior.
 
-    With spread "data" noise is added to the rows: x~ = x + s eps, z~ = g(x~). The entropy of x~
-    does not depend on a volume-preserving g, so the cross-entropy E[-log N(z~; m, C)] is maximum
-    likelihood of the inflated data. With spread "latent" noise is added to z = g(x) instead, as in
-    the source, and its expectation is taken in closed form.
+    With spread "data" noise is added to the rows: x~ = x + s eps, z~ = g(x~). The entropy of z~
+    does not depend on a volume-preserving g, so minimising the cross-entropy E[-log N(z~; m, C)] is
+    maximum likelihood of the inflated data. With spread "latent" noise is added to z = g(x)
+    instead, as in the source, and the expectation over the noise is taken in closed form. Its
+    entropy depends on g, and entropy "taylor" estimates it.
 
     The departure from isometry is penalised twice: (log ||J_g v||^2)^2 for random unit vectors v,
     by a finite difference, and the squared error of latent distances against geodesic distances of
@@ -62,25 +64,29 @@ class SpreadLikelihood(Objective):
     """
 
     flow: ManifoldFlow
-    # Share of the training after which the noise has reached its floor.
+    # Share of the training during which the noise falls to its floor.
     annealing = 0.65
-    # Geodesic distances weigh this much more than local isometry: at the start, where they unroll
-    # the data, and from `unrolling` of the training on, where they keep it so.
+    # Weights of geodesic distances relative to local isometry. The first one unrolls the data; it
+    # falls linearly, to 0 at a share `unrolling` of the training, but the weight stays at least the
+    # second one, which keeps the data unrolled.
     geodesic_weights = (300.0, 100.0)
     unrolling = 0.6
-    # Rows of a batch on which isometry is looked at.
+    # Rows of a batch at which the departure from isometry is measured.
     n_isometry_rows = 32
     n_geodesic_rows = 64
-    # Step of the finite difference in standardised units: float32 leaves it four digits.
+    # Step of the finite difference in standardised units, with four correct digits in float32.
     difference = 0.01
     # A batch with fewer rows per column shares its covariance with the batches before it.
     rows_per_feature = 4
-    # Moments are taken over at least this many inflated rows, and over as many per column.
+    # Moments are taken over at least this many inflated rows, and over `rows_per_feature` times as
+    # many rows as columns.
     min_moment_rows = 1024
-    # Of so many rows, and as many per column, they are good enough to compare epochs: their errors
+    # So many rows, and so many per column, are enough to compare epochs: errors of their moments
     # cost less than a thousandth of a nat per column.
     min_rough_rows = 2048
     rough_rows_per_feature = 64
+    # Largest number of rows whose coordinates give the prior its quantiles.
+    max_marginal_rows = 10_000
 
     def __init__(
         self,
@@ -104,7 +110,7 @@ class SpreadLikelihood(Objective):
         self.noise_start = noise_start
         self.noise_floor = noise_floor
         self.geodesics = geodesics
-        # Rows in parts that a step looks at, and their distances in the order of pdist.
+        # Parts of the rows, one for each of the next steps, and distances in the order of pdist.
         self.coming: list[tuple[Tensor, Tensor]] = []
         self.generator = generator
         # The same noise at every epoch, so that epochs can be compared.
@@ -165,10 +171,11 @@ class SpreadLikelihood(Objective):
         return self.coming.pop()
 
     def _rows(self, batch: Tensor, progress: float) -> tuple[Tensor, list[int], Tensor | None]:
-        """Return the rows of a step, one pass for all three terms: a step costs calls, not rows.
+        """Return the rows of a step, the numbers of rows of three kinds, and geodesic distances.
 
-        They are those of a batch with noise, the first of them moved by a short way, and rows whose
-        geodesic distances are known: how many of each, and these distances.
+        The kinds are the batch with noise, its first rows moved by a short way, and rows whose
+        geodesic distances are known. They pass the flow together, because the time of a step is
+        that of its calls, not of its rows.
         """
         if self.spread == "data":
             noise = randn(tuple(batch.shape), batch, self.generator)
@@ -188,9 +195,9 @@ class SpreadLikelihood(Objective):
     def _known_part(
         self, z: Tensor, parts: list[int], geodesic: Tensor | None, progress: float
     ) -> tuple[Tensor, Tensor]:
-        """Return the penalties, and the cross-entropy where it is in closed form.
+        """Return what has a known gradient, and this gradient with respect to latents z of a step.
 
-        And the gradient with respect to the latents z of the rows of a step.
+        These are the penalties, and the cross-entropy where the prior is in closed form.
         """
         value, gradient = z.new_zeros(()), torch.zeros_like(z)
         (latents, moved, landmarks), into = z.split(parts), gradient.split(parts)
@@ -237,14 +244,14 @@ class SpreadLikelihood(Objective):
         return 0.5 * (log_det + square + len(moments) * math.log(2 * math.pi))
 
     def _cross_entropy(self, z: Tensor, progress: float) -> Tensor:
-        """Return E[-log N(z~; m, C)] of a batch, less H(z~) where it is estimated."""
+        """Return E[-log N(z~; m, C)] of a batch, minus H(z~) where the entropy is estimated."""
         n, n_features = z.shape
         s = self.noise(progress)
         if self.a is not None and self.m is not None:
             a = torch.tril(self.a)
             noise = s**2 * torch.eye(n_features, dtype=z.dtype, device=z.device)
             centred = z - self.m
-            # Without an error check: NaN weights give a NaN loss, which the training loop handles.
+            # No error check: NaN weights give a NaN loss, which the training loop handles.
             factor = torch.linalg.cholesky_ex(a @ a.T + noise)[0]
             precision = torch.cholesky_inverse(factor)
             log_det = 2 * factor.diagonal().log().sum()
@@ -264,12 +271,11 @@ class SpreadLikelihood(Objective):
     def _closed_form_prior(
         self, covariance: Tensor, batch: Tensor, progress: float
     ) -> tuple[Tensor, Tensor]:
-        """Return the precision and log-determinant of the prior that is best for given z~.
+        """Return the precision and log-determinant of the best prior for the covariance of a batch.
 
-        Given is the covariance (D, D) of a batch. At the optimum the loss does not depend on the
-        prior to first order, so it may be held fixed in the gradient (envelope theorem). Where a
-        batch has few rows for its columns, their covariance is pooled with that of the batches
-        before.
+        At the optimum the loss does not depend on the prior to first order, so the prior is held
+        fixed in the gradient (envelope theorem). Where a batch has few rows for its columns, its
+        covariance is pooled with that of the batches before.
         """
         n, n_features = batch.shape
         share = min(1.0, n / (self.rows_per_feature * n_features))
@@ -278,7 +284,7 @@ class SpreadLikelihood(Objective):
         if self.running_covariance is not None:
             covariance = torch.lerp(self.running_covariance, covariance, share)
         if n < n_features:
-            # D^3 operations, for a precision that moves by a small share in a step.
+            # A precision takes D^3 operations and moves by a small share in a step.
             self.steps_left -= 1
             if self.running_prior is not None and self.steps_left > 0:
                 self.running_covariance = covariance
@@ -295,8 +301,8 @@ class SpreadLikelihood(Objective):
 
     def _best_prior(self, covariance: Tensor, least: float) -> tuple[Tensor, Tensor]:
         if self.latent.n_free is None:
-            # Of many columns the eigenvectors cost ten times as much as a Cholesky factor, which is
-            # as good where no eigenvalue is to be raised.
+            # With many columns eigenvectors cost ten times as much as a Cholesky factor, which is
+            # enough where no eigenvalue has to be raised.
             factor, info = torch.linalg.cholesky_ex(covariance)
             pivots = factor.diagonal()
             if int(info) == 0 and float(pivots.min()) ** 2 > _CLEARLY_POSITIVE * least:
@@ -338,7 +344,7 @@ class SpreadLikelihood(Objective):
         latent.set_moments(shift + mean, covariance)
 
     def _inflated_latents(self, rows: Tensor) -> Iterator[Tensor]:
-        """Yield g(x + s eps), s at its floor, over all rows; few rows are repeated."""
+        """Yield g(x + s eps) over all rows, with s at its floor. Few rows are repeated."""
         s = self.noise_floor if self.spread == "data" else 0.0
         generator = make_generator(self.moment_seed)
         if s:
@@ -351,6 +357,21 @@ class SpreadLikelihood(Objective):
             yield self.flow.bijection.forward_and_log_det(x)[0]
 
     @torch.no_grad()
+    def fit_marginals(self, rows: Tensor) -> None:
+        """Give each coordinate of the prior its own distribution, that of the noisy rows."""
+        picked = torch.randperm(len(rows), generator=self.generator)[: self.max_marginal_rows]
+        rows = rows[picked.to(rows.device)]
+        noise = self.noise_floor * randn(tuple(rows.shape), rows, self.generator)
+        inflated = rows + noise if self.spread == "data" else rows
+        z = torch.cat(
+            [
+                self.flow.bijection.forward_and_log_det(inflated[chunk])[0]
+                for chunk in chunks(len(rows), rows.shape[1])
+            ]
+        )
+        self.latent.fit_marginals(z if self.spread == "data" else z + noise)
+
+    @torch.no_grad()
     def log_likelihood(self, rows: Tensor) -> Tensor:
         latent = self.latent
         values = torch.cat([latent.log_prob(z) for z in self._inflated_latents(rows)])
@@ -360,12 +381,12 @@ class SpreadLikelihood(Objective):
 
 
 def _stress(z: Tensor, geodesic: Tensor, mean_square: float) -> tuple[Tensor, Tensor]:
-    """Return the squared error of latent distances, relative to mean squared geodesics.
+    """Return the mean squared error of latent distances, and its gradient with respect to z.
 
-    And its gradient with respect to z. Distances are in the order of pdist.
+    It is relative to the mean squared geodesic distance. Distances are in the order of pdist.
     """
     distance = nn.functional.pdist(z)
-    # Rows that are not connected have an infinite distance, which tells nothing.
+    # The distance of rows that are not connected is infinite, and they do not count.
     error = (distance - geodesic).nan_to_num_(nan=math.nan, posinf=math.inf, neginf=0.0)
     scale = 1 / (len(error) * mean_square)
     gradient = pdist_backward(2 * scale * error, z, 2.0, distance)

@@ -127,7 +127,7 @@ SMALL = {"max_iter": 1, "n_layers": 2, "hidden_layer_sizes": (6,), "random_state
 
 MODELS = {
     "prior": (ManifoldPriorFlow, {}),
-    "prior, gradient": (ManifoldPriorFlow, {"prior_update": "gradient", "spread": "latent"}),
+    "prior, paper": (ManifoldPriorFlow, {"recipe": "paper"}),
     "prior, images": (ManifoldPriorFlow, IMAGE | {"n_components": 2}),
     "injection": (NoisyInjectiveFlow, {"n_components": 2}),
     "injection, bound": (

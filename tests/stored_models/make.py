@@ -25,10 +25,9 @@ IMAGES = {"image_shape": (1, 4, 4)}
 KINDS = {
     "prior": (ManifoldPriorFlow, {}),
     "prior_fixed_dimension": (ManifoldPriorFlow, {"n_components": 2}),
-    "prior_latent_spread": (
-        ManifoldPriorFlow,
-        {"spread": "latent", "entropy": "taylor", "prior_update": "gradient", "n_components": 2},
-    ),
+    # Stored with spread="latent", entropy="taylor" and prior_update="gradient", which were
+    # parameters.
+    "prior_latent_spread": (ManifoldPriorFlow, {"recipe": "paper", "n_components": 2}),
     "prior_additive_normal": (ManifoldPriorFlow, {"flow": "additive", "marginals": "normal"}),
     "prior_bounded": (ManifoldPriorFlow, {"bounded": (-8.0, 8.0)}),
     "prior_images": (ManifoldPriorFlow, {**IMAGES, "n_components": 3}),
