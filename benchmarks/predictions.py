@@ -49,8 +49,7 @@ OWN = {
     "ManifoldPriorFlow": {
         "sheet": [
             {"flow": ["additive"]},
-            {"n_components": [None, 2], "spread": ["latent"], "entropy": ["ignore", "taylor"]},
-            {"n_components": [None, 2], "prior_update": ["gradient"]},
+            {"n_components": [None, 2], "recipe": ["paper"]},
             {"n_components": [None, 2], "marginals": ["normal"]},
         ],
         "images": [{}],
@@ -90,6 +89,8 @@ OWN = {
         "images": [{"n_components": [16], "split": ["channel"], "stage_components": [None, (4,)]}],
     },
 }
+#: What a parameter stands for in versions that do not have it.
+FORMERLY = {"recipe": {"spread": "latent", "prior_update": "gradient"}}
 #: Methods of rows, and of rows and a seed.
 OF_ROWS = ("score_samples", "transform", "reconstruct", "local_dimension")
 OF_ROWS += ("score_samples_manifold", "posterior_mean", "predict_proba", "expected_latent")
@@ -165,7 +166,10 @@ def results_of(estimator, kind, dtype, parameters):
 
     def fitted():
         given = FIT | (IMAGES if kind == "images" else {}) | parameters
-        model = getattr(skmanifoldflow, estimator)(**given).fit(X)
+        Estimator = getattr(skmanifoldflow, estimator)
+        for name in given.keys() - Estimator._get_param_names():
+            given = {k: v for k, v in given.items() if k != name} | FORMERLY[name]
+        model = Estimator(**given).fit(X)
         return model.fit(X) if "warm_start" in parameters else model
 
     model = attempt(fitted)
