@@ -149,28 +149,29 @@ class AtlasEnsemble(FlowModel):
         return self
 
     def _by_atlas(
-        self, function: Callable[..., Tensor], x: Tensor, charts: Tensor, *others: Tensor
+        self, function: Callable[[Atlas, Tensor, Tensor], Tensor], x: Tensor, charts: Tensor
     ) -> Tensor:
-        """Apply a function of (atlas, rows, charts, *others) to the rows (n, D) of each atlas.
+        """Return the values (n, D) of a function for rows x (n, D) and their charts (n,).
 
-        `charts` and `others` (n,) belong to the rows; the function gets the charts of its atlas
-        numbered from 0.
+        The function gets an atlas, the indices (m,) of rows in its charts, and these charts (m,),
+        numbered from 0 in the atlas.
         """
         out = torch.zeros_like(x)
         for atlas, chart_slice in self.atlases():
             rows = ((charts >= chart_slice.start) & (charts < chart_slice.stop)).nonzero()[:, 0]
             if len(rows):
-                of_rows = (charts[rows] - chart_slice.start, *(other[rows] for other in others))
-                out = out.index_put((rows,), function(atlas, x[rows], *of_rows))
+                values = function(atlas, rows, charts[rows] - chart_slice.start)
+                out = out.index_put((rows,), values)
         return out
 
     def to_latent(self, x: Tensor, charts: Tensor) -> Tensor:
         """Map rows by the given charts (n,); return latent rows (n, D)."""
-        return self._by_atlas(lambda atlas, *pairs: atlas.to_latent(*pairs)[0], x, charts)
+        return self._by_atlas(lambda atlas, rows, k: atlas.to_latent(x[rows], k)[0], x, charts)
 
     def from_latent(self, z: Tensor, charts: Tensor) -> Tensor:
         """Return the rows (n, D) that the given charts map to latent rows."""
-        return self._by_atlas(Atlas.from_latent, z.to(**self.tensor_options), charts)
+        z = z.to(**self.tensor_options)
+        return self._by_atlas(lambda atlas, rows, k: atlas.from_latent(z[rows], k), z, charts)
 
     def log_joint(self, x: Tensor, contained: Tensor) -> Tensor:
         """Return log p_k p(x|k) (n, K) where the mask `contained` (n, K) is True, else -inf."""
@@ -246,11 +247,11 @@ class AtlasEnsemble(FlowModel):
     ) -> Tensor:
         """Draw a row (n, D) from each of the given charts (n,)."""
         z = randn((len(charts), self.n_features), self.weights, generator)
+        dimensions = self.dimensions[charts]
         along = self._by_atlas(
-            lambda atlas, *of_rows: atlas.chart_map.tangential(*of_rows),
+            lambda atlas, rows, k: atlas.chart_map.tangential(z[rows], k, dimensions[rows]),
             z,
             charts,
-            self.dimensions[charts],
         )
         z = math.sqrt(temperature) * along + math.sqrt(manifold_deviation) * (z - along)
         return self.from_latent(z, charts)

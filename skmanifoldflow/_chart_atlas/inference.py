@@ -18,11 +18,11 @@ class ChartInferenceMixin:
     def covering_charts(self, X):
         """Charts that cover each row, by the distances of its code from their centres.
 
-        With d_k the distance of the code of a row from the centre of chart k, an entry of
-        `codebook_`, the chart covers the row if d_k <= (1 + `overlap`) d, where d is the m-th
-        smallest of the d_k, m is `n_neighbors_charts`, or the number of charts if that is smaller
-        (Sidheekh et al., 2022, U_k). If there are several partitions of the rows, the m-th smallest
-        distance is that within the partition of the chart.
+        Let d_k be the distance of the code of a row, `transform(X)`, from the centre of chart k, an
+        entry of `codebook_`. The chart covers the row if d_k is at most 1 + `overlap` times the
+        m-th smallest of these distances (Sidheekh et al., 2022, U_k), where m is
+        `n_neighbors_charts`. If there are several partitions of the rows, the distances are those
+        within one partition; in a partition of fewer than m charts every chart covers every row.
 
         Parameters
         ----------
@@ -32,14 +32,14 @@ class ChartInferenceMixin:
         Returns
         -------
         covers : ndarray of bool of shape (n_samples, `n_charts_`)
-            Whether each chart covers each row; at least m charts of each partition do.
+            Whether each chart covers each row. At least m charts of each partition do.
 
         Raises
         ------
-        NotFittedError
+        sklearn.exceptions.NotFittedError
             If the model is not fitted.
-        ValueError, TypeError
-            If X is not a dense table of finite numbers with `n_features_in_` columns.
+        ValueError
+            If rows are not finite, or do not have `n_features_in_` columns.
 
         Notes
         -----
@@ -81,10 +81,10 @@ class ChartInferenceMixin:
 
         Raises
         ------
-        NotFittedError
+        sklearn.exceptions.NotFittedError
             If the model is not fitted.
-        ValueError, TypeError
-            If X is not a dense table of finite numbers with `n_features_in_` columns.
+        ValueError
+            If rows are not finite, or do not have `n_features_in_` columns.
 
         Examples
         --------
@@ -123,10 +123,10 @@ class ChartInferenceMixin:
 
         Raises
         ------
-        NotFittedError
+        sklearn.exceptions.NotFittedError
             If the model is not fitted.
-        ValueError, TypeError
-            If X is not a dense table of finite numbers with `n_features_in_` columns.
+        ValueError
+            If rows are not finite, or do not have `n_features_in_` columns.
 
         Examples
         --------
@@ -161,11 +161,11 @@ class ChartInferenceMixin:
 
         Raises
         ------
-        NotFittedError
+        sklearn.exceptions.NotFittedError
             If the model is not fitted.
-        ValueError, TypeError
-            If X is not a dense table of finite numbers with `n_features_in_` columns, or if
-            `charts` does not hold one integer from 0 to `n_charts_` - 1 for each row.
+        ValueError
+            If rows are not finite, or do not have `n_features_in_` columns.
+            If `charts` does not hold one integer from 0 to `n_charts_` - 1 for each row.
 
         Examples
         --------
@@ -208,11 +208,11 @@ class ChartInferenceMixin:
 
         Raises
         ------
-        NotFittedError
+        sklearn.exceptions.NotFittedError
             If the model is not fitted.
-        ValueError, TypeError
-            If Z is not a dense table of finite numbers with `n_features_in_` columns, or if
-            `charts` does not hold one integer from 0 to `n_charts_` - 1 for each row.
+        ValueError
+            If coordinates are not finite, or do not have `n_features_in_` columns.
+            If `charts` does not hold one integer from 0 to `n_charts_` - 1 for each row.
 
         Examples
         --------
@@ -280,11 +280,11 @@ class ChartInferenceMixin:
 
         Raises
         ------
-        NotFittedError
+        sklearn.exceptions.NotFittedError
             If the model is not fitted.
-        ValueError, TypeError
-            If X is not a dense table of finite numbers with `n_features_in_` columns, or if
-            `random_state` is no seed.
+        ValueError
+            If rows are not finite, or do not have `n_features_in_` columns.
+            If `random_state` is no seed.
 
         Examples
         --------
@@ -318,10 +318,10 @@ class ChartInferenceMixin:
 
         Raises
         ------
-        NotFittedError
+        sklearn.exceptions.NotFittedError
             If the model is not fitted.
-        ValueError, TypeError
-            If X is not a dense table of finite numbers with `n_features_in_` columns.
+        ValueError
+            If rows are not finite, or do not have `n_features_in_` columns.
 
         Examples
         --------
@@ -379,7 +379,7 @@ class ChartInferenceMixin:
 
         Raises
         ------
-        NotFittedError
+        sklearn.exceptions.NotFittedError
             If the model is not fitted.
         ValueError
             If `n_samples` is not a positive integer, if `temperature` or `manifold_deviation` is
@@ -420,10 +420,10 @@ class ChartInferenceMixin:
 
         Raises
         ------
-        NotFittedError
+        sklearn.exceptions.NotFittedError
             If the model is not fitted.
-        ValueError, TypeError
-            If X is not a dense table of finite numbers with `n_features_in_` columns.
+        ValueError
+            If rows are not finite, or do not have `n_features_in_` columns.
 
         Examples
         --------
