@@ -5,11 +5,12 @@ from typing import ClassVar
 
 import torch
 
-from .._config import FlowConfig
+from .._config import FROM_ROWS, FlowConfig
 from .._mixture_of_pca import n_axes
 from ..backend.architectures import density_flow, image_flow
+from ..backend.bijections import Bijection
 from .atlas import Atlas, AtlasEnsemble
-from .chart_maps import AmbientChartMap, ChartFrames, ConformalChartMap
+from .chart_maps import AmbientChartMap, ChartFrames, ChartMap, ConformalChartMap
 from .quantizer import ImageAutoencoder, Quantizer, TableAutoencoder
 
 __all__ = ["ChartAtlasConfig", "build_flow"]
@@ -28,13 +29,13 @@ class ChartAtlasConfig(FlowConfig):
 
     Attributes
     ----------
-    n_components : int or None
+    n_components : int
         Length of a code.
-    n_charts : tuple of int or None
+    n_charts : tuple of int
         Number of charts of each atlas.
-    n_flat : int or None
-        Dimension of conformal charts; None for images.
-    n_neighbors : int or None
+    n_flat : int
+        Dimension of conformal charts; not read for images, which have none.
+    n_neighbors : int
         `n_neighbors_charts`.
     """
 
@@ -43,10 +44,10 @@ class ChartAtlasConfig(FlowConfig):
     )
     obsolete: ClassVar[frozenset[str]] = frozenset({"isotropic"})
 
-    n_components: int | None = None
-    n_charts: tuple[int, ...] | None = None
-    n_flat: int | None = None
-    n_neighbors: int | None = None
+    n_components: int = FROM_ROWS
+    n_charts: tuple[int, ...] = FROM_ROWS
+    n_flat: int = FROM_ROWS
+    n_neighbors: int = FROM_ROWS
     chart_map: str = "ambient"
     quantizer: str = "vq-ae"
     overlap: float = 0.1
@@ -72,34 +73,37 @@ def build_flow(config: ChartAtlasConfig, generator: torch.Generator) -> AtlasEns
 def _build_autoencoder(
     config: ChartAtlasConfig, generator: torch.Generator
 ) -> TableAutoencoder | ImageAutoencoder:
-    n_features, n_components = config.n_features, config.n_components
-    if config.image_shape and config.quantizer != "kmeans":
-        return ImageAutoencoder(
-            config.image_shape, n_components, _QUANTIZER_CHANNELS, generator=generator
-        )
-    # Without hidden layers the autoencoder is linear, that of PCA.
+    shape, n_components = config.image_shape, config.n_components
+    if shape is not None and config.quantizer != "kmeans":
+        return ImageAutoencoder(shape, n_components, _QUANTIZER_CHANNELS, generator=generator)
+    # Without hidden layers the autoencoder is linear: that of PCA.
     sizes = () if config.quantizer == "kmeans" else config.hidden_layer_sizes
-    return TableAutoencoder(n_features, n_components, sizes, generator=generator)
+    return TableAutoencoder(config.n_features, n_components, sizes, generator=generator)
 
 
 def _build_atlas(config: ChartAtlasConfig, n_charts: int, generator: torch.Generator) -> Atlas:
-    n_features, sizes = config.n_features, config.hidden_layer_sizes
+    n_features, sizes, shape = config.n_features, config.hidden_layer_sizes, config.image_shape
     is_conformal = config.chart_map == "conformal"
-    n_kept = min(_N_IMAGE_AXES, n_features) if config.image_shape else n_axes(n_features)
-    frames = ChartFrames(n_charts, n_features, n_kept)
+    n_kept = n_axes(n_features) if shape is None else min(_N_IMAGE_AXES, n_features)
     # The descriptors of a chart are its centre in the embedding and the logarithms of its scales.
     n_descriptors = config.n_components + n_kept
     n_context = n_descriptors + _N_EMBEDDING if n_charts > 1 else 0
-    options = {"generator": generator, "n_context": n_context}
-    if config.image_shape:
-        bijection = image_flow(config.image_shape, config.n_layers, sizes[0], **options)
-    else:
+    bijection: Bijection
+    if shape is None:
         n_flow = config.n_flat if is_conformal else n_features
-        bijection = density_flow(config.flow, n_flow, config.n_layers, sizes, **options)
+        bijection = density_flow(
+            config.flow, n_flow, config.n_layers, sizes, generator=generator, n_context=n_context
+        )
+    else:
+        bijection = image_flow(
+            shape, config.n_layers, sizes[0], generator=generator, n_context=n_context
+        )
+    frames = ChartFrames(n_charts, n_features, n_kept)
+    chart_map: ChartMap
     if is_conformal:
         chart_map = ConformalChartMap(frames, bijection, config.n_flat)
     else:
-        chart_map = AmbientChartMap(frames, bijection, frames_last=bool(config.image_shape))
+        chart_map = AmbientChartMap(frames, bijection, frames_last=shape is not None)
     return Atlas(
         chart_map, n_descriptors=n_descriptors, n_embedding=_N_EMBEDDING, generator=generator
     )

@@ -180,6 +180,7 @@ class ChartMap(nn.Module, ABC):
     """
 
     frames: ChartFrames
+    bijection: Bijection
     # Whether the frames stand between the flow and the normal distribution.
     frames_last = False
 

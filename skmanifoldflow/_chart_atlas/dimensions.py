@@ -1,5 +1,7 @@
 """Dimensions of the charts of a fitted atlas, read from spectra."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -49,11 +51,11 @@ def chart_dimensions(flow: AtlasEnsemble, rows: Tensor, noise_floor: float) -> n
     return spectral_dimension(spectra, noise_variance_read(noise_floor))
 
 
-def _mean_spectra(flow, rows):
-    """Yield charts that are the most probable one of any row, and geometric means of spectra.
+def _mean_spectra(flow: AtlasEnsemble, rows: Tensor) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each chart that has rows, and the geometric mean (D,) of the spectra at some of them.
 
-    A spectrum (D,) is that of J J', J the Jacobian of the inverse map of the chart, at one of its
-    rows.
+    A row belongs to its most probable chart. The spectrum at a row is that of J J', where J is the
+    Jacobian of the inverse of the map of the chart.
     """
     n_features = flow.n_features
     n_rows = affordable_rows(n_features**2, _MAX_ROWS_PER_CHART, _MAX_ENTRIES)

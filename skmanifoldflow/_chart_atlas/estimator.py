@@ -9,6 +9,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from .._base import BaseManifoldFlow
 from .._checks import check_image_shape
 from .._columns import dequantization_step
+from .._config import FROM_ROWS
 from .._mixture_of_pca import MAX_COMPLETE_FEATURES
 from ..backend.device import make_generator, to_host
 from .build import ChartAtlasConfig, build_flow
@@ -307,22 +308,21 @@ class ChartAtlasFlow(ChartInferenceMixin, BaseManifoldFlow):
         return max(64, min(512, n_samples // 20))
 
     def _choices(self, n_features):
-        n_components = self.n_components
-        if n_components is None and self.image_shape is not None:
-            n_components = min(_N_IMAGE_COMPONENTS, n_features)
-        n_neighbors = self.n_neighbors_charts
-        if n_neighbors is None and self.image_shape is not None:
+        is_image = self.image_shape is not None
+        n_components, n_neighbors = self.n_components, self.n_neighbors_charts
+        if is_image:
+            n_components = n_components or min(_N_IMAGE_COMPONENTS, n_features)
             # Every chart that covers an image costs one more pass through the flow.
-            n_neighbors = 2
+            n_neighbors = n_neighbors or 2
         return ChartAtlasConfig(
             n_features=n_features,
             n_layers=self.n_layers,
             hidden_layer_sizes=self._layer_sizes(),
-            flow=None if self.image_shape is not None else self.flow,
+            flow="affine" if is_image else self.flow,
             image_shape=self._image_shape(),
             bounded=self.bounded,
             n_components=n_components,
-            n_charts=None if self.n_charts is None else (int(self.n_charts),),
+            n_charts=FROM_ROWS if self.n_charts is None else (int(self.n_charts),),
             n_neighbors=n_neighbors,
             chart_map=self.chart_map,
             quantizer=self.quantizer,

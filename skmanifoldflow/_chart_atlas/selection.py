@@ -35,7 +35,7 @@ def complete_table_config(
     Parameters
     ----------
     choices : ChartAtlasConfig
-        What the user chose, None where the choice is left to the rows.
+        Choices of the user, `FROM_ROWS` where a choice is left to the rows.
     rows : ndarray of shape (n, D)
         Standardised rows.
     n_trained : int
