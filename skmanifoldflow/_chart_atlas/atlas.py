@@ -198,9 +198,9 @@ class AtlasEnsemble(FlowModel):
         return torch.logsumexp(self.log_joint_of_all(x), dim=1)
 
     def covering(self, x: Tensor, factor: int = 1) -> Tensor:
-        """Return a mask (n, K) of the charts that cover each row; `factor` widens the cover.
+        """Return a mask (n, K) of the charts that cover each row.
 
-        `factor` multiplies `n_neighbors`.
+        `factor` multiplies `n_neighbors`: more charts cover a row.
         """
         distances = self.quantizer.distances(self.quantizer.encode(x))
         parts = []

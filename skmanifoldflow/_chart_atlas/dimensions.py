@@ -1,6 +1,7 @@
 """Dimensions of the charts of a fitted atlas, read from spectra."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -66,9 +67,8 @@ def _mean_spectra(flow: AtlasEnsemble, rows: Tensor) -> Iterator[tuple[int, np.n
     for k in charts.unique().tolist():
         rows_of_chart = x[charts == k][:n_rows]
         chart = torch.full((len(rows_of_chart),), k, device=x.device)
-        _, jacobian = jacobian_columns(
-            lambda x, chart=chart: flow.to_latent(x, chart), rows_of_chart, directions
-        )
+        to_latent = partial(flow.to_latent, charts=chart)
+        _, jacobian = jacobian_columns(to_latent, rows_of_chart, directions)
         # The map goes to the normal distribution: its inverse has the inverse singular values.
         stretch = torch.linalg.svdvals(to_host(jacobian))
         yield k, stretch.flip(1).square().log().mean(0).neg().exp().numpy()

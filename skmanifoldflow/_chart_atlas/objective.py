@@ -18,8 +18,8 @@ class AtlasLikelihood(Objective):
 
     A sum over few charts is a lower bound of the sum over all charts, which is
     `AtlasEnsemble.log_prob`; the bound is tight unless charts move away from the rows that they
-    cover. With one chart drawn for each row the loss is a bound of that sum (Sidheekh et al., UAI
-    2022, sec. 3).
+    cover. The density of one chart drawn for each row is in turn a lower bound of the sum over few
+    charts (Sidheekh et al., UAI 2022, sec. 3).
 
     The weights of charts follow expectation maximisation: they are moving averages of p(k|x) over
     the rows, and where the two agree the weights maximise the likelihood. Where charts are drawn,
