@@ -179,10 +179,13 @@ class ChartMap(nn.Module, ABC):
     row is in.
     """
 
-    frames: ChartFrames
-    bijection: Bijection
     # Whether the frames stand between the flow and the normal distribution.
     frames_last = False
+
+    def __init__(self, frames: ChartFrames, bijection: Bijection) -> None:
+        super().__init__()
+        self.frames = frames
+        self.bijection = bijection
 
     @abstractmethod
     def forward_and_log_det(
@@ -220,28 +223,24 @@ class AmbientChartMap(ChartMap):
     def __init__(
         self, frames: ChartFrames, bijection: Bijection, *, frames_last: bool = False
     ) -> None:
-        super().__init__()
-        self.frames = frames
-        self.bijection = bijection
+        super().__init__(frames, bijection)
         self.frames_last = frames_last
 
     def forward_and_log_det(
         self, x: Tensor, charts: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        frame_log_det = self.frames.log_det()[charts]
         if self.frames_last:
             y, log_det = self.bijection.forward_and_log_det(x, context)
-            return self.frames.whiten(y, charts), log_det + frame_log_det
-        y = self.frames.whiten(x, charts)
-        z, log_det = self.bijection.forward_and_log_det(y, context)
-        return z, log_det + frame_log_det
+            z = self.frames.whiten(y, charts)
+        else:
+            y = self.frames.whiten(x, charts)
+            z, log_det = self.bijection.forward_and_log_det(y, context)
+        return z, log_det + self.frames.log_det()[charts]
 
     def inverse(self, z: Tensor, charts: Tensor, context: Tensor | None) -> Tensor:
-        if self.frames_last:
-            y = self.frames.unwhiten(z, charts)
-            return self.bijection.inverse_and_log_det(y, context)[0]
-        y = self.bijection.inverse_and_log_det(z, context)[0]
-        return self.frames.unwhiten(y, charts)
+        y = self.frames.unwhiten(z, charts) if self.frames_last else z
+        x = self.bijection.inverse_and_log_det(y, context)[0]
+        return x if self.frames_last else self.frames.unwhiten(x, charts)
 
     def tangential(self, z: Tensor, charts: Tensor, dimensions: Tensor) -> Tensor:
         return self.frames.tangential(z, charts, dimensions)
@@ -271,9 +270,7 @@ class ConformalChartMap(ChartMap):
     """
 
     def __init__(self, frames: ChartFrames, bijection: Bijection, n_components: int) -> None:
-        super().__init__()
-        self.frames = frames
-        self.bijection = bijection
+        super().__init__(frames, bijection)
         self.n_components = n_components
         n_charts, n_features = frames.mean.shape
         # In units of the scales of the chart, so that one learning rate suits all charts.

@@ -36,9 +36,10 @@ class ChartAtlasFlow(ChartInferenceMixin, BaseManifoldFlow):
 
     The embedding is that of a vector-quantised autoencoder: `transform` encodes rows,
     `inverse_transform` decodes codes, and the entries of the codebook are the centres of the
-    charts. By default there are several partitions of the rows into charts, and each one replaces
-    the codebook that was trained with the autoencoder by the means of k-means of the codes. With a
-    given `n_charts` there is one partition, whose k-means starts at the trained codebook.
+    charts. By default, ``n_charts=None``, there are several partitions of the rows into charts, and
+    the codebook that was trained with the autoencoder is replaced: each partition gets entries of
+    its own by k-means of the codes. If `n_charts` is given there is one partition, and its k-means
+    starts at the trained codebook.
 
     Each chart has a frame, the mean and principal axes of its rows. In these frames one conditional
     flow, which is told the chart of each row, serves all charts of a partition. On tables the flow

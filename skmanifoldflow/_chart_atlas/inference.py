@@ -434,5 +434,4 @@ class ChartInferenceMixin:
         >>> model.local_dimension(X).shape
         (30,)
         """
-        charts = self.predict(X)
-        return self.chart_dimensions_[charts]
+        return self.chart_dimensions_[self.predict(X)]

@@ -46,10 +46,16 @@ class _Residual(nn.Module):
 class _Autoencoder(nn.Module):
     """Encoder and decoder, which start as the projection on principal components and back."""
 
-    def __init__(self, encoder: _Residual, decoder: _Residual) -> None:
+    def __init__(
+        self,
+        n_features: int,
+        n_components: int,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+    ) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.decoder = decoder
+        self.encoder = _Residual(n_features, n_components, encoder)
+        self.decoder = _Residual(n_components, n_features, decoder)
 
     @torch.no_grad()
     def initialize(self, mean: Tensor, axes: Tensor) -> None:
@@ -83,16 +89,13 @@ class TableAutoencoder(_Autoencoder):
         *,
         generator: torch.Generator,
     ) -> None:
-        networks: list[nn.Module | None] = [None, None]
+        networks = []
         if hidden_layer_sizes:
             networks = [
                 MLP(n_features, hidden_layer_sizes, n_components, generator=generator),
                 MLP(n_components, hidden_layer_sizes, n_features, generator=generator),
             ]
-        super().__init__(
-            _Residual(n_features, n_components, networks[0]),
-            _Residual(n_components, n_features, networks[1]),
-        )
+        super().__init__(n_features, n_components, *networks)
 
 
 class ImageAutoencoder(_Autoencoder):
@@ -121,10 +124,7 @@ class ImageAutoencoder(_Autoencoder):
         n_features = math.prod(image_shape)
         encoder = ConvEncoder(image_shape, hidden_channels, n_components, generator=generator)
         decoder = ConvDecoder(image_shape, hidden_channels, n_components, generator=generator)
-        super().__init__(
-            _Residual(n_features, n_components, encoder),
-            _Residual(n_components, n_features, decoder),
-        )
+        super().__init__(n_features, n_components, encoder, decoder)
 
 
 class Quantizer(nn.Module):
