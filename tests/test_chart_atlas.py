@@ -336,7 +336,7 @@ def test_clusters_have_dimensions_of_their_own():
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_order_of_the_rows_hides_no_dimension(order, monkeypatch):
     """Two clusters of different dimension, one after the other, each beyond what is looked at."""
-    monkeypatch.setattr("skmanifoldflow._chart_atlas.estimator._MAX_COMPARED_ROWS", 100)
+    monkeypatch.setattr("skmanifoldflow._chart_atlas.dimensions._MAX_COMPARED_ROWS", 100)
     rng = np.random.RandomState(0)
     blob = rng.randn(300, 2)
     line = np.repeat(rng.uniform(9, 15, (300, 1)), 2, axis=1) + 0.01 * rng.randn(300, 2)
@@ -559,3 +559,32 @@ def test_bad_charts_and_coordinates(curve, model):
         model.chart_inverse_transform(np.zeros((3, 1)), [0, 1, 2])
     with pytest.raises(ValueError, match="temperature must be >= 0"):
         model.sample(1, temperature=-1, return_charts=True)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"n_charts": 6, "n_neighbors_charts": 1, "overlap": 0.0},
+        {"n_charts": 6, "n_neighbors_charts": 2},
+        {"n_charts": 6, "n_neighbors_charts": 9},
+        {"n_charts": None, "n_neighbors_charts": 2, "overlap": 0.5},
+    ],
+)
+def test_charts_cover_the_rows_near_their_centres(curve, settings):
+    """By the definition, from the codes and the codebook, in each partition of the rows."""
+    model = ChartAtlasFlow(2, **{**SMALL, "max_iter": 1}, **settings).fit(curve)
+    codes = model.transform(curve)
+    distances = np.linalg.norm(codes[:, None] - model.codebook_, axis=2)
+    expected = np.empty_like(distances, dtype=bool)
+    for chart_slice in model._flow.slices:
+        d = distances[:, chart_slice]
+        m = min(settings["n_neighbors_charts"], d.shape[1])
+        reach = np.sort(d, axis=1)[:, m - 1, None]
+        expected[:, chart_slice] = d <= (1 + model.overlap) * reach
+    covers = model.covering_charts(curve)
+    assert covers.dtype == bool
+    np.testing.assert_array_equal(covers, expected)
+    assert 0 < expected.mean() < 1 or settings["n_neighbors_charts"] == 9
+    np.testing.assert_array_equal(model.covering_charts(curve[:1]), covers[:1])
+    float32 = model.covering_charts(curve.astype(np.float32))
+    assert (float32 == covers).mean() > 0.99

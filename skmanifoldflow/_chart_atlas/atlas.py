@@ -1,7 +1,7 @@
-"""An atlas: charts of local flows, weighted, with one embedding of all rows."""
+"""Atlases of charts with one flow each, and a mixture of atlases with one embedding."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -14,24 +14,27 @@ from .quantizer import Quantizer
 
 __all__ = ["Atlas", "AtlasEnsemble"]
 
-# Rows, and entries of them, that pass a conditional flow at a time.
+# Most rows, and most entries of rows, that pass through a conditional flow in one call.
 _BLOCK_ROWS = 16384
 _BLOCK_ENTRIES = 2**20
-# Standard deviation of what is learned of a chart, at the start.
+# Standard deviation of the initial embeddings of charts.
 _EMBEDDING_SCALE = 0.5
 
 
 class Atlas(nn.Module):
-    """Charts that share out the rows among them, with one conditional flow for them all.
+    """Charts of one partition of the rows, with one conditional flow for all of them.
+
+    The flow is told by a context which chart a row is in: fixed descriptors of the chart and an
+    embedding of it, which is learned.
 
     Parameters
     ----------
     chart_map : ChartMap
         Map of each chart to a standard normal distribution.
     n_descriptors : int
-        Length of what is known of a chart before it is trained.
+        Number of descriptors of a chart, which are set before the training.
     n_embedding : int
-        Length of what is learned of a chart.
+        Length of the learned embedding of a chart.
     generator : torch.Generator
         Source of the initial embeddings of charts.
     """
@@ -57,17 +60,17 @@ class Atlas(nn.Module):
         self.embedding = nn.Parameter(_EMBEDDING_SCALE * embedding)
 
     def context(self, charts: Tensor) -> Tensor | None:
-        """Return what the flow is told of charts (n,); nothing where there is only one."""
+        """Return the context of charts (n,) for the flow; None where there is only one chart."""
         if self.n_charts == 1:
             return None
         return torch.cat([self.descriptors, self.embedding], dim=1)[charts]
 
     def to_latent(self, x: Tensor, charts: Tensor) -> tuple[Tensor, Tensor]:
-        """Map rows by given charts; return latent rows (n, D) and the log-determinant (n,)."""
+        """Map rows by the given charts; return latent rows (n, D) and log-determinants (n,)."""
         return self.chart_map.forward_and_log_det(x, charts, self.context(charts))
 
     def from_latent(self, z: Tensor, charts: Tensor) -> Tensor:
-        """Return the rows (n, D) that given charts map to latent rows."""
+        """Return the rows (n, D) that the given charts map to latent rows."""
         return self.chart_map.inverse(z, charts, self.context(charts))
 
     def log_density(self, x: Tensor, charts: Tensor) -> Tensor:
@@ -77,23 +80,24 @@ class Atlas(nn.Module):
 
 
 class AtlasEnsemble(FlowModel):
-    """Mixture of the densities of charts, p(x) = sum_k p_k p(x|k), of one or more partitions.
+    """Mixture of atlases, p(x) = sum_k p_k p(x|k), where k runs over the charts of all of them.
 
-    Several partitions, each with a flow of its own, have independent errors, which the mixture
-    averages. Charts are counted through all of them.
+    Each atlas has a partition of the rows and a flow of its own, so that the errors of their
+    densities partly cancel in the mixture; the embedding of the rows is one for all. Charts are
+    numbered from the first chart of the first atlas to the last chart of the last atlas.
 
     Parameters
     ----------
     quantizer : Quantizer
-        Embedding of the rows; its codebook holds the centres of the charts in it.
-    partitions : sequence of Partition
-        The charts.
+        Embedding of the rows, whose codebook holds the centres of the charts.
+    partitions : sequence of Atlas
+        One atlas for each partition of the rows.
     n_features : int
         Number of columns D.
     n_neighbors, overlap : int, float
-        Row x lies in chart k if its code is nearer to the centre of k than 1 + `overlap` times its
-        distance from the `n_neighbors`-th nearest centre of the partition (Sidheekh et al., UAI
-        2022), or as near.
+        A chart covers a row if the distance of the code from the centre of the chart is at most
+        1 + `overlap` times that from the `n_neighbors`-th nearest centre of the same atlas
+        (Sidheekh et al., UAI 2022).
     """
 
     weights: Tensor
@@ -120,89 +124,106 @@ class AtlasEnsemble(FlowModel):
 
     @property
     def n_charts(self) -> int:
-        """Number of charts K of all partitions."""
+        """Number of charts K of all atlases."""
         return len(self.weights)
 
     @property
     def slices(self) -> list[slice]:
-        """The charts of each partition."""
+        """The charts of each atlas."""
         start, slices = 0, []
-        for partition in self.partitions:
-            slices.append(slice(start, start + partition.n_charts))
-            start += partition.n_charts
+        for atlas in self.partitions:
+            slices.append(slice(start, start + atlas.n_charts))
+            start += atlas.n_charts
         return slices
+
+    def atlases(self) -> Iterator[tuple[Atlas, slice]]:
+        """Iterate over the atlases and the charts of each."""
+        return zip(self.partitions, self.slices, strict=True)
 
     @property
     def tensor_options(self) -> dict[str, Any]:
         return {"device": self.weights.device, "dtype": self.weights.dtype}
 
-    def move_to(self, device: torch.device, dtype: torch.dtype) -> "Atlas":
+    def move_to(self, device: torch.device, dtype: torch.dtype) -> "AtlasEnsemble":
         move(self, device, dtype)
         return self
 
-    def _by_partition(self, charts: Tensor) -> Iterator[tuple[Atlas, Tensor, Tensor]]:
-        """Yield partitions, the rows whose charts (n,) are theirs, and these counted from 0."""
-        for partition, own in zip(self.partitions, self.slices, strict=True):
-            rows = ((charts >= own.start) & (charts < own.stop)).nonzero()[:, 0]
+    def _by_atlas(
+        self, function: Callable[[Atlas, Tensor, Tensor], Tensor], x: Tensor, charts: Tensor
+    ) -> Tensor:
+        """Return the values (n, D) of a function for rows x (n, D) and their charts (n,).
+
+        The function gets an atlas, the indices (m,) of rows in its charts, and these charts (m,),
+        numbered from 0 in the atlas.
+        """
+        out = torch.zeros_like(x)
+        for atlas, chart_slice in self.atlases():
+            rows = ((charts >= chart_slice.start) & (charts < chart_slice.stop)).nonzero()[:, 0]
             if len(rows):
-                yield partition, rows, charts[rows] - own.start
+                values = function(atlas, rows, charts[rows] - chart_slice.start)
+                out = out.index_put((rows,), values)
+        return out
 
     def to_latent(self, x: Tensor, charts: Tensor) -> Tensor:
-        """Map rows by given charts (n,); return latent rows (n, D)."""
-        out = torch.zeros_like(x)
-        for partition, rows, own in self._by_partition(charts):
-            out = out.index_put((rows,), partition.to_latent(x[rows], own)[0])
-        return out
+        """Map rows by the given charts (n,); return latent rows (n, D)."""
+        return self._by_atlas(lambda atlas, rows, k: atlas.to_latent(x[rows], k)[0], x, charts)
 
     def from_latent(self, z: Tensor, charts: Tensor) -> Tensor:
-        """Return the rows (n, D) that given charts map to latent rows."""
+        """Return the rows (n, D) that the given charts map to latent rows."""
         z = z.to(**self.tensor_options)
-        out = torch.zeros_like(z)
-        for partition, rows, own in self._by_partition(charts):
-            out = out.index_put((rows,), partition.from_latent(z[rows], own))
-        return out
+        return self._by_atlas(lambda atlas, rows, k: atlas.from_latent(z[rows], k), z, charts)
 
     def log_joint(self, x: Tensor, contained: Tensor) -> Tensor:
-        """Return log p_k p(x|k) (n, K), -inf where a chart does not contain the row."""
+        """Return log p_k p(x|k) (n, K) where the mask `contained` (n, K) is True, else -inf."""
         parts = []
-        for partition, own in zip(self.partitions, self.slices, strict=True):
-            rows, charts = contained[:, own].nonzero(as_tuple=True)
-            values = partition.log_density(x[rows], charts)
-            empty = values.new_full((len(x), partition.n_charts), -torch.inf)
+        for atlas, chart_slice in self.atlases():
+            rows, charts = contained[:, chart_slice].nonzero(as_tuple=True)
+            values = atlas.log_density(x[rows], charts)
+            empty = values.new_full((len(x), atlas.n_charts), -torch.inf)
             parts.append(empty.index_put((rows, charts), values))
         return torch.cat(parts, dim=1) + self.weights.log()
 
     def log_joint_of_all(self, x: Tensor) -> Tensor:
-        """Return log p_k p(x|k) of all rows and all charts (n, K), block by block of charts."""
+        """Return log p_k p(x|k) (n, K) of all rows and all charts, by blocks of charts."""
         parts = []
-        for partition in self.partitions:
-            charts = torch.arange(partition.n_charts, device=x.device)
+        for atlas in self.partitions:
+            charts = torch.arange(atlas.n_charts, device=x.device)
             n_rows = min(_BLOCK_ROWS, _BLOCK_ENTRIES // x.shape[1])
             for block in charts.split(max(1, n_rows // len(x))):
                 pairs = x.repeat(len(block), 1), block.repeat_interleave(len(x))
-                parts.append(partition.log_density(*pairs).view(len(block), -1))
+                parts.append(atlas.log_density(*pairs).view(len(block), -1))
         return torch.cat(parts).T + self.weights.log()
 
     def log_prob(self, x: Tensor, **kwargs: Any) -> Tensor:
         return torch.logsumexp(self.log_joint_of_all(x), dim=1)
 
-    def contained(self, x: Tensor, factor: int = 1) -> Tensor:
-        """Tell which charts contain which rows, (n, K), or `factor` times as many of them.
+    def covering(self, x: Tensor, factor: int = 1) -> Tensor:
+        """Return a mask (n, K) of the charts that cover each row.
 
-        Those of the codes, and of each partition the chart that is most probable at the start of a
-        fit: it must see the rows that it accounts for, though its centre may be far.
+        `factor` multiplies `n_neighbors`: more charts cover a row.
         """
         distances = self.quantizer.distances(self.quantizer.encode(x))
         parts = []
-        for partition, own in zip(self.partitions, self.slices, strict=True):
-            m = min(factor * self.n_neighbors, partition.n_charts)
-            reach = distances[:, own].kthvalue(m, dim=1, keepdim=True).values
-            contained = distances[:, own] <= (1 + self.overlap) * reach
-            if not partition.chart_map.frames_last:
-                log_joint = self.weights[own].log() + partition.chart_map.frames.log_normal(x)
-                contained = contained.scatter(1, log_joint.argmax(1, keepdim=True), True)
-            parts.append(contained)
+        for atlas, chart_slice in self.atlases():
+            m = min(factor * self.n_neighbors, atlas.n_charts)
+            reach = distances[:, chart_slice].kthvalue(m, dim=1, keepdim=True).values
+            parts.append(distances[:, chart_slice] <= (1 + self.overlap) * reach)
         return torch.cat(parts, dim=1)
+
+    def contained(self, x: Tensor, factor: int = 1) -> Tensor:
+        """Return a mask (n, K) of the charts that are trained on each row.
+
+        These are the charts that cover the row. Each atlas of tables adds the chart whose frame
+        makes the row most probable: it accounts for the row at the start of a fit, even if its
+        centre is far from the code of the row.
+        """
+        contained = self.covering(x, factor)
+        for atlas, chart_slice in self.atlases():
+            if not atlas.chart_map.frames_last:
+                log_normal = atlas.chart_map.frames.log_normal(x)
+                best = (self.weights[chart_slice].log() + log_normal).argmax(1, keepdim=True)
+                contained[:, chart_slice].scatter_(1, best, True)
+        return contained
 
     def project(self, x: Tensor) -> Tensor:
         return self.quantizer.encode(x)
@@ -211,7 +232,7 @@ class AtlasEnsemble(FlowModel):
         return self.quantizer.decode(u.to(**self.tensor_options))
 
     def sample_chart_indices(self, n_samples: int, generator: torch.Generator) -> Tensor:
-        """Draw charts by their weights."""
+        """Draw charts with the probabilities `weights`."""
         weights = to_host(self.weights)
         charts = torch.multinomial(weights, n_samples, replacement=True, generator=generator)
         return charts.to(self.weights.device)
@@ -224,13 +245,14 @@ class AtlasEnsemble(FlowModel):
         temperature: float = 1.0,
         manifold_deviation: float = 1.0,
     ) -> Tensor:
-        """Draw a row (n, D) of each of given charts."""
+        """Draw a row (n, D) from each of the given charts (n,)."""
         z = randn((len(charts), self.n_features), self.weights, generator)
-        along = torch.zeros_like(z)
-        for partition, rows, own in self._by_partition(charts):
-            dimensions = self.dimensions[charts[rows]]
-            part = partition.chart_map.tangential(z[rows], own, dimensions)
-            along = along.index_put((rows,), part)
+        dimensions = self.dimensions[charts]
+        along = self._by_atlas(
+            lambda atlas, rows, k: atlas.chart_map.tangential(z[rows], k, dimensions[rows]),
+            z,
+            charts,
+        )
         z = math.sqrt(temperature) * along + math.sqrt(manifold_deviation) * (z - along)
         return self.from_latent(z, charts)
 

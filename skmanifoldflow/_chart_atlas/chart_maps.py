@@ -1,4 +1,4 @@
-"""Chart maps: from the rows near each chart to a standard normal distribution."""
+"""Chart maps: bijections from the rows of each chart to a standard normal distribution."""
 
 import math
 from abc import ABC, abstractmethod
@@ -11,7 +11,8 @@ from ..backend.device import statistics_dtype
 
 __all__ = ["AmbientChartMap", "ChartFrames", "ChartMap", "ConformalChartMap"]
 
-# Up to this many entries of a matrix it is copied for every row instead of sorting rows by chart.
+# Matrices of at most this many entries are copied for every row; larger ones are multiplied chart
+# by chart.
 _MAX_COPIED_ENTRIES = 256
 
 
@@ -21,13 +22,13 @@ def _multiply(rows: Tensor, matrices: Tensor, charts: Tensor) -> Tensor:
         return torch.einsum("nd,ndq->nq", rows, matrices[charts])
     out = rows.new_zeros(len(rows), matrices.shape[2])
     for k in charts.unique():
-        mine = (charts == k).nonzero()[:, 0]
-        out = out.index_put((mine,), rows[mine] @ matrices[k])
+        rows_of_chart = (charts == k).nonzero()[:, 0]
+        out = out.index_put((rows_of_chart,), rows[rows_of_chart] @ matrices[k])
     return out
 
 
 def _completed(vectors: Tensor, n: int) -> Tensor:
-    """Return at least n orthonormal vectors (D, n) of which the first span those given (D, m)."""
+    """Return orthonormal vectors (D, max(m, n)); the first m span the given vectors (D, m)."""
     padding = torch.eye(len(vectors), dtype=vectors.dtype, device=vectors.device)
     missing = max(0, n - vectors.shape[1])
     return torch.linalg.qr(torch.cat([vectors, padding[:, :missing]], dim=1))[0]
@@ -36,8 +37,9 @@ def _completed(vectors: Tensor, n: int) -> Tensor:
 class ChartFrames(nn.Module):
     """Whitening of each chart by a mean, principal axes, their scales and one scale of the rest.
 
-    With as many axes as columns the coordinates are the principal ones; with fewer axes they are
-    those of the rows, of which only the part along the axes has scales of its own.
+    With as many axes as columns, whitened rows are scaled principal components. With fewer axes,
+    rows keep their columns: the part along each axis is divided by the scale of the axis, and the
+    part across all axes by the scale of the rest.
 
     Parameters
     ----------
@@ -53,8 +55,8 @@ class ChartFrames(nn.Module):
     axes: Tensor
     scale: Tensor
     rest: Tensor
-    # Rows that `fit` adds to those of a chart, for its mean and for its spread, and from how many
-    # the latter are taken.
+    # `fit` adds to the rows of a chart this many rows at the mean of all rows, and this many with
+    # the spread of all rows about their charts, which is measured on about `max_pooled_rows` rows.
     n_mean_rows = 2.0
     n_pooled_rows = 64.0
     max_pooled_rows = 256
@@ -75,11 +77,20 @@ class ChartFrames(nn.Module):
 
     @torch.no_grad()
     def fit(self, rows: Tensor, charts: Tensor, noise: float) -> None:
-        """Fit every chart to its rows (n, D), given the chart of each (n,).
+        """Fit the frame of every chart to its rows.
 
-        Few rows leave many directions of a chart unknown, so each one is taken to have some more
-        rows, with the mean of all rows and with the spread that they have about their charts. No
-        scale is below `noise`.
+        A chart with few rows has no spread in many directions. Each chart is therefore fitted as
+        if it had some more rows, with the mean of all rows and with the spread of all rows about
+        their charts.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (n, D)
+            Rows.
+        charts : Tensor of shape (n,)
+            Chart of each row.
+        noise : float
+            Least scale.
         """
         n_charts, n_features, n_axes = self.axes.shape
         rows = rows.to(self.mean)
@@ -92,13 +103,14 @@ class ChartFrames(nn.Module):
         pooled = centred[::step] * math.sqrt(self.n_pooled_rows / len(centred[::step]))
         axes, scale, rest = self.axes.clone(), self.scale.clone(), self.rest.clone()
         for k in range(n_charts):
-            mine = centred[charts == k]
-            spread = torch.cat([mine, pooled]) / math.sqrt(len(mine) + self.n_pooled_rows)
-            # Of the smaller one of the two matrices of products.
+            rows_of_chart = centred[charts == k]
+            n_rows = len(rows_of_chart) + self.n_pooled_rows
+            spread = torch.cat([rows_of_chart, pooled]) / math.sqrt(n_rows)
+            # The smaller one of the two matrices of products is decomposed.
             if len(spread) < n_features:
                 variances, vectors = torch.linalg.eigh((spread @ spread.T).to(dtype))
                 vectors = spread.T.to(dtype) @ vectors
-                # Few rows have few axes of their own: any orthonormal ones complete them.
+                # Few rows determine few axes: any orthonormal vectors complete them.
                 vectors = _completed(vectors.flip(1), n_axes).flip(1)
                 variances = nn.functional.pad(variances, (max(0, n_axes - len(variances)), 0))
             else:
@@ -132,7 +144,7 @@ class ChartFrames(nn.Module):
         return -0.5 * (square + x.shape[1] * math.log(2 * math.pi)) + self.log_det()
 
     def whiten(self, x: Tensor, charts: Tensor) -> Tensor:
-        """Return rows (n, D) in the coordinates of their charts (n,)."""
+        """Return rows (n, D) whitened by the frames of their charts (n,)."""
         centred = x - self.mean[charts]
         along = _multiply(centred, self.axes, charts)
         if self._is_complete:
@@ -142,7 +154,7 @@ class ChartFrames(nn.Module):
         return centred / rest + _multiply(excess, self.axes.mT, charts)
 
     def unwhiten(self, z: Tensor, charts: Tensor) -> Tensor:
-        """Return the rows (n, D) that have given coordinates."""
+        """Return the rows (n, D) of whitened rows: the inverse of `whiten`."""
         if self._is_complete:
             centred = _multiply(z * self.scale[charts], self.axes.mT, charts)
         else:
@@ -152,7 +164,7 @@ class ChartFrames(nn.Module):
         return centred + self.mean[charts]
 
     def tangential(self, z: Tensor, charts: Tensor, dimensions: Tensor) -> Tensor:
-        """Return the part of coordinates that lies along the first axes, `dimensions` (n,)."""
+        """Return the part of whitened rows (n, D) along the first `dimensions` (n,) axes."""
         n_axes = self.axes.shape[2]
         mask = torch.arange(n_axes, device=z.device) < dimensions[:, None]
         if self._is_complete:
@@ -161,36 +173,42 @@ class ChartFrames(nn.Module):
 
 
 class ChartMap(nn.Module, ABC):
-    """Bijections of R^D, one for each chart, which map its rows to a standard normal distribution.
+    """Bijections of R^D, one for each chart, from its rows to a standard normal distribution.
 
-    All share one conditional flow, which learns from a context (n, n_context) which chart it is.
+    All charts share one conditional flow, which is told by a context (n, n_context) which chart a
+    row is in.
     """
 
-    frames: ChartFrames
     # Whether the frames stand between the flow and the normal distribution.
     frames_last = False
+
+    def __init__(self, frames: ChartFrames, bijection: Bijection) -> None:
+        super().__init__()
+        self.frames = frames
+        self.bijection = bijection
 
     @abstractmethod
     def forward_and_log_det(
         self, x: Tensor, charts: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Map data to latent, each row by the map of its chart."""
+        """Map rows (n, D), each by its chart; return latent rows (n, D), log-determinants (n,)."""
 
     @abstractmethod
     def inverse(self, z: Tensor, charts: Tensor, context: Tensor | None) -> Tensor:
-        """Map latent to data."""
+        """Return the rows (n, D) that the maps of their charts take to latent rows."""
 
     @abstractmethod
     def tangential(self, z: Tensor, charts: Tensor, dimensions: Tensor) -> Tensor:
-        """Return the part (n, D) of latent rows that moves along the chart."""
+        """Return the part (n, D) of latent rows along the charts, which have `dimensions` (n,)."""
 
 
 class AmbientChartMap(ChartMap):
-    """A conditional flow of R^D between the frame of the chart and the normal distribution.
+    """A frame and a conditional flow of R^D, in this order for tables.
 
-    The flow of tables starts as the identity, so that each chart starts as a normal distribution of
-    its own. Frames give every chart the same shape, so what the flow has learned from one chart
-    holds for the others. Images keep their layout in the flow; there the frames come last.
+    The flow of tables starts as the identity, so that each chart starts as the normal distribution
+    of its frame. Whitened charts look alike, so what the flow learns from one chart holds for the
+    others. The flow of images needs the layout of pixels, which a frame would destroy, so the
+    frames of images come last.
 
     Parameters
     ----------
@@ -205,28 +223,24 @@ class AmbientChartMap(ChartMap):
     def __init__(
         self, frames: ChartFrames, bijection: Bijection, *, frames_last: bool = False
     ) -> None:
-        super().__init__()
-        self.frames = frames
-        self.bijection = bijection
+        super().__init__(frames, bijection)
         self.frames_last = frames_last
 
     def forward_and_log_det(
         self, x: Tensor, charts: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        frame_log_det = self.frames.log_det()[charts]
         if self.frames_last:
             y, log_det = self.bijection.forward_and_log_det(x, context)
-            return self.frames.whiten(y, charts), log_det + frame_log_det
-        y = self.frames.whiten(x, charts)
-        z, log_det = self.bijection.forward_and_log_det(y, context)
-        return z, log_det + frame_log_det
+            z = self.frames.whiten(y, charts)
+        else:
+            y = self.frames.whiten(x, charts)
+            z, log_det = self.bijection.forward_and_log_det(y, context)
+        return z, log_det + self.frames.log_det()[charts]
 
     def inverse(self, z: Tensor, charts: Tensor, context: Tensor | None) -> Tensor:
-        if self.frames_last:
-            y = self.frames.unwhiten(z, charts)
-            return self.bijection.inverse_and_log_det(y, context)[0]
-        y = self.bijection.inverse_and_log_det(z, context)[0]
-        return self.frames.unwhiten(y, charts)
+        y = self.frames.unwhiten(z, charts) if self.frames_last else z
+        x = self.bijection.inverse_and_log_det(y, context)[0]
+        return x if self.frames_last else self.frames.unwhiten(x, charts)
 
     def tangential(self, z: Tensor, charts: Tensor, dimensions: Tensor) -> Tensor:
         return self.frames.tangential(z, charts, dimensions)
@@ -239,10 +253,11 @@ class ConformalChartMap(ChartMap):
 
     .. math:: S_b(w) = (w + b |w|^2) / (1 + 2 b \cdot w + |b|^2 |w|^2),
 
-    so it is a plane or a sphere (Liouville), whose curvature b is learned. Its log-volume is
-    -D log|1 + 2 b.w + |b|^2 |w|^2| for all of R^D and -d log|...| along the chart, the exponent
-    that Ross & Cresswell (NeurIPS 2021) have and Sidheekh et al. (UAI 2022) omit in eq. 5. Off the
-    chart lies normal noise with a variance of the chart, before the bend.
+    so it is a plane or a sphere (Liouville), whose curvature b is learned. The log-determinant is
+    -D log|1 + 2 b.w + |b|^2 |w|^2| for all of R^D and -d log|...| along the chart, with the
+    exponent d that Ross & Cresswell (NeurIPS 2021) have and that eq. 5 of Sidheekh et al. (UAI
+    2022) omits. The flat coordinates across the chart are normal noise; its standard deviations are
+    the scales of the frame times a learned factor of the chart.
 
     Parameters
     ----------
@@ -255,30 +270,28 @@ class ConformalChartMap(ChartMap):
     """
 
     def __init__(self, frames: ChartFrames, bijection: Bijection, n_components: int) -> None:
-        super().__init__()
-        self.frames = frames
-        self.bijection = bijection
+        super().__init__(frames, bijection)
         self.n_components = n_components
         n_charts, n_features = frames.mean.shape
-        # In units of the scales of the chart, so that one learning rate fits all.
+        # In units of the scales of the chart, so that one learning rate suits all charts.
         self.shift = nn.Parameter(torch.zeros(n_charts, n_features))
         self.bend = nn.Parameter(torch.zeros(n_charts, n_features))
         self.log_noise = nn.Parameter(torch.zeros(n_charts, 1))
 
     def _bend(self, charts: Tensor) -> Tensor:
-        # The bend has the dimension of an inverse length: that of the widest axis.
+        # The bend is an inverse length, in units of the widest axis.
         return self.bend[charts] / self.frames.scale[charts][:, :1]
 
     @staticmethod
     def _special_conformal(w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """Return S_b(w) and the logarithm of its linear stretch."""
+        """Return S_b(w) (n, D) and the logarithm (n,) of the factor by which it scales lengths."""
         square = w.square().sum(1, keepdim=True)
         denominator = 1 + 2 * (b * w).sum(1, keepdim=True) + b.square().sum(1, True) * square
         denominator = denominator.clamp_min(torch.finfo(w.dtype).tiny)
         return (w + b * square) / denominator, -denominator.log()[:, 0]
 
     def _scale(self, charts: Tensor) -> Tensor:
-        """Return the scales (n, D) of flat coordinates, the last of which are noise."""
+        """Return the scales (n, D) of flat coordinates, those of the noise last."""
         scale = self.frames.scale[charts]
         noise = scale[:, self.n_components :] * self.log_noise[charts].exp()
         return torch.cat([scale[:, : self.n_components], noise], dim=1)

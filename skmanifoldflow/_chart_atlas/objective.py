@@ -1,4 +1,4 @@
-"""Likelihood of an atlas over the charts that contain each row."""
+"""Likelihood of an ensemble of atlases, over the charts that are trained on each row."""
 
 from typing import cast
 
@@ -14,42 +14,46 @@ __all__ = ["AtlasLikelihood"]
 
 
 class AtlasLikelihood(Objective):
-    """Negative log-likelihood of noisy rows, summed over the charts that contain them.
+    """Negative log-likelihood of noisy rows, summed over the charts that are trained on them.
 
-    The sum over few charts is a lower bound of that over all, which `Atlas.log_prob` takes, and
-    tight where charts stay where they are. One chart drawn for each row gives a lower bound of the
-    sum (Sidheekh et al., UAI 2022, sec. 3).
+    A sum over few charts is a lower bound of the sum over all charts, which is
+    `AtlasEnsemble.log_prob`; the bound is tight unless charts move away from the rows that they
+    cover. The density of one chart drawn for each row is in turn a lower bound of the sum over few
+    charts (Sidheekh et al., UAI 2022, sec. 3).
 
-    The weights of charts follow expectation maximisation, as moving averages of the probabilities
-    of the charts given the rows: the maximum of the likelihood in the weights is where they agree.
-    Where charts are drawn each row counts for all of its charts alike, whatever they make of it.
-    Weights of partitions are those that make the validation rows most likely (stacking, Smyth &
-    Wolpert, 1999): training rows would favour the partition that has learned them by heart.
+    The weights of charts follow expectation maximisation: they are moving averages of p(k|x) over
+    the rows, and where the two agree the weights maximise the likelihood. Where charts are drawn,
+    each row counts equally for all of its charts.
+
+    The weights of atlases maximise the likelihood of the validation rows (stacking, Smyth &
+    Wolpert, 1999); on the training rows the atlas that overfits most would get the largest weight.
 
     Parameters
     ----------
-    atlas : Atlas
-        Trained in place, except for its quantizer.
+    atlas : AtlasEnsemble
+        Model, trained in place except for its quantiser.
     objective : {"sum", "sampled"}
-        All charts of a row, or one of them, drawn by the weights of these.
+        "sum" takes all charts that are trained on a row, "sampled" one of them, drawn by its
+        weight.
     noise_start, noise_floor : float
-        Standard deviations between which the noise on the rows falls, in standardised units.
+        Standard deviations of the noise on the rows at the start and at the end, in standardised
+        units.
     n_batches : int
-        Batches of an epoch, over which the weights of charts are averaged.
+        Number of batches of an epoch; the weights of charts are averaged over so many.
     generator : torch.Generator
         Source of noise and of charts.
     """
 
-    # Where rows are few, averages overfit much less than the weights do.
+    # Averages of the network weights overfit much less than these weights where rows are few.
     averaging = 0.05
     # Share of the training after which the noise has reached its floor.
     annealing = 0.5
-    # Steps of expectation maximisation, and least entries, of the weights of partitions.
+    # Steps of expectation maximisation for the weights of atlases, and the least such weight.
     n_stacking_steps = 50
     least_weight = 1e-3
-    # Least weight of a chart, as a share of an equal one.
+    # Least weight of a chart, relative to equal weights of all charts.
     least_share = 1e-3
-    # Rows to which frames beyond a flow are fitted.
+    # Most rows to which frames that come last are fitted.
     max_refreshed_rows = 10_000
 
     def __init__(
@@ -72,20 +76,30 @@ class AtlasLikelihood(Objective):
 
     @property
     def atlas(self) -> AtlasEnsemble:
-        """The model."""
+        """The model that is trained."""
         return cast(AtlasEnsemble, self.flow)
 
     def undecayed_parameters(self) -> list[nn.Parameter]:
         return [p for name, p in self.named_parameters() if "conditioner" not in name]
 
     def _drawn(self, contained: Tensor) -> Tensor:
-        """Return the same with one chart of each row and partition, drawn by their weights."""
+        """Return a mask (n, K) of one chart of each row and atlas, drawn by their weights."""
         drawn = torch.zeros_like(contained)
-        for own in self.atlas.slices:
-            weights = (self.atlas.weights[own] * contained[:, own]).cpu()
+        for chart_slice in self.atlas.slices:
+            weights = (self.atlas.weights[chart_slice] * contained[:, chart_slice]).cpu()
             charts = torch.multinomial(weights, 1, generator=self.generator)
-            drawn[:, own].scatter_(1, charts.to(drawn.device), True)
+            drawn[:, chart_slice].scatter_(1, charts.to(drawn.device), True)
         return drawn
+
+    def _log_density_by_atlas(self, log_joint: Tensor) -> Tensor:
+        """Return the log-density of rows under each atlas by itself, shape (n_atlases, n)."""
+        return torch.stack(
+            [
+                torch.logsumexp(log_joint[:, chart_slice], dim=1)
+                - self.atlas.weights[chart_slice].sum().log()
+                for chart_slice in self.atlas.slices
+            ]
+        )
 
     def loss(self, batch: Tensor, progress: float) -> Tensor:
         atlas = self.atlas
@@ -94,38 +108,36 @@ class AtlasLikelihood(Objective):
         x = batch + self.noise(progress) * randn(tuple(batch.shape), batch, self.generator)
         is_drawn = self.objective == "sampled"
         log_joint = atlas.log_joint(x, self._drawn(contained) if is_drawn else contained)
-        # Each partition by itself: none leans on the others, and their errors stay independent.
-        log_prob = [
-            torch.logsumexp(log_joint[:, own], dim=1) - atlas.weights[own].sum().log()
-            for own in atlas.slices
-        ]
-        loss = -torch.stack(log_prob).mean()
+        # Each atlas is fitted by itself, so that the errors of one do not depend on the others.
+        loss = -self._log_density_by_atlas(log_joint).mean()
         if bool(loss.isfinite()):
             log_share = contained.to(log_joint).log() if is_drawn else log_joint.detach()
-            for own in atlas.slices:
-                mine = log_share[:, own].softmax(1)
-                total = atlas.weights[own].sum()
-                weights = torch.lerp(atlas.weights[own], total * mine.mean(0), self.momentum)
-                # A chart without weight could never come to any.
+            for chart_slice in atlas.slices:
+                shares = log_share[:, chart_slice].softmax(1).mean(0)
+                old = atlas.weights[chart_slice]
+                total = old.sum()
+                weights = torch.lerp(old, total * shares, self.momentum)
+                # A chart of no weight would have no rows and so never gain any weight.
                 weights = weights.clamp_min(self.least_share * float(total) / len(weights))
-                atlas.weights[own] = weights * (total / weights.sum())
+                atlas.weights[chart_slice] = weights * (total / weights.sum())
         return loss
 
     @torch.no_grad()
     def update_closed_form(self, rows: Tensor, *, roughly: bool = False) -> None:
-        """Fit the frames that stand beyond a flow to its latents, each row in its best chart.
+        """Fit frames that come last to the latent rows, each in its most probable chart.
 
-        All else follows the batches.
+        Frames of tables come first and stay as they are.
         """
         rows = rows[: self.max_refreshed_rows]
-        for part, own in zip(self.atlas.partitions, self.atlas.slices, strict=True):
+        for part, chart_slice in self.atlas.atlases():
             if not part.chart_map.frames_last:
                 continue
             latents, best = [], []
-            log_weights = self.atlas.weights[own].log()
+            log_weights = self.atlas.weights[chart_slice].log()
             for chunk in chunks(len(rows), 4 * rows.shape[1]):
                 x = rows[chunk]
-                of_rows, charts = self.atlas.contained(x)[:, own].nonzero(as_tuple=True)
+                contained = self.atlas.contained(x)[:, chart_slice]
+                of_rows, charts = contained.nonzero(as_tuple=True)
                 z, log_det = part.to_latent(x[of_rows], charts)
                 log_joint = log_det - 0.5 * z.square().sum(1) + log_weights[charts]
                 table = log_joint.new_full((len(x), part.n_charts), -torch.inf)
@@ -140,20 +152,19 @@ class AtlasLikelihood(Objective):
         slices = self.atlas.slices
         if len(slices) == 1:
             return
-        log_joint = self._log_joint(rows)
-        log_prob = torch.stack([torch.logsumexp(log_joint[:, own], dim=1) for own in slices], 1)
-        old = torch.stack([self.atlas.weights[own].sum() for own in slices])
-        log_density, weights = log_prob - old.log(), torch.full_like(old, 1 / len(old))
+        log_density = self._log_density_by_atlas(self._log_joint(rows)).T
+        old = torch.stack([self.atlas.weights[chart_slice].sum() for chart_slice in slices])
+        weights = torch.full_like(old, 1 / len(old))
         for _ in range(self.n_stacking_steps):
             weights = (log_density + weights.log()).softmax(1).mean(0)
-        # No partition is given up: it may come to more.
+        # An atlas of no weight now may be the best one later.
         weights = (weights + self.least_weight) / (1 + len(old) * self.least_weight)
-        for own, factor in zip(slices, weights / old, strict=True):
-            self.atlas.weights[own] *= factor
+        for chart_slice, factor in zip(slices, weights / old, strict=True):
+            self.atlas.weights[chart_slice] *= factor
 
     @torch.no_grad()
     def log_likelihood(self, rows: Tensor) -> Tensor:
-        """Return the sum over twice as many charts of each row: a lower bound, nearly tight."""
+        """Return log p(x) (n,), summed over a wider cover: a lower bound that is nearly tight."""
         return torch.logsumexp(self._log_joint(rows), dim=1)
 
     def _log_joint(self, rows: Tensor) -> Tensor:

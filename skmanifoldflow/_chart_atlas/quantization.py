@@ -13,8 +13,8 @@ __all__ = ["Quantization"]
 class Quantization(Objective):
     """Squared errors of both reconstructions and the commitment of a `Quantizer`.
 
-    The codebook moves in closed form with every batch. What is judged is minus the squared error
-    per entry of rows that are reconstructed from their codes, and of those from the codebook.
+    The codebook moves in closed form with every batch. The score of a row is minus the mean squared
+    error of its reconstruction from its code, plus that from the nearest entry of the codebook.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class Quantization(Objective):
         return loss
 
     def update_closed_form(self, rows: Tensor, *, roughly: bool = False) -> None:
-        """The codebook follows the batches."""
+        """Do nothing: the codebook moves with the batches."""
 
     @torch.no_grad()
     def log_likelihood(self, rows: Tensor) -> Tensor:

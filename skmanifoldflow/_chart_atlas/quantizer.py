@@ -13,16 +13,17 @@ __all__ = ["ImageAutoencoder", "Quantizer", "TableAutoencoder", "k_means_plus_pl
 
 
 def k_means_plus_plus(codes: Tensor, n_codes: int, generator: torch.Generator) -> Tensor:
-    """Return k of the codes (n, c), far from each other (Arthur & Vassilvitskii, SODA 2007).
+    """Return `n_codes` of the codes (n, c), far apart (Arthur & Vassilvitskii, SODA 2007).
 
-    Each is drawn with a probability proportional to the squared distance from those before it.
+    Each code is drawn with a probability proportional to its squared distance from the nearest of
+    the codes that were drawn before.
     """
     picked = [int(torch.randint(len(codes), (), generator=generator))]
     squares = codes.new_full((len(codes),), torch.inf)
     while len(picked) < n_codes:
         squares = torch.minimum(squares, (codes - codes[picked[-1]]).square().sum(1))
         total = to_host(squares).cumsum(0)
-        # Where all rows are repeated no distance is left: then any row will do.
+        # If all codes equal drawn ones the distances are zero, and the last code is taken.
         threshold = total[-1] * torch.rand((), dtype=torch.float64, generator=generator)
         index = int(torch.searchsorted(total, threshold, right=True))
         picked.append(min(index, len(codes) - 1))
@@ -30,7 +31,7 @@ def k_means_plus_plus(codes: Tensor, n_codes: int, generator: torch.Generator) -
 
 
 class _Residual(nn.Module):
-    """A linear map plus a network that starts at zero, or the map alone."""
+    """A linear map plus a network whose output starts at zero, or the linear map alone."""
 
     def __init__(self, n_inputs: int, n_outputs: int, network: nn.Module | None) -> None:
         super().__init__()
@@ -43,16 +44,22 @@ class _Residual(nn.Module):
 
 
 class _Autoencoder(nn.Module):
-    """Encoder and decoder, which start as the projection of PCA and its inverse."""
+    """Encoder and decoder, which start as the projection on principal components and back."""
 
-    def __init__(self, encoder: _Residual, decoder: _Residual) -> None:
+    def __init__(
+        self,
+        n_features: int,
+        n_components: int,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+    ) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.decoder = decoder
+        self.encoder = _Residual(n_features, n_components, encoder)
+        self.decoder = _Residual(n_components, n_features, decoder)
 
     @torch.no_grad()
     def initialize(self, mean: Tensor, axes: Tensor) -> None:
-        """Start at PCA with a mean (D,) and orthonormal axes (D, c)."""
+        """Set the linear maps to PCA, given its mean (D,) and orthonormal axes (D, c)."""
         self.encoder.linear.weight.copy_(axes.T)
         self.encoder.linear.bias.copy_(-(mean @ axes))
         self.decoder.linear.weight.copy_(axes)
@@ -82,16 +89,13 @@ class TableAutoencoder(_Autoencoder):
         *,
         generator: torch.Generator,
     ) -> None:
-        networks: list[nn.Module | None] = [None, None]
+        networks = []
         if hidden_layer_sizes:
             networks = [
                 MLP(n_features, hidden_layer_sizes, n_components, generator=generator),
                 MLP(n_components, hidden_layer_sizes, n_features, generator=generator),
             ]
-        super().__init__(
-            _Residual(n_features, n_components, networks[0]),
-            _Residual(n_components, n_features, networks[1]),
-        )
+        super().__init__(n_features, n_components, *networks)
 
 
 class ImageAutoencoder(_Autoencoder):
@@ -120,14 +124,11 @@ class ImageAutoencoder(_Autoencoder):
         n_features = math.prod(image_shape)
         encoder = ConvEncoder(image_shape, hidden_channels, n_components, generator=generator)
         decoder = ConvDecoder(image_shape, hidden_channels, n_components, generator=generator)
-        super().__init__(
-            _Residual(n_features, n_components, encoder),
-            _Residual(n_components, n_features, decoder),
-        )
+        super().__init__(n_features, n_components, encoder, decoder)
 
 
 class Quantizer(nn.Module):
-    """Autoencoder with a codebook of moving averages of the codes that are nearest to each entry.
+    """Autoencoder with a codebook; an entry is a moving average of the codes nearest to it.
 
     Parameters
     ----------
@@ -142,11 +143,12 @@ class Quantizer(nn.Module):
     codebook: Tensor
     axes: Tensor
     occupancy: Tensor
-    # Share of a batch in the moving averages.
+    # Weight of a batch in the moving averages.
     momentum = 0.05
-    # An entry with less than this share of an equal one is dead.
+    # An entry that takes less than this times an equal share of the rows is dead.
     least_occupancy = 0.1
-    # Weight of the distance of codes from their entries (van den Oord et al., 2017, beta).
+    # Weight in the loss of the squared distance of codes from the nearest entries (van den Oord et
+    # al., 2017, beta).
     commitment = 0.25
 
     def __init__(self, autoencoder: _Autoencoder, n_codes: int, n_components: int) -> None:
@@ -167,21 +169,22 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def turn(self, axes: Tensor) -> None:
-        """Turn codes and codebook to orthonormal axes (c, c) of the codes."""
+        """Rotate codes and codebook to orthonormal axes (c, c), the columns of a matrix."""
         axes = axes.to(self.axes)
         self.axes.copy_(self.axes @ axes)
         self.codebook.copy_(self.codebook @ axes)
 
     def distances(self, codes: Tensor) -> Tensor:
         """Return the distances (n, K) of codes from the entries of the codebook."""
-        # Not by a matrix product, which would let a row depend on the others by rounding.
+        # By a matrix product the rounding of a row would depend on the other rows.
         return torch.cdist(codes, self.codebook, compute_mode="donot_use_mm_for_euclid_dist")
 
     def loss_and_codes(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss of a batch, errors of two reconstructions and the commitment, and codes.
+        """Return the loss of a batch (n, D), a scalar, and its codes (n, c).
 
-        Rows are reconstructed from their codes, so that the embedding has an inverse, and from the
-        entries nearest to these, with the gradient passed straight through.
+        The loss is the sum of three mean squared errors: of rows reconstructed from their codes,
+        so that the decoder inverts the encoder; of rows reconstructed from the entries nearest to
+        their codes, with a straight-through gradient; and the commitment, of codes to entries.
         """
         codes = self.encode(x)
         entries = self.codebook[self.distances(codes.detach()).argmin(1)]
@@ -192,9 +195,9 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def update_codebook(self, codes: Tensor) -> None:
-        """Move the entries towards the mean of the codes nearest to them; revive dead ones.
+        """Move each entry towards the mean of the codes nearest to it; revive dead entries.
 
-        A dead entry moves to the code that is farthest from all entries.
+        Dead entries move to the codes that are farthest from all entries.
         """
         n, n_codes = len(codes), len(self.codebook)
         distances, nearest = self.distances(codes).min(1)

@@ -113,7 +113,7 @@ def test_density_is_the_change_of_variables_chart_by_chart(numbers, chart_map):
 def test_blocks_of_charts_do_not_matter(monkeypatch):
     atlas, x = _build((4, 3), trained=0.3), _draw(10)
     together = atlas.log_joint_of_all(x)
-    monkeypatch.setattr("skmanifoldflow.backend.atlas._BLOCK_ROWS", 10)
+    monkeypatch.setattr("skmanifoldflow._chart_atlas.atlas._BLOCK_ROWS", 10)
     torch.testing.assert_close(atlas.log_joint_of_all(x), together, rtol=1e-12, atol=1e-12)
 
 
