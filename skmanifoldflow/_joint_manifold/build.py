@@ -1,5 +1,6 @@
-"""What a JointManifoldFlow consists of."""
+"""Configuration, construction and initialization of the flow of a JointManifoldFlow."""
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -7,27 +8,30 @@ from typing import ClassVar
 import torch
 
 from .._config import FlowConfig
+from .._geometry import in_float64_on_cpu
 from ..backend.architectures import density_flow, split_flow
 from ..backend.bijections import Bijection, Chain, ChannelSplit, PrincipalAxes
 from ..backend.flow import ManifoldFlow, Outliers
 from .distribution import PenalizedSplit
 
-__all__ = ["JointManifoldConfig", "build_flow"]
+__all__ = ["JointManifoldConfig", "build_flow", "initialize_flow"]
 
-# Layers of a stage that keeps the number of coordinates.
+# Number of layers of a stage that keeps the number of coordinates.
 _N_STAGE_LAYERS = 4
 
 
 @dataclass(frozen=True)
 class JointManifoldConfig(FlowConfig):
-    """What the flow is built from; see the parameters of `JointManifoldFlow`.
+    """Configuration that determines the shape of the flow.
+
+    Fields without a description are parameters of `JointManifoldFlow`.
 
     Attributes
     ----------
     n_components : int or None
-        Number of coordinates d of the first stage, read from the rows by default.
+        Number of coordinates d of the first stage. None until it is read from the rows.
     stage_components : tuple of int or None
-        Largest numbers of coordinates of the further stages.
+        Number of coordinates of each further stage, before it is limited to d.
     """
 
     read_from_rows: ClassVar[frozenset[str]] = frozenset({"n_components"})
@@ -41,17 +45,17 @@ class JointManifoldConfig(FlowConfig):
 
     @property
     def all_stages(self) -> tuple[int, ...]:
-        """Numbers of coordinates of all stages."""
+        """Number of coordinates of each stage."""
         d = self.n_components
         assert d is not None
         if self.stage_components is None:
             return (d,) * self.n_stages
-        # The first stage may have fewer coordinates than was known before.
+        # A d that is read from the rows may be smaller than those given for further stages.
         return (d, *(min(d, k) for k in self.stage_components))
 
 
 def build_flow(config: JointManifoldConfig, generator: torch.Generator) -> ManifoldFlow:
-    """Return an unfitted flow: the first stage, and within its latents the further ones."""
+    """Return an unfitted flow whose latent distribution contains the further stages."""
     d, sizes = config.n_components, config.hidden_layer_sizes
     if config.split == "channel":
         bijection: Bijection = ChannelSplit(
@@ -78,8 +82,26 @@ def build_flow(config: JointManifoldConfig, generator: torch.Generator) -> Manif
     return ManifoldFlow(bijection, latent, Outliers() if has_outliers else None)
 
 
+def initialize_flow(flow: ManifoldFlow, rows: torch.Tensor, noise_floor: float) -> None:
+    """Initialize a flow at probabilistic PCA of standardised rows (n, D).
+
+    With a penalty that is not normal the deviations have its distribution instead.
+    """
+    latent, bijection = flow.latent, flow.bijection
+    d = latent.n_components
+    with in_float64_on_cpu(flow):
+        deviations = bijection.initialize(rows)[:, d:]
+        if not deviations.shape[1]:
+            return
+        axes = bijection if isinstance(bijection, ChannelSplit) else bijection.bijections[0]
+        scale = latent.penalty.fit_scale(deviations, torch.finfo(deviations.dtype).tiny)
+        # The mean of the deviations was estimated from the same rows.
+        scale = scale * math.sqrt(len(rows) / (len(rows) - 1))
+        latent.set_scales(scale, noise_floor / axes.scale()[d:])
+
+
 def _couplings(config, n_features, n_components, generator):
-    """Return the couplings of a split of columns."""
+    """Return couplings between the first `n_components` columns and the others."""
     return split_flow(
         config.flow,
         n_features,
