@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import ClassVar
 
@@ -57,6 +58,13 @@ class JointManifoldConfig(FlowConfig):
 def build_flow(config: JointManifoldConfig, generator: torch.Generator) -> ManifoldFlow:
     """Return an unfitted flow whose latent distribution contains the further stages."""
     d, sizes = config.n_components, config.hidden_layer_sizes
+    couplings = partial(
+        split_flow,
+        config.flow,
+        n_layers=config.n_layers,
+        hidden_layer_sizes=sizes,
+        generator=generator,
+    )
     if config.split == "channel":
         bijection: Bijection = ChannelSplit(
             config.image_shape,
@@ -68,14 +76,14 @@ def build_flow(config: JointManifoldConfig, generator: torch.Generator) -> Manif
         )
     else:
         axes = PrincipalAxes(config.n_features, d, floor=config.noise_floor)
-        bijection = Chain([axes, _couplings(config, config.n_features, d, generator)])
+        bijection = Chain([axes, couplings(config.n_features, d)])
     latent = outer = PenalizedSplit(config.n_features, d, penalty=config.penalty)
     for before, after in pairwise(config.all_stages):
         inner = PenalizedSplit(before, after, penalty=config.penalty)
         if after == before:
             refinement = density_flow("spline", after, _N_STAGE_LAYERS, sizes, generator=generator)
         else:
-            refinement = _couplings(config, before, after, generator)
+            refinement = couplings(before, after)
         outer.set_stage(refinement, inner)
         outer = inner
     has_outliers = config.penalty != "gaussian" and d < config.n_features
@@ -85,7 +93,7 @@ def build_flow(config: JointManifoldConfig, generator: torch.Generator) -> Manif
 def initialize_flow(flow: ManifoldFlow, rows: torch.Tensor, noise_floor: float) -> None:
     """Initialize a flow at probabilistic PCA of standardised rows (n, D).
 
-    With a penalty that is not normal the deviations have its distribution instead.
+    The deviations have the distribution of the penalty, which is normal for "gaussian" only.
     """
     latent, bijection = flow.latent, flow.bijection
     d = latent.n_components
@@ -98,15 +106,3 @@ def initialize_flow(flow: ManifoldFlow, rows: torch.Tensor, noise_floor: float) 
         # The mean of the deviations was estimated from the same rows.
         scale = scale * math.sqrt(len(rows) / (len(rows) - 1))
         latent.set_scales(scale, noise_floor / axes.scale()[d:])
-
-
-def _couplings(config, n_features, n_components, generator):
-    """Return couplings between the first `n_components` columns and the others."""
-    return split_flow(
-        config.flow,
-        n_features,
-        n_components,
-        config.n_layers,
-        config.hidden_layer_sizes,
-        generator=generator,
-    )

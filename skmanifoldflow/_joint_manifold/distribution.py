@@ -20,9 +20,9 @@ class PenalizedSplit(LatentDistribution):
     """z = (u, v): a manifold part u of d entries and D - d deviations v from the manifold v = 0.
 
     log p(z) = log p(u) + sum_j log rho(v_j), where rho is the normalised density of a penalty and
-    each deviation v_j has a scale of its own. This is the first stage. p(u) is N(0, I), or the
-    density of a further stage: a bijection maps u to latent rows of that stage, whose distribution
-    is a `PenalizedSplit` again and may have fewer than d manifold entries.
+    each deviation v_j has a scale of its own. p(u) is N(0, I), or the density of a further stage: a
+    bijection, `refinement`, maps u to the latent rows of that stage, whose distribution, `inner`,
+    is a `PenalizedSplit` with a manifold part of at most d entries.
 
     The coordinates of a row are the product of u and a fixed matrix, which gives them data units.
 

@@ -3,12 +3,11 @@
 The module has more than 450 lines because of the documentation of the parameters.
 """
 
-from collections.abc import Callable
+from collections import namedtuple
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from numbers import Integral, Real
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,19 +17,18 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_is_fitted
 
-from .._base import BaseManifoldFlow
+from .._base import BaseManifoldFlow, _Restart
 from .._checks import DTYPES, as_array, check_image_shape, warn
 from .._dimension import spectral_dimension
 from .._geometry import affordable_rows, mean_spectrum, noise_variance_read
 from .._linear import principal_axes, supported_components
 from ..backend.bijections import squeezed_shapes
-from ..backend.standardize import Standardizer
-from ..backend.training import SecondInterrupt, TrainingJob
+from ..backend.training import SecondInterrupt
 from .build import JointManifoldConfig, build_flow, initialize_flow
 from .coordinates import set_coordinates
 from .inference import StagedFlow
 from .objective import JointLikelihood
-from .stages import TrainedStages, train_stages
+from .stages import train_stages
 
 __all__ = ["JointManifoldFlow"]
 
@@ -41,15 +39,8 @@ _PCA_MARGIN = 1.1
 # Largest number of rows from which the principal axes are computed.
 _MAX_INITIAL_ROWS = 20_000
 
-
-class _TrainedRestart(NamedTuple):
-    """A restart as the base class prepares it, with the result of its training."""
-
-    job: TrainingJob
-    standardizer: Standardizer
-    prepare: Callable[[torch.Tensor], torch.Tensor]
-    order: torch.Tensor
-    stages: TrainedStages
+# A restart as the base class prepares it, with the `TrainedStages` of its training.
+_TrainedRestart = namedtuple("_TrainedRestart", [*_Restart._fields, "stages"])
 
 
 class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
@@ -139,8 +130,8 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         X + step / 2, or X + U, and round samples down.
     max_iter : int, default=200
         Largest number of epochs of the first stage; each further stage takes half as many. The
-        first stage also ends after 8000 gradient steps, and each further stage after 4000. These
-        limits apply first if there are more than some thousand rows.
+        first stage also ends after 8000 gradient steps, and each further stage after 4000; from
+        some thousand rows on, these limits are reached before `max_iter`.
     batch_size : int or "auto", default="auto"
         Number of rows of a gradient step. "auto" is an eightieth of the rows, at least 64 and at
         most 256.
@@ -202,7 +193,7 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         aside.
     outlier_share_ : float
         Share of the rows that follow the broad distribution of outliers. It is 0 with
-        ``penalty="gaussian"`` and 0.01 if nothing is trained.
+        ``penalty="gaussian"``, or as many coordinates as columns, and 0.01 if nothing is trained.
     intrinsic_dimension_ : int
         Number of eigenvalues of `local_spectrum_` before its widest gap on a log scale. Standard
         deviations below 0.02, in standardised units, count as noise. The parameter `n_components`
@@ -457,8 +448,7 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         """Take the flow of a trained restart, which has fewer stages after Ctrl-C."""
         config, n_stages = plan.config, len(restart.job.objective.latent.stages)
         if n_stages < len(config.all_stages):
-            further = config.stage_components
-            further = None if further is None else further[: n_stages - 1]
+            further = config.stage_components and config.stage_components[: n_stages - 1]
             config = replace(config, n_stages=n_stages, stage_components=further)
         super()._adopt(plan._replace(config=config), restart)
 

@@ -47,10 +47,11 @@ class StagedFlow(ManifoldDensityMixin, FittedFlow):
         --------
         >>> from skmanifoldflow import JointManifoldFlow
         >>> from skmanifoldflow.datasets import SCurve
-        >>> X, _ = SCurve(noise=0.05).sample(30, random_state=0)
-        >>> model = JointManifoldFlow(2, stage_components=(1,), random_state=0).fit(X)
+        >>> X, _ = SCurve(noise=0.05).sample(100, random_state=0)
+        >>> options = {"n_layers": 2, "max_iter": 2, "random_state": 0}
+        >>> model = JointManifoldFlow(2, stage_components=(1,), **options).fit(X)
         >>> model.transform(X).shape, model.transform(X, stage=2).shape
-        ((30, 2), (30, 1))
+        ((100, 2), (100, 1))
         """
         X = self._check_rows(X)
         stage = self._check_stage(stage)
@@ -98,10 +99,10 @@ class StagedFlow(ManifoldDensityMixin, FittedFlow):
         --------
         >>> from skmanifoldflow import JointManifoldFlow
         >>> from skmanifoldflow.datasets import SCurve
-        >>> X, _ = SCurve(noise=0.05).sample(30, random_state=0)
-        >>> model = JointManifoldFlow(2, n_stages=2, random_state=0).fit(X)
-        >>> model.score_samples(X, stage=1).shape
-        (30,)
+        >>> X, _ = SCurve(noise=0.05).sample(100, random_state=0)
+        >>> model = JointManifoldFlow(2, n_layers=2, max_iter=2, random_state=0).fit(X)
+        >>> model.score_samples(X).shape, model.score_samples(X, stage=1).shape
+        ((100,), (100,))
         """
         # Rows are checked by `_score_samples`, and a stage that is not named needs no check.
         n_stages = None if stage is None else self._check_stage(stage)
@@ -138,10 +139,12 @@ class StagedFlow(ManifoldDensityMixin, FittedFlow):
         --------
         >>> from skmanifoldflow import JointManifoldFlow
         >>> from skmanifoldflow.datasets import SCurve
-        >>> X, _ = SCurve(noise=0.05).sample(30, random_state=0)
-        >>> model = JointManifoldFlow(2, stage_components=(1,), random_state=0).fit(X)
-        >>> model.inverse_transform([[0.0], [1.0]], stage=2).shape
-        (2, 3)
+        >>> X, _ = SCurve(noise=0.05).sample(100, random_state=0)
+        >>> options = {"n_layers": 2, "max_iter": 2, "random_state": 0}
+        >>> model = JointManifoldFlow(2, stage_components=(1,), **options).fit(X)
+        >>> on_curve = model.inverse_transform([[-1.0], [0.0], [1.0]], stage=2)
+        >>> on_curve.shape
+        (3, 3)
         """
         stage = self._check_stage(stage)
         if stage == 1:

@@ -132,7 +132,7 @@ class JointLikelihood(Objective):
         if self.reconstructs:
             k = max(1, round(self.share_reconstructed * len(batch)))
             residuals = self.residuals(batch[:k], z[:k])
-            # The scale changes little from batch to batch.
+            # The scale changes little from batch to batch: two steps are enough.
             known = {} if self.scale is None else {"start": self.scale, "n_steps": 2}
             weight = _normalized(weight[:k])
             self.scale = self._fit_scale(residuals, weight, **known)
@@ -145,7 +145,7 @@ class JointLikelihood(Objective):
 
     @torch.no_grad()
     def log_likelihood(self, rows: Tensor) -> Tensor:
-        """Return the score (n,) of rows: minus their loss, with noise at its floor."""
+        """Return the score (n,) of rows: minus the loss of each, with noise at its floor."""
         generator = make_generator(self.noise_seed)
 
         def noisy_log_prob(x: Tensor) -> Tensor:

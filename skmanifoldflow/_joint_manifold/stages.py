@@ -102,6 +102,7 @@ def train_stages(job: TrainingJob, log: Callable[[str, int], EpochLog | None]) -
     for stage, (refinement, inner) in enumerate(further, start=2):
         if is_interrupted:
             break
+        assert refinement is not None and inner is not None
         before = {name: t.clone() for name, t in objective.state_dict().items()}
         try:
             objective.flow.requires_grad_(False)
@@ -121,4 +122,5 @@ def train_stages(job: TrainingJob, log: Callable[[str, int], EpochLog | None]) -
             objective.load_state_dict(before)
             del scores[stage - 1 :]
             is_interrupted = True
-    return TrainedStages(report, tuple(scores), *errors, is_interrupted)
+    error, pca_error = errors
+    return TrainedStages(report, tuple(scores), error, pca_error, is_interrupted)
