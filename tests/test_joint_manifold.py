@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from dataclasses import replace
 
 import joblib
 import numpy as np
@@ -16,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skmanifoldflow import JointManifoldFlow
 from skmanifoldflow._joint_manifold import estimator as module
+from skmanifoldflow._joint_manifold.objective import JointLikelihood
 from skmanifoldflow.datasets import SCurve
 
 SMALL = {"n_layers": 2, "hidden_layer_sizes": (16,), "max_iter": 10}
@@ -196,21 +198,19 @@ def test_narrowing_stages_survive_a_pickle(nested):
         )
 
 
-def test_the_best_stage_is_used(nested):
+def test_the_best_stage_is_used(nested, monkeypatch):
     """Whichever it is, `score`, `score_samples` and `sample` follow that stage."""
     X, model = nested
     assert model.best_stage_ == 1 + np.argmax(model.stage_scores_)
+    train = module.train_stages
     for best in (1, 2, 3):
-        scores = [0.0, 0.0, 0.0]
-        scores[best - 1] = 1.0
+        scores = tuple(float(stage == best) for stage in (1, 2, 3))
 
-        class Scored(JointManifoldFlow):
-            def _train_stages(self, plan, job, part, scores=scores):
-                trained = super()._train_stages(plan, job, part)
-                job.objective.stage_scores = scores
-                return trained
+        def scored(*args, scores=scores):
+            return replace(train(*args), scores=scores)
 
-        other = Scored(**model.get_params()).fit(X)
+        monkeypatch.setattr(module, "train_stages", scored)
+        other = JointManifoldFlow(**model.get_params()).fit(X)
         assert other.best_stage_ == best
         np.testing.assert_array_equal(other.score_samples(X), other.score_samples(X, stage=best))
         assert other.score(X) == pytest.approx(other.score_samples(X, stage=best).mean())
@@ -218,9 +218,7 @@ def test_the_best_stage_is_used(nested):
         drawn = other.sample(4000, random_state=0)
         gap = other.score_samples(drawn) - other.score_samples(drawn, stage=1 + best % 3)
         assert gap.mean() > 0.02
-        # A model of a local class cannot be stored, but its state can.
-        again = object.__new__(JointManifoldFlow)
-        again.__setstate__(pickle.loads(pickle.dumps(other.__getstate__())))
+        again = pickle.loads(pickle.dumps(other))
         np.testing.assert_array_equal(again.score_samples(X), other.score_samples(X))
         np.testing.assert_array_equal(again.sample(4000, random_state=0), drawn)
 
@@ -247,15 +245,23 @@ def test_column_names_are_those_of_the_first_stage(nested):
 @pytest.fixture
 def worse(monkeypatch):
     """PCA as it seems when its error is a tenth of what it is."""
-    linear_error = module._linear_error
-    monkeypatch.setattr(module, "_linear_error", lambda *args: 0.1 * linear_error(*args))
+    error = JointLikelihood.mean_squared_pca_residual
+    monkeypatch.setattr(
+        JointLikelihood, "mean_squared_pca_residual", lambda *args: 0.1 * error(*args)
+    )
 
 
-def test_a_manifold_worse_than_pca_is_tried_again_and_reported(factor_rows, worse):
+@pytest.fixture
+def fits(monkeypatch):
+    """Return a list that gets the result of each restart that is trained."""
+    fits, train = [], module.train_stages
+    monkeypatch.setattr(module, "train_stages", lambda *args: fits.append(train(*args)) or fits[-1])
+    return fits
+
+
+def test_a_manifold_worse_than_pca_is_tried_again_and_reported(factor_rows, worse, fits):
     """On normal rows no manifold can be ten times as good as PCA's."""
     model = JointManifoldFlow(2, n_init=2, random_state=0, **SMALL)
-    fits, train = [], JointManifoldFlow._train_stages
-    model._train_stages = lambda *args: fits.append(train(model, *args)) or fits[-1]
     with pytest.warns(ConvergenceWarning, match="reconstructed with") as record:
         model.fit(factor_rows)
     assert len(fits) == 2
@@ -264,10 +270,8 @@ def test_a_manifold_worse_than_pca_is_tried_again_and_reported(factor_rows, wors
     assert f"{model.pca_reconstruction_error_:.3g}" in message
 
 
-def test_a_manifold_as_good_as_pca_is_kept(factor_rows):
+def test_a_manifold_as_good_as_pca_is_kept(factor_rows, fits):
     model = JointManifoldFlow(2, n_init=5, random_state=0, **SMALL)
-    fits, train = [], JointManifoldFlow._train_stages
-    model._train_stages = lambda *args: fits.append(train(model, *args)) or fits[-1]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message="The score still rose")

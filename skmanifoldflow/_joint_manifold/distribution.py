@@ -1,4 +1,4 @@
-"""Latent rows split into a manifold part and penalised deviations from it."""
+"""Distribution of latent rows that consist of a manifold part and penalised deviations."""
 
 import math
 
@@ -12,18 +12,19 @@ from .penalties import PENALTIES
 
 __all__ = ["PenalizedSplit"]
 
-# Draws that give the covariance of u where it has no closed form.
+# Draws from which the covariance of u is estimated if further stages leave it no closed form.
 _N_COVARIANCE_DRAWS = 4096
 
 
 class PenalizedSplit(LatentDistribution):
-    """z = (u, v): d manifold coordinates u and D - d deviations v from the manifold v = 0.
+    """z = (u, v): a manifold part u of d entries and D - d deviations v from the manifold v = 0.
 
-    log p(z) = log p(u) + sum_j log rho(v_j), where rho is a normalised penalty with a scale for
-    each j. p(u) is N(0, I), or the distribution of a further stage: a bijection of u with a
-    `PenalizedSplit` of its own, which may split u again.
+    log p(z) = log p(u) + sum_j log rho(v_j), where rho is the normalised density of a penalty and
+    each deviation v_j has a scale of its own. p(u) is N(0, I), or the density of a further stage: a
+    bijection, `refinement`, maps u to the latent rows of that stage, whose distribution, `inner`,
+    is a `PenalizedSplit` with a manifold part of at most d entries.
 
-    The coordinates of a row are u times a fixed matrix that expresses them in data units.
+    The coordinates of a row are the product of u and a fixed matrix, which gives them data units.
 
     Parameters
     ----------
@@ -32,14 +33,15 @@ class PenalizedSplit(LatentDistribution):
     n_components : int
         Number of manifold coordinates d <= D.
     penalty : {"huber", "laplace", "gaussian"}
-        rho.
+        Penalty whose density is rho.
 
     Attributes
     ----------
     components : Tensor of shape (d, d)
-        The matrix that turns u into coordinates.
+        Matrix that turns u into coordinates.
     n_used : int or None
-        Stages that the distribution consists of, this one counted; None for all there are.
+        Number of stages that densities and samples use by default, including this one; None for all
+        stages.
     """
 
     components: Tensor
@@ -61,12 +63,15 @@ class PenalizedSplit(LatentDistribution):
         self.n_used: int | None = None
 
     def set_stage(self, refinement: Bijection | None, inner: "PenalizedSplit | None") -> None:
-        """Replace N(0, I) by a bijection of u and the distribution of its values."""
+        """Set the next stage: a bijection of u and the distribution of its values, or neither.
+
+        Without a next stage, u ~ N(0, I).
+        """
         self.refinement, self.inner = refinement, inner
 
     @property
     def stages(self) -> "list[PenalizedSplit]":
-        """This distribution and those of the further stages."""
+        """The distributions of all stages, from this one on."""
         return [self, *([] if self.inner is None else self.inner.stages)]
 
     def move_to(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -76,46 +81,50 @@ class PenalizedSplit(LatentDistribution):
             self.inner.move_to(device, dtype)
 
     def scales(self) -> Tensor:
-        """Return the scale (D - d,) of each deviation, never below its floor."""
+        """Return the scale (D - d,) of each deviation, which is never below its floor."""
         return torch.hypot(self.log_scales.exp(), self.scale_floor)
 
     @torch.no_grad()
     def set_scales(self, scale: Tensor, floor: Tensor) -> None:
-        """Set the scales of the deviations, one or (D - d,), and the floor (D - d,) of each."""
+        """Set the scales of the deviations, () or (D - d,), and the floor (D - d,) of each."""
         self.scale_floor.copy_(floor)
         excess = scale**2 - self.scale_floor.square()
-        # A scale at its floor can still grow.
+        # A scale at its floor keeps a finite logarithm, so that it can still grow.
         self.log_scales.copy_(0.5 * excess.maximum(1e-4 * self.scale_floor.square()).log())
 
-    # ------------------------------------------------------------------ raw manifold parts
+    # ------------------------------------------------------------------ stages
 
     def _encode_stage(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Return u (n, d) mapped by the further stage and the log-determinant."""
+        """Map manifold parts u (n, d) to latent rows (n, d) of the next stage.
+
+        Return these and the log-determinant (n,) of the map.
+        """
         assert self.refinement is not None
         like = next(self.refinement.parameters())
         return self.refinement.forward_and_log_det(u.to(like))
 
     def _decode_stage(self, z: Tensor) -> Tensor:
-        """Return the manifold part u (n, d) of what the further stage has made of it."""
+        """Map latent rows (n, d) of the next stage back to manifold parts u (n, d)."""
         assert self.refinement is not None
         like = next(self.refinement.parameters())
         return self.refinement.inverse_and_log_det(z.to(like))[0]
 
-    def project_stage(self, z: Tensor, stage: int = 1) -> Tensor:
-        """Return the manifold part (n, d_stage) of latent rows at a stage, from 1."""
-        u = z[:, : self.n_components]
+    def split_stage(self, z: Tensor, stage: int = 1) -> tuple[Tensor, Tensor]:
+        """Return the manifold part and the deviations of latent rows (n, D) at a stage, from 1."""
+        u, v = z[:, : self.n_components], z[:, self.n_components :]
         if stage == 1 or self.inner is None:
-            return u
-        return self.inner.project_stage(self._encode_stage(u)[0], stage - 1)
+            return u, v
+        return self.inner.split_stage(self._encode_stage(u)[0], stage - 1)
 
-    def deviations(self, z: Tensor, stage: int = 1) -> Tensor:
-        """Return what latent rows lose in a stage, from 1."""
-        if stage == 1 or self.inner is None:
-            return z[:, self.n_components :]
-        return self.inner.deviations(self._encode_stage(z[:, : self.n_components])[0], stage - 1)
+    def project_stage(self, z: Tensor, stage: int = 1) -> Tensor:
+        """Return the manifold part of latent rows (n, D) at a stage, from 1."""
+        return self.split_stage(z, stage)[0]
 
     def embed_stage(self, u: Tensor, stage: int = 1) -> Tensor:
-        """Return the latent rows (n, D) without deviations that have a manifold part."""
+        """Return the latent rows (n, D) with a given manifold part at a stage, from 1.
+
+        Their deviations are zero at that stage and at all stages before it.
+        """
         if stage > 1 and self.inner is not None:
             u = self._decode_stage(self.inner.embed_stage(u, stage - 1))
         return torch.cat([u, u.new_zeros(len(u), self.n_features - self.n_components)], dim=1)
@@ -123,7 +132,7 @@ class PenalizedSplit(LatentDistribution):
     # ------------------------------------------------------------------ distribution
 
     def log_prob_u(self, u: Tensor, n_stages: int | None = None) -> Tensor:
-        """Return the log-density (n,) of manifold parts, by as many stages as `log_prob`."""
+        """Return the log-density (n,) of manifold parts (n, d); `n_stages` as in `log_prob`."""
         n_stages = n_stages or self.n_used
         if self.inner is not None and n_stages != 1:
             z, log_det = self._encode_stage(u)
@@ -132,7 +141,10 @@ class PenalizedSplit(LatentDistribution):
         return -0.5 * (u.square().sum(1) + self.n_components * math.log(2 * math.pi))
 
     def log_prob(self, z: Tensor, n_stages: int | None = None) -> Tensor:
-        """Return the log-density (n,) of latent rows, by `n_stages` stages or by those in use."""
+        """Return the log-density (n,) of latent rows (n, D) with the first `n_stages` stages.
+
+        None uses `n_used` stages.
+        """
         d = self.n_components
         deviation = z[:, d:].to(self.mean)
         penalties = self.penalty.log_prob(deviation, self.scales())
@@ -145,7 +157,7 @@ class PenalizedSplit(LatentDistribution):
         return self.embed_stage(self.from_coordinates(u))
 
     def from_coordinates(self, coordinates: Tensor) -> Tensor:
-        """Return the manifold part u (n, d) that has given coordinates."""
+        """Return the manifold part u (n, d) with given coordinates (n, d) of this stage."""
         return torch.linalg.solve(self.components.T, coordinates.to(self.mean).T).T
 
     def log_prob_manifold(self, u: Tensor) -> Tensor:
@@ -170,12 +182,12 @@ class PenalizedSplit(LatentDistribution):
         temperature: float,
         n_stages: int | None = None,
     ) -> Tensor:
-        """Draw manifold parts (n, d), by as many stages as `log_prob`."""
+        """Draw manifold parts (n, d); `n_stages` as in `log_prob`."""
         n_stages = n_stages or self.n_used
         if self.inner is None or n_stages == 1:
             normal = randn((n_samples, self.n_components), self.mean, generator)
             return math.sqrt(temperature) * normal
-        # What a further stage splits off is a part of the manifold of this one.
+        # The deviations of a further stage lie within the manifold of this one.
         z = self.inner.sample(
             n_samples,
             generator,

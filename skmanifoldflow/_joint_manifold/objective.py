@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..backend.device import make_generator, randn
+from ..backend.device import make_generator, randn, to_host
 from ..backend.flow import ManifoldFlow, chunks
 from ..backend.objective import Objective
 from .distribution import PenalizedSplit
@@ -15,23 +16,26 @@ __all__ = ["JointLikelihood"]
 
 
 class JointLikelihood(Objective):
-    """Negative log-likelihood of noisy rows plus the penalty of the residuals of the clean ones.
+    """Negative log-likelihood of noisy rows plus the cost of the residuals of clean rows.
 
-    The manifold part of a noisy row, without its deviations, is mapped back, and what is left of
-    the clean row has the negative log-density of the distribution's penalty as its cost (with a
-    normal penalty: the reconstruction of a denoising normalizing flow, Horvat & Pfister, NeurIPS
-    2021). The scale of the residuals is that of maximum likelihood, so their weight comes from the
-    data: it grows as reconstructions get better, and is limited by the noise, which falls
-    geometrically from its start to its floor.
+    A clean row is reconstructed from the manifold part of its noisy version, with deviations of
+    zero. The cost of the residual is the negative log-density of the penalty of the deviations.
+    With a normal penalty this is the reconstruction of a denoising normalizing flow (Horvat &
+    Pfister, NeurIPS 2021). The scale of the residuals is their maximum likelihood estimate, so the
+    data decide on the weight of the residuals: it grows as reconstructions get better, up to a
+    limit set by the noise, which falls geometrically from `noise_start` to `noise_floor`.
 
     Parameters
     ----------
     flow : ManifoldFlow
         Bijection with a `PenalizedSplit` distribution, whose last stage is trained.
+    pca : tuple of ndarray
+        Mean (D,) and principal axes (D, d) of the training rows. Reconstructions are compared with
+        those of PCA.
     reconstruction : float
         Weight of the residuals; 0 for the likelihood alone.
     noise_start, noise_floor : float
-        Standard deviations between which the noise falls.
+        Standard deviation of the noise at the start of the training, and after half of it.
     generator : torch.Generator
         Source of noise.
     """
@@ -39,18 +43,20 @@ class JointLikelihood(Objective):
     flow: ManifoldFlow
     # Share of the training after which the noise has reached its floor.
     annealing = 0.5
-    # Averages of the weights are smoother manifolds than the weights.
+    # Averaged weights give a smoother manifold than those of a single step.
     averaging = 0.05
     # Smallest scale of residuals, relative to the floor of the noise.
     min_scale = 0.1
     # Smallest factor of `fit_deviations`: rows that lie on a manifold exactly must not make it 0.
     min_factor = 1e-3
+    # Share of the rows of a batch that are reconstructed.
     share_reconstructed = 0.5
 
     def __init__(
         self,
         flow: ManifoldFlow,
         *,
+        pca: tuple[np.ndarray, np.ndarray],
         reconstruction: float,
         noise_start: float,
         noise_floor: float,
@@ -58,32 +64,34 @@ class JointLikelihood(Objective):
     ) -> None:
         super().__init__()
         self.flow = flow
+        self.pca = pca
         self.reconstruction = reconstruction
         self.noise_start = noise_start
         self.noise_floor = noise_floor
         self.generator = generator
-        # The same noise at every epoch, so that epochs can be compared.
+        # Scale of the residuals in the last batch.
         self.scale: Tensor | None = None
+        # Scores have the same noise in every epoch, so that epochs can be compared.
         self.noise_seed = int(torch.randint(2**62, (), generator=generator))
 
     @property
     def latent(self) -> PenalizedSplit:
-        """The distribution of z."""
+        """The distribution of the latent rows."""
         return cast(PenalizedSplit, self.flow.latent)
 
     @property
     def stage(self) -> int:
-        """The stage that is trained."""
+        """The stage that is trained, from 1."""
         return len(self.latent.stages)
 
     @property
     def reconstructs(self) -> bool:
-        """Whether the stage leaves anything out that could be missed."""
+        """Whether the loss has a reconstruction term: only if the stage has deviations."""
         latent = self.latent.stages[-1]
         return self.reconstruction > 0 and latent.n_components < latent.n_features
 
     def noise(self, progress: float) -> float:
-        # A stage of equal size looks for nothing coarse first.
+        # A further stage without deviations looks for no manifold, so it needs no annealing.
         if self.stage > 1 and not self.reconstructs:
             return self.noise_floor
         return super().noise(progress)
@@ -92,14 +100,14 @@ class JointLikelihood(Objective):
         return [p for name, p in self.named_parameters() if "conditioner" not in name]
 
     def residuals(self, rows: Tensor, z: Tensor) -> Tensor:
-        """Return what is left of rows after their reconstruction from latent rows."""
+        """Return rows minus their reconstructions from the manifold parts of latent rows z."""
         u = self.latent.project_stage(z, self.stage)
         return rows - self.flow.decode(self.latent.embed_stage(u, self.stage))
 
     def _log_prob(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return latent rows, the log-density (n,) of rows and their weights (n, 1).
 
-        The weight of a row is its probability to be no outlier.
+        The weight of a row is its probability of not being an outlier.
         """
         z, log_det = self.flow.bijection.forward_and_log_det(x)
         log_prob = self.latent.log_prob(z) + log_det
@@ -124,7 +132,7 @@ class JointLikelihood(Objective):
         if self.reconstructs:
             k = max(1, round(self.share_reconstructed * len(batch)))
             residuals = self.residuals(batch[:k], z[:k])
-            # From batch to batch it changes little.
+            # The scale changes little from batch to batch: two steps are enough.
             known = {} if self.scale is None else {"start": self.scale, "n_steps": 2}
             weight = _normalized(weight[:k])
             self.scale = self._fit_scale(residuals, weight, **known)
@@ -137,28 +145,24 @@ class JointLikelihood(Objective):
 
     @torch.no_grad()
     def log_likelihood(self, rows: Tensor) -> Tensor:
-        """Return the score (n,) of rows with noise at its floor, residuals included."""
+        """Return the score (n,) of rows: minus the loss of each, with noise at its floor."""
         generator = make_generator(self.noise_seed)
-        scores = []
-        for chunk in chunks(len(rows), rows.shape[1]):
-            x = rows[chunk]
-            noisy = x + self.noise_floor * randn(tuple(x.shape), x, generator)
-            scores.append(self.flow.log_prob(noisy))
-        total = torch.cat(scores)
+
+        def noisy_log_prob(x: Tensor) -> Tensor:
+            return self.flow.log_prob(x + self.noise_floor * randn(tuple(x.shape), x, generator))
+
+        total = _by_chunks(noisy_log_prob, rows)
         if self.reconstructs:
-            left, weight = self._weighted(rows, self.residuals)
-            scale = self._fit_scale(left, weight)
-            log_prob = (weight * self.latent.penalty.log_prob(left, scale)).sum(1)
+            residuals, weight = self._weighted(rows, self.residuals)
+            scale = self._fit_scale(residuals, weight)
+            log_prob = (weight * self.latent.penalty.log_prob(residuals, scale)).sum(1)
             total = total + self.reconstruction * log_prob
         return total
 
     def _weighted(
         self, rows: Tensor, function: Callable[[Tensor, Tensor], Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Return a function of rows and their latent rows, and the weights (n, 1) of the rows.
-
-        The mean of the weights is 1.
-        """
+        """Return the values of a function of rows and latent rows, and weights (n, 1) of mean 1."""
         values, weights = [], []
         for chunk in chunks(len(rows), rows.shape[1]):
             z, _, weight = self._log_prob(rows[chunk])
@@ -168,35 +172,46 @@ class JointLikelihood(Objective):
 
     @torch.no_grad()
     def mean_log_prob(self, rows: Tensor) -> float:
-        """Return the mean log-likelihood of rows as they are."""
-        parts = [self.flow.log_prob(rows[chunk]) for chunk in chunks(len(rows), rows.shape[1])]
-        return float(torch.cat(parts).mean())
+        """Return the mean log-likelihood of rows without noise."""
+        return float(_by_chunks(self.flow.log_prob, rows).mean())
 
     @torch.no_grad()
     def mean_squared_residual(self, rows: Tensor) -> float:
-        """Return the mean squared residual per entry of rows, as far as they are no outliers."""
+        """Return the mean squared residual per entry of rows, weighted by `inlying`."""
         residuals, weight = self._weighted(rows, self.residuals)
         return float((weight * residuals.square()).mean())
 
+    def mean_squared_pca_residual(self, rows: Tensor) -> float:
+        """Return the mean squared residual of PCA instead of the flow, with the same weights."""
+        mean, axes = self.pca
+        centred = to_host(rows).numpy() - mean
+        errors = np.mean((centred - centred @ axes @ axes.T) ** 2, axis=1)
+        weight = to_host(self.inlying(rows)).numpy()
+        return float(np.average(errors, weights=weight + np.finfo(float).tiny))
+
     @torch.no_grad()
     def inlying(self, rows: Tensor) -> Tensor:
-        """Return the probabilities (n,) of rows to be no outliers."""
-        parts = [self._log_prob(rows[chunk])[2] for chunk in chunks(len(rows), rows.shape[1])]
-        return torch.cat(parts)[:, 0]
+        """Return the probability (n,) of each row of not being an outlier."""
+        return _by_chunks(lambda x: self._log_prob(x)[2], rows)[:, 0]
 
     @torch.no_grad()
     def fit_deviations(self, rows: Tensor) -> None:
-        """Multiply the scales of the last stage by the factor of maximum likelihood of rows.
+        """Multiply the scales of the last stage by their maximum likelihood factor on rows.
 
-        The training has seen rows with noise only. One factor, since a scale for each deviation
-        would need many rows.
+        Training rows have noise, so the scales that were learned are too large for clean rows. All
+        deviations have one factor in common, because one for each would need many rows.
         """
         latent = self.latent.stages[-1]
         if latent.n_components < latent.n_features:
-            v, weight = self._weighted(rows, lambda _, z: self.latent.deviations(z, self.stage))
+            v, weight = self._weighted(rows, lambda _, z: self.latent.split_stage(z, self.stage)[1])
             t = v.to(latent.mean) / latent.scales()
             factor = latent.penalty.fit_scale(t, self.min_factor, weight=weight.to(t))
             latent.set_scales(factor * latent.scales(), latent.scale_floor)
+
+
+def _by_chunks(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """Return the values of a function of rows, computed chunk by chunk."""
+    return torch.cat([function(rows[chunk]) for chunk in chunks(len(rows), rows.shape[1])])
 
 
 def _normalized(weight: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Symmetric distributions of a deviation whose negative logarithm is a penalty."""
+"""Penalties of deviations: negative logarithms of symmetric densities."""
 
 import math
 from abc import ABC, abstractmethod
@@ -10,9 +10,9 @@ __all__ = ["PENALTIES", "GaussianPenalty", "HuberPenalty", "LaplacePenalty", "Pe
 
 
 class Penalty(ABC):
-    """Distribution exp(-rho(t)) / Z of a deviation t that is given in units of its scale.
+    """Distribution with density exp(-rho(t)) / Z of a deviation t in units of its scale.
 
-    With Z in place a penalised log-likelihood is the logarithm of a density.
+    The normaliser Z makes a penalised log-likelihood the logarithm of a density.
     """
 
     #: log Z.
@@ -26,11 +26,11 @@ class Penalty(ABC):
 
     @abstractmethod
     def pull(self, t: Tensor) -> Tensor:
-        """Return t rho'(t), whose mean is 1 at the scale of maximum likelihood."""
+        """Return t rho'(t), whose mean is 1 if the scale is its maximum likelihood estimate."""
 
     @abstractmethod
     def quantile(self, share: Tensor) -> Tensor:
-        """Return the t below which a share of the mass lies."""
+        """Return the quantile function (inverse cdf) at shares between 0 and 1."""
 
     def log_prob(self, deviation: Tensor, scale: Tensor) -> Tensor:
         """Return the log-density of each deviation."""
@@ -45,12 +45,11 @@ class Penalty(ABC):
         n_steps: int = 30,
         weight: Tensor | float = 1.0,
     ) -> Tensor:
-        """Return the scale of maximum likelihood of all deviations, at least `floor`.
+        """Return the maximum likelihood scale of all deviations, at least `floor`.
 
-        Their weights, which broadcast, are 1 on average.
-
-        Each step from the start, by default their root mean square, at least halves the error of
-        the logarithm.
+        The fixed-point iteration starts at `start`, by default the root mean square of the
+        deviations. Each step at least halves the error of the logarithm of the scale. The weights
+        broadcast against the deviations and have mean 1.
         """
         scale = (weight * deviation.square()).mean().sqrt() if start is None else start
         scale = scale.clamp_min(floor)
@@ -66,7 +65,7 @@ class Penalty(ABC):
 
 
 class GaussianPenalty(Penalty):
-    """rho(t) = t^2 / 2: the normal distribution."""
+    """rho(t) = t^2 / 2: a normal distribution."""
 
     log_normalizer = 0.5 * math.log(2 * math.pi)
     variance = 1.0
@@ -82,7 +81,7 @@ class GaussianPenalty(Penalty):
 
 
 class LaplacePenalty(Penalty):
-    """rho(t) = |t|: the Laplace distribution, Z = 2."""
+    """rho(t) = |t|: a Laplace distribution, Z = 2."""
 
     log_normalizer = math.log(2)
     variance = 2.0
@@ -101,12 +100,12 @@ class LaplacePenalty(Penalty):
 class HuberPenalty(Penalty):
     """rho(t) = t^2 / 2 up to |t| = c and c |t| - c^2 / 2 beyond (Huber, 1964).
 
-    A normal distribution with exponential tails, Z = sqrt(2 pi) erf(c / sqrt 2) + (2 / c) exp(-c^2
-    / 2).
+    This is a normal distribution with exponential tails, with
+    Z = sqrt(2 pi) erf(c / sqrt 2) + (2 / c) exp(-c^2 / 2).
     """
 
-    #: Where the mean of a normal distribution is estimated with 95 % of the efficiency of the
-    #: average.
+    #: With this threshold the Huber estimate of the mean of normal data has 95 % of the efficiency
+    #: of the average.
     c = 1.345
 
     _core = math.sqrt(2 * math.pi) * math.erf(c / math.sqrt(2))
@@ -126,7 +125,7 @@ class HuberPenalty(Penalty):
         return size * size.clamp(max=self.c)
 
     def quantile(self, share: Tensor) -> Tensor:
-        # Mass on either side of the centre, in units of Z.
+        # Probability mass between the centre and the quantile, times Z.
         mass = (share - 0.5).abs() * (self._core + self._tails)
         half = mass.new_tensor(0.5 * self._core)
         inner = math.sqrt(2) * torch.erfinv((2 * mass.minimum(half)) / math.sqrt(2 * math.pi))

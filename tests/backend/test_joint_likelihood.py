@@ -9,6 +9,7 @@ from sklearn.decomposition import PCA
 
 from skmanifoldflow._joint_manifold.distribution import PenalizedSplit
 from skmanifoldflow._joint_manifold.objective import JointLikelihood
+from skmanifoldflow._linear import principal_axes
 from skmanifoldflow.backend.architectures import density_flow
 from skmanifoldflow.backend.bijections import Chain, PrincipalAxes
 from skmanifoldflow.backend.flow import ManifoldFlow, Outliers
@@ -26,7 +27,8 @@ def _objective(rows, generator, d=2, **settings):
     flow.move_to(torch.device("cpu"), torch.float64)
     axes.initialize(rows)
     options = {"reconstruction": 1.0, "noise_start": 1e-6, "noise_floor": 1e-6} | settings
-    objective = JointLikelihood(flow, generator=generator, **options)
+    mean, principal, _ = principal_axes(rows.numpy())
+    objective = JointLikelihood(flow, pca=(mean, principal[:, :d]), generator=generator, **options)
     return objective.requires_grad_(False)
 
 
@@ -43,8 +45,9 @@ def test_loss_at_the_linear_start(rows, generator):
     assert score.shape == (400,)
     assert float(score.mean()) == pytest.approx(-expected, abs=1e-3)
     assert objective.mean_log_prob(rows) == pytest.approx(pca.score(rows), abs=1e-6)
-    error = objective.mean_squared_residual(rows)
-    assert error == pytest.approx((residuals**2).mean(), abs=1e-9)
+    # Of the flow, which starts there, and of PCA.
+    for error in (objective.mean_squared_residual, objective.mean_squared_pca_residual):
+        assert error(rows) == pytest.approx((residuals**2).mean(), abs=1e-9)
 
 
 def test_weight_of_residuals_does_not_depend_on_units(rows, generator):
@@ -161,8 +164,8 @@ def test_outliers_have_no_part_in_errors_and_scales(rows, generator):
     objective.flow.outliers.rate = 0.0
     far = 1e3 * torch.ones(20, 4, dtype=torch.float64)
     both = torch.cat([rows, far])
-    error = objective.mean_squared_residual(rows)
-    assert objective.mean_squared_residual(both) == pytest.approx(error, rel=1e-6)
+    for error in (objective.mean_squared_residual, objective.mean_squared_pca_residual):
+        assert error(both) == pytest.approx(error(rows), rel=1e-6)
     inlying = objective.inlying(both)
     np.testing.assert_allclose(inlying[400:], 0, atol=1e-12)
     assert inlying[:400].min() > 0.5

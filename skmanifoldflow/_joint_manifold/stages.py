@@ -1,0 +1,126 @@
+"""Training of a flow stage after stage, each on the manifold coordinates of the one before."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import cast
+
+from ..backend.training import (
+    EpochLog,
+    SecondInterrupt,
+    TrainingInterrupted,
+    TrainingJob,
+    TrainingReport,
+    finish,
+    train_all,
+)
+from .objective import JointLikelihood
+
+__all__ = ["TrainedStages", "train_stages"]
+
+
+@dataclass(frozen=True)
+class TrainedStages:
+    """Result of the training of all stages of a flow.
+
+    Scores and errors are those of the evaluation rows: the validation rows, or the training rows if
+    there are no validation rows.
+
+    Attributes
+    ----------
+    report : TrainingReport
+        Report of the first stage, which also counts the gradient steps of the further stages.
+    scores : tuple of float
+        Mean log-likelihood after each finished stage, in nats per row.
+    reconstruction_error : float
+        Mean squared error per entry of the rows that the first stage reconstructs.
+    pca_error : float
+        The same error of PCA with as many components.
+    is_interrupted : bool
+        Whether Ctrl-C ended the first stage early, or left out a further stage.
+    """
+
+    report: TrainingReport
+    scores: tuple[float, ...]
+    reconstruction_error: float
+    pca_error: float
+    is_interrupted: bool
+
+
+def train_stages(job: TrainingJob, log: Callable[[str, int], EpochLog | None]) -> TrainedStages:
+    """Train the stages of a flow one after the other, with the weights of earlier stages frozen.
+
+    The flow keeps the stages that were finished before a Ctrl-C.
+
+    Parameters
+    ----------
+    job : TrainingJob
+        Training of the first stage, whose objective is a `JointLikelihood`. The others take half as
+        many epochs and gradient steps.
+    log : callable
+        Takes the name of a stage and the number of epochs of the stages after it; returns the
+        function that reports its epochs, or None.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If Ctrl-C is pressed before the end of the first epoch, or twice.
+    """
+    objective, settings = cast(JointLikelihood, job.objective), job.settings
+    latent = objective.latent
+    further = [(outer.refinement, outer.inner) for outer in latent.stages[:-1]]
+    n_stages, n_epochs = 1 + len(further), -(-settings.max_iter // 2)
+    latent.set_stage(None, None)
+    is_trained = any(p.requires_grad for p in objective.parameters())
+    scores: list[float] = []
+    errors: list[float] = []
+
+    def train(job: TrainingJob, stage: int) -> TrainingReport:
+        name = f"stage {stage} of {n_stages}" if n_stages > 1 else ""
+        stage_log = log(name, (n_stages - stage) * n_epochs)
+        return train_all([job], lambda members: stage_log)[0]
+
+    def score() -> float:
+        if is_trained and job.validation_rows is not None:
+            objective.fit_deviations(job.validation_rows)
+        return objective.mean_log_prob(evaluation_rows)
+
+    def evaluate_first() -> None:
+        scores[:] = [score()]
+        errors[:] = [
+            objective.mean_squared_residual(evaluation_rows),
+            objective.mean_squared_pca_residual(evaluation_rows),
+        ]
+
+    is_interrupted = False
+    try:
+        report = train(job, 1)
+    except TrainingInterrupted as interrupt:
+        report, is_interrupted = interrupt.reports[0], True
+    evaluation_rows = job.epoch_rows() if job.validation_rows is None else job.validation_rows
+    is_interrupted = finish(evaluate_first, is_interrupted)
+    settings = replace(settings, max_iter=n_epochs, max_steps=settings.max_steps // 2)
+    for stage, (refinement, inner) in enumerate(further, start=2):
+        if is_interrupted:
+            break
+        assert refinement is not None and inner is not None
+        before = {name: t.clone() for name, t in objective.state_dict().items()}
+        try:
+            objective.flow.requires_grad_(False)
+            inner.set_stage(None, None)
+            latent.stages[-1].set_stage(refinement, inner)
+            refinement.requires_grad_(is_trained)
+            inner.requires_grad_(is_trained)
+            stage_report = train(job._replace(settings=settings), stage)
+            scores.append(score())
+            report.n_steps += stage_report.n_steps
+            report.n_skipped += stage_report.n_skipped
+        except SecondInterrupt:
+            raise
+        except KeyboardInterrupt:
+            # The stages before this one are finished: they are kept as they were.
+            latent.stages[stage - 2].set_stage(None, None)
+            objective.load_state_dict(before)
+            del scores[stage - 1 :]
+            is_interrupted = True
+    error, pca_error = errors
+    return TrainedStages(report, tuple(scores), error, pca_error, is_interrupted)
