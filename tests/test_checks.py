@@ -6,14 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import every_estimator
 from sklearn.datasets import load_digits, load_wine
 from sklearn.exceptions import ConvergenceWarning
 
-from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow
-from skmanifoldflow._columns import dequantization_step
+from skmanifoldflow import NoisyInjectiveFlow
 
 SMALL = {"n_layers": 2, "hidden_layer_sizes": (8,), "max_iter": 2, "random_state": 0}
-ESTIMATORS = [ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow]
 
 
 @pytest.fixture
@@ -72,7 +71,7 @@ def test_arrays_of_images_are_to_be_flattened():
         NoisyInjectiveFlow().fit(load_digits().images)
 
 
-@pytest.mark.parametrize("Estimator", ESTIMATORS)
+@every_estimator
 def test_image_shape_with_channels_last_warns(Estimator):
     X = np.random.RandomState(0).random_sample((60, 48))
     with pytest.warns(UserWarning, match=r"looks like \(height, width, channels\).*\(3, 4, 4\)"):
@@ -96,7 +95,7 @@ def ties(caught):
     return [str(w.message) for w in caught if "many ties" in str(w.message)]
 
 
-@pytest.mark.parametrize("Estimator", ESTIMATORS)
+@every_estimator
 def test_ties_are_named_with_their_step_and_once(Estimator):
     wine = load_wine(as_frame=True).data[["proline", "ash", "magnesium", "hue"]].copy()
     wine["ash"] += np.random.RandomState(0).random_sample(len(wine))
@@ -137,7 +136,7 @@ def test_small_gains_of_the_last_epoch_are_not_worth_a_warning(monkeypatch, tabl
             ]
 
 
-@pytest.mark.parametrize("Estimator", ESTIMATORS)
+@every_estimator
 @pytest.mark.parametrize("exponent", [-155, -170, -300])
 def test_underflow_is_named(Estimator, exponent, table):
     X = table.to_numpy() * [1.0, 10.0**exponent, 1.0]
@@ -145,7 +144,7 @@ def test_underflow_is_named(Estimator, exponent, table):
         Estimator(**SMALL).fit(X)
 
 
-@pytest.mark.parametrize("Estimator", ESTIMATORS)
+@every_estimator
 def test_small_rows_above_it_are_a_matter_of_units(Estimator, table):
     X = table.to_numpy()
     factor = 2.0**-480
@@ -170,44 +169,3 @@ def test_coordinates_as_tensors(table):
         model.inverse_transform(torch.tensor(Z, requires_grad=True)), model.inverse_transform(Z)
     )
     assert model.transform(torch.tensor(table).bfloat16()).dtype == np.float32
-
-
-# ------------------------------------------------------------------ spacing of repeated values
-
-
-def steps(X, **options):
-    X = np.asarray(X)
-    model = NoisyInjectiveFlow(dequantize=True, **options)
-    is_image = "image_shape" in options
-    raw = torch.tensor(X, dtype=torch.float64)
-    return dequantization_step(model, raw, is_image, np.finfo(X.dtype).eps).tolist()
-
-
-@pytest.mark.parametrize(
-    ("values", "step"),
-    [
-        (1_700_000_000.0 + np.arange(50), 1.0),
-        (1_700_000_000.0 + np.array([0.0, 1.0] * 25), 1.0),
-        # Two values 1e-9 of their size apart.
-        (np.array([1e9, 1e9 + 1] * 25), 1.0),
-        (1_700_000_000.0 + 0.25 * np.arange(50), 0.25),
-        (np.arange(50) * 1e-9, 1e-9),
-        # The same number by two ways: its last digit is no spacing.
-        (np.r_[0.1 * np.arange(50), np.cumsum(np.full(49, 0.1))], 0.1),
-        (np.float32(1e6) + np.arange(50, dtype=np.float32), 1.0),
-        # Nothing but rounding.
-        (np.array([0.3, 0.1 * 3] * 25), 1.0),
-    ],
-)
-def test_spacing_of_values(values, step):
-    assert steps(values[:, None]) == pytest.approx([step], rel=1e-6)
-
-
-def test_seconds_can_be_dequantized():
-    """Of a day in Unix time, as one column: the density is that of uniform seconds."""
-    rng = np.random.RandomState(0)
-    X = 1.7e9 + rng.randint(0, 100, (400, 1))
-    model = NoisyInjectiveFlow(dequantize=True, max_iter=20, n_layers=2, random_state=0).fit(X)
-    assert model.score(X + 0.5) == pytest.approx(-np.log(100), abs=0.2)
-    two = 1.7e9 + rng.randint(0, 2, (300, 2))
-    assert np.isfinite(NoisyInjectiveFlow(dequantize=True, **SMALL).fit(two).score(two + 0.5))

@@ -9,9 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
 import skmanifoldflow._base
-import skmanifoldflow._chart_atlas
 import skmanifoldflow.backend.device
 from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow
+from skmanifoldflow._chart_atlas import estimator
 from skmanifoldflow.datasets import SCurve
 from skmanifoldflow.model_selection import StackedSearchCV
 
@@ -114,8 +114,8 @@ def device(monkeypatch):
     monkeypatch.setattr(skmanifoldflow.backend.device, "_WITHOUT_FLOAT64", (DEVICE.type,))
     monkeypatch.setattr(skmanifoldflow._base, "resolve_device", torch.device)
     # So many steps of an autoencoder are no use here.
-    monkeypatch.setattr(skmanifoldflow._chart_atlas, "_QUANTIZER_STEPS", 3)
-    monkeypatch.setattr(skmanifoldflow._chart_atlas, "_QUANTIZER_IMAGE_STEPS", 3)
+    monkeypatch.setattr(estimator, "_QUANTIZER_STEPS", 3)
+    monkeypatch.setattr(estimator, "_QUANTIZER_IMAGE_STEPS", 3)
     with DeviceMode():
         yield DEVICE.type
 

@@ -6,7 +6,7 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture
 
-from skmanifoldflow import _mixture_of_pca as start
+from skmanifoldflow import _mixture_of_pca
 from skmanifoldflow._mixture_of_pca import MixtureOfPCA, best_number_of_charts, fit_mixture
 
 
@@ -65,10 +65,10 @@ def test_likelihood_does_not_fall_with_the_steps(monkeypatch, n_charts):
     rng = np.random.RandomState(0)
     angle = rng.uniform(0, 2 * np.pi, 1000)
     rows = np.column_stack([np.cos(angle), np.sin(2 * angle)]) + 0.1 * rng.randn(1000, 2)
-    cells, _ = start.partition(rows, n_charts)
+    cells, _ = _mixture_of_pca.partition(rows, n_charts)
     scores = []
     for n_steps in range(21):
-        monkeypatch.setattr(start, "_MAX_EM_STEPS", n_steps)
+        monkeypatch.setattr(_mixture_of_pca, "_MAX_EM_STEPS", n_steps)
         mixture, _ = fit_mixture(rows, cells, n_charts, 1e-3)
         scores.append(logsumexp(mixture.log_joint(rows), axis=1).mean())
     assert np.diff(scores).min() > -1e-3
@@ -153,7 +153,7 @@ def test_wide_rows_keep_some_axes():
 
 def test_partition_is_one_by_nearest_means():
     rows, labels = _blobs([[0, 0], [5, 0], [0, 5]], 50)
-    cells, means = start.partition(rows, 3, seed=1)
+    cells, means = _mixture_of_pca.partition(rows, 3, seed=1)
     distances = np.linalg.norm(rows[:, None] - means, axis=2)
     np.testing.assert_array_equal(cells, distances.argmin(1))
     # The same blobs under other names.
@@ -161,6 +161,6 @@ def test_partition_is_one_by_nearest_means():
 
 
 def test_partition_of_repeated_rows_says_nothing():
-    cells, means = start.partition(np.ones((10, 2)), 3)
+    cells, means = _mixture_of_pca.partition(np.ones((10, 2)), 3)
     np.testing.assert_array_equal(cells, cells[0])
     assert means.shape == (3, 2)

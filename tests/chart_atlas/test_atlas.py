@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import perturb, random_rows, randomize
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
 
@@ -49,17 +50,14 @@ def _build(numbers=(4,), *, n_neighbors=2, overlap=0.1, chart_map="ambient", tra
     ).double()
     weights = torch.tensor(rng.dirichlet(np.full(n_charts, 3.0)))
     atlas.weights.copy_(weights)
-    with torch.no_grad():
-        for p in quantizer.parameters():
-            p.copy_(0.5 * torch.randn(p.shape, generator=generator))
-        for partition in partitions:
-            for p in partition.parameters():
-                p.add_(trained * torch.randn(p.shape, generator=generator))
+    randomize(quantizer, 0.5, generator)
+    for partition in partitions:
+        perturb(partition, trained, generator)
     return atlas.requires_grad_(False)
 
 
-def _draw(n_rows, seed=1):
-    return 1.5 * torch.randn(n_rows, D, dtype=torch.float64, generator=make_generator(seed))
+def _rows(n_rows, seed=1):
+    return 1.5 * random_rows(n_rows, D, seed=seed)
 
 
 def _frames_of(atlas):
@@ -73,7 +71,7 @@ def _frames_of(atlas):
 @pytest.mark.parametrize("chart_map", ["ambient", "conformal"])
 @pytest.mark.parametrize("numbers", [(4,), (1,), (3, 2, 1)])
 def test_starts_as_a_mixture_of_normal_distributions(numbers, chart_map):
-    atlas, x = _build(numbers, chart_map=chart_map), _draw(20)
+    atlas, x = _build(numbers, chart_map=chart_map), _rows(20)
     log_joint = np.stack(
         [
             np.log(weight) + multivariate_normal(*latent).logpdf(x)
@@ -89,7 +87,7 @@ def test_starts_as_a_mixture_of_normal_distributions(numbers, chart_map):
 @pytest.mark.parametrize("numbers", [(4,), (3, 2, 1)])
 def test_density_is_the_change_of_variables_chart_by_chart(numbers, chart_map):
     """Normal distribution of the latent row times the exact Jacobian, for trained networks."""
-    atlas, x = _build(numbers, chart_map=chart_map, trained=0.3), _draw(5)
+    atlas, x = _build(numbers, chart_map=chart_map, trained=0.3), _rows(5)
     weights = atlas.weights.numpy()
     log_joint = np.empty((5, atlas.n_charts))
     for i, row in enumerate(x):
@@ -111,15 +109,15 @@ def test_density_is_the_change_of_variables_chart_by_chart(numbers, chart_map):
 
 
 def test_blocks_of_charts_do_not_matter(monkeypatch):
-    atlas, x = _build((4, 3), trained=0.3), _draw(10)
+    atlas, x = _build((4, 3), trained=0.3), _rows(10)
     together = atlas.log_joint_of_all(x)
-    monkeypatch.setattr("skmanifoldflow.backend.atlas._BLOCK_ROWS", 10)
+    monkeypatch.setattr("skmanifoldflow._chart_atlas.atlas._BLOCK_ROWS", 10)
     torch.testing.assert_close(atlas.log_joint_of_all(x), together, rtol=1e-12, atol=1e-12)
 
 
 def test_each_row_goes_through_its_own_chart():
     """Rows of several partitions in any order, and back."""
-    atlas, x = _build((3, 2, 1), trained=0.3), _draw(24)
+    atlas, x = _build((3, 2, 1), trained=0.3), _rows(24)
     charts = torch.randint(6, (24,), generator=make_generator(2))
     z = atlas.to_latent(x, charts)
     alone = [atlas.to_latent(row[None], chart[None]) for row, chart in zip(x, charts, strict=True)]
@@ -133,7 +131,7 @@ def test_each_row_goes_through_its_own_chart():
 def test_charts_contain_the_rows_of_their_definition(numbers, m, overlap):
     """U_k: the code is nearer than 1 + overlap times the m-th distance; and the chart that the
     mixture of the frames would choose."""
-    atlas, x = _build(numbers, n_neighbors=m, overlap=overlap), _draw(50)
+    atlas, x = _build(numbers, n_neighbors=m, overlap=overlap), _rows(50)
     codes = atlas.quantizer.encode(x).numpy()
     distances = np.linalg.norm(codes[:, None] - atlas.quantizer.codebook.numpy(), axis=2)
     log_joint = np.stack(
@@ -158,7 +156,7 @@ def test_charts_contain_the_rows_of_their_definition(numbers, m, overlap):
         assert contained.sum(1).min() >= min(factor * m, numbers[0])
 
 
-def test_charts_are_drawn_by_their_weights(generator):
+def test_charts_are_sampled_by_their_weights(generator):
     atlas = _build((3, 2))
     counts = np.bincount(atlas.sample_chart_indices(20_000, generator), minlength=5)
     expected = 20_000 * atlas.weights.numpy()
@@ -166,7 +164,7 @@ def test_charts_are_drawn_by_their_weights(generator):
 
 
 @pytest.mark.parametrize("chart_map", ["ambient", "conformal"])
-def test_draws_have_the_moments_of_the_mixture(generator, chart_map):
+def test_samples_have_the_moments_of_the_mixture(generator, chart_map):
     atlas = _build((3, 2), chart_map=chart_map)
     atlas.dimensions.fill_(2)
     drawn = atlas.sample(40_000, generator).numpy()
@@ -191,7 +189,7 @@ def test_options_scale_variances_along_and_across_a_chart(generator, chart_map):
 
 
 def test_embedding_is_the_code():
-    atlas, x = _build((3, 2)), _draw(7)
+    atlas, x = _build((3, 2)), _rows(7)
     codes = atlas.quantizer.autoencoder.encoder(x)
     torch.testing.assert_close(atlas.project(x), codes)
     torch.testing.assert_close(atlas.embed(codes), atlas.quantizer.autoencoder.decoder(codes))

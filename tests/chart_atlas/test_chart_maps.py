@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import perturb, random_rows
 from scipy.stats import multivariate_normal
 
 from skmanifoldflow._chart_atlas.chart_maps import AmbientChartMap, ChartFrames, ConformalChartMap
@@ -10,10 +11,6 @@ from skmanifoldflow.backend.architectures import density_flow
 from skmanifoldflow.backend.device import make_generator
 
 N_CHARTS, N_CONTEXT = 3, 2
-
-
-def _draw(*shape, seed=1):
-    return torch.randn(*shape, dtype=torch.float64, generator=make_generator(seed))
 
 
 def _frames(n_features=4, n_axes=4, seed=0):
@@ -37,13 +34,6 @@ def _covariances(frames):
     return (along + frames.rest[..., None].square() * across).numpy()
 
 
-def _perturb(module, scale=0.3):
-    generator = make_generator(7)
-    with torch.no_grad():
-        for p in module.parameters():
-            p.add_(scale * torch.randn(p.shape, dtype=p.dtype, generator=generator))
-
-
 def _chart_map(name, n_features=4, flow="affine"):
     """Return a perturbed map: of all columns, or bent with two flat coordinates."""
     n_flat = n_features if name.startswith("ambient") else n_features // 2
@@ -57,13 +47,13 @@ def _chart_map(name, n_features=4, flow="affine"):
     else:
         chart_map = AmbientChartMap(frames, bijection, frames_last=name == "ambient, frames last")
     chart_map = chart_map.double()
-    _perturb(chart_map)
+    perturb(chart_map, 0.3, make_generator(7))
     return chart_map.requires_grad_(False)
 
 
 def _rows(n_rows=12, n_features=4):
     charts = torch.arange(n_rows) % N_CHARTS
-    return _draw(n_rows, n_features), charts, _draw(n_rows, N_CONTEXT, seed=2)
+    return random_rows(n_rows, n_features), charts, random_rows(n_rows, N_CONTEXT, seed=2)
 
 
 def _jacobians(function, x):
@@ -83,7 +73,7 @@ FRAMES = [(4, 4), (4, 2), (4, 1), (1, 1), (40, 40), (40, 5)]
 @pytest.mark.parametrize(("n_features", "n_axes"), FRAMES)
 def test_frames_whiten_and_unwhiten(n_features, n_axes):
     frames = _frames(n_features, n_axes)
-    x, charts = _draw(9, n_features), torch.arange(9) % N_CHARTS
+    x, charts = random_rows(9, n_features), torch.arange(9) % N_CHARTS
     z = frames.whiten(x, charts)
     torch.testing.assert_close(frames.unwhiten(z, charts), x)
     # The squared length is that of Mahalanobis.
@@ -96,14 +86,14 @@ def test_frames_whiten_and_unwhiten(n_features, n_axes):
 @pytest.mark.parametrize(("n_features", "n_axes"), FRAMES)
 def test_frames_know_their_log_determinant(n_features, n_axes):
     frames = _frames(n_features, n_axes)
-    x = _draw(N_CHARTS, n_features)
+    x = random_rows(N_CHARTS, n_features)
     jacobians = _jacobians(lambda row, i: frames.whiten(row, torch.tensor(i)), x)
     np.testing.assert_allclose(frames.log_det(), torch.linalg.slogdet(jacobians)[1], rtol=1e-9)
 
 
 @pytest.mark.parametrize(("n_features", "n_axes"), FRAMES)
 def test_frames_know_their_normal_distributions(n_features, n_axes):
-    frames, x = _frames(n_features, n_axes), _draw(9, n_features)
+    frames, x = _frames(n_features, n_axes), random_rows(9, n_features)
     expected = [
         multivariate_normal(mean, covariance).logpdf(x)
         for mean, covariance in zip(frames.mean.numpy(), _covariances(frames), strict=True)
@@ -116,7 +106,7 @@ def test_tangential_part_moves_along_the_first_axes(n_features, n_axes):
     """Moving by it moves the row within the span of as many axes as the dimension says."""
     frames = _frames(n_features, n_axes)
     charts, dimensions = torch.arange(6) % N_CHARTS, torch.tensor([1, 2, 1, 2, 2, 1])
-    z = _draw(6, n_features)
+    z = random_rows(6, n_features)
     part = frames.tangential(z, charts, dimensions)
     origin = frames.unwhiten(torch.zeros_like(z), charts)
     moved = frames.unwhiten(part, charts) - origin
@@ -162,7 +152,7 @@ def test_gradients_reach_all_parameters():
 
 def test_special_conformal_map_is_conformal():
     """J'J is the square of the stretch times the identity, and S_-b inverts S_b."""
-    w, b = _draw(10, 3), 0.4 * _draw(10, 3, seed=3)
+    w, b = random_rows(10, 3), 0.4 * random_rows(10, 3, seed=3)
     y, log_stretch = ConformalChartMap._special_conformal(w, b)
     square = (w**2).sum(1, keepdim=True)
     numerator = w + b * square
@@ -179,7 +169,7 @@ def test_special_conformal_map_is_conformal():
 @pytest.mark.parametrize("d", [1, 2])
 def test_volume_along_the_chart_has_the_exponent_d(d):
     """1/2 logdet(J'J) of w in R^d -> S_b(w, 0) is d log stretch, not log stretch."""
-    u, b = _draw(10, d), 0.4 * _draw(10, 3, seed=3)
+    u, b = random_rows(10, d), 0.4 * random_rows(10, 3, seed=3)
 
     def embed(row, i):
         flat = torch.cat([row, torch.zeros(len(row), 3 - d, dtype=row.dtype)], dim=1)
@@ -196,9 +186,9 @@ def test_conformal_charts_are_circles_and_spheres(d):
     """Rows without noise obey one linear equation in x and |x|^2, those of a circle two."""
     bijection = density_flow("affine", d, 2, (8,), generator=make_generator(0), n_context=N_CONTEXT)
     chart_map = ConformalChartMap(_frames(3, 3), bijection, d).double()
-    _perturb(chart_map)
-    z = torch.cat([2 * _draw(200, d), torch.zeros(200, 3 - d)], dim=1)
-    context = _draw(1, N_CONTEXT).expand(200, -1)
+    perturb(chart_map, 0.3, make_generator(7))
+    z = torch.cat([2 * random_rows(200, d), torch.zeros(200, 3 - d)], dim=1)
+    context = random_rows(1, N_CONTEXT).expand(200, -1)
     for k in range(N_CHARTS):
         x = chart_map.inverse(z, torch.full((200,), k), context).detach()
         lifted = torch.cat([torch.ones(200, 1), x, x.square().sum(1, True)], dim=1)

@@ -263,7 +263,7 @@ def test_weights_and_attributes(curve, model):
     assert ((model.chart_centers_ > low) & (model.chart_centers_ < high)).all()
 
 
-def test_drawn_charts_have_their_weights(model):
+def test_sampled_charts_have_their_weights(model):
     X, charts = model.sample(10_000, random_state=0, return_charts=True)
     expected = 10_000 * model.chart_weights_
     observed = np.bincount(charts, minlength=6)
@@ -275,8 +275,8 @@ def test_drawn_charts_have_their_weights(model):
     assert share == pytest.approx(probabilities.max(1).mean(), abs=0.02)
 
 
-def test_draws_follow_the_density(model):
-    """Cross-entropies of draws and of rows of a grid: the mean score is minus the entropy."""
+def test_samples_follow_the_density(model):
+    """Cross-entropies of samples and of rows of a grid: the mean score is minus the entropy."""
     grid = np.stack(
         np.meshgrid(np.linspace(-6, 16, 221), np.linspace(-6, 2, 221), indexing="ij"), axis=-1
     )
@@ -287,7 +287,7 @@ def test_draws_follow_the_density(model):
     assert scores.mean() == pytest.approx(minus_entropy, abs=5 * scores.std() / np.sqrt(20_000))
 
 
-def test_draws_without_deviation_are_nearer_to_the_manifold():
+def test_samples_without_deviation_are_nearer_to_the_manifold():
     manifold = LinkedCircles(noise=0.03)
     X = manifold.sample(600, random_state=0)[0]
     model = ChartAtlasFlow(3, n_charts=12, **SMALL).fit(X)
@@ -298,7 +298,7 @@ def test_draws_without_deviation_are_nearer_to_the_manifold():
     assert len(np.unique(still.round(6), axis=0)) == 12
 
 
-def test_latent_draws_are_coordinates_in_charts_of_their_probability(curve, model):
+def test_latent_samples_are_coordinates_in_charts_of_their_probability(curve, model):
     row = curve[model.predict_proba(curve).max(1).argmin()]
     probabilities = model.predict_proba(row[None])[0]
     Z = model.latent_samples(np.repeat(row[None], 4000, axis=0), random_state=0)
@@ -518,9 +518,9 @@ def test_degenerate_rows(X):
 def test_fit_leaves_no_gradient_and_knows_its_charts_after_a_copy(curve, model):
     assert not any(p.requires_grad for p in model._flow.parameters())
     other = copy.deepcopy(model)
-    for knobs in ({}, {"manifold_deviation": 0}):
+    for options in ({}, {"manifold_deviation": 0}):
         np.testing.assert_array_equal(
-            other.sample(9, random_state=0, **knobs), model.sample(9, random_state=0, **knobs)
+            other.sample(9, random_state=0, **options), model.sample(9, random_state=0, **options)
         )
     np.testing.assert_array_equal(other.local_dimension(curve), model.local_dimension(curve))
     assert torch.equal(other._flow.dimensions, model._flow.dimensions)

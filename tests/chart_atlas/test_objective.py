@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import perturb, random_rows
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 from scipy.stats import multivariate_normal
@@ -47,9 +48,7 @@ def _build(means, scales, numbers, *, overlap=1e6, n_neighbors=1, trained=0.0):
     ).double()
     atlas.weights.fill_(1 / start)
     quantizer.requires_grad_(False)
-    with torch.no_grad():
-        for p in atlas.partitions.parameters():
-            p.add_(trained * torch.randn(p.shape, generator=generator))
+    perturb(atlas.partitions, trained, generator)
     return atlas
 
 
@@ -69,7 +68,7 @@ def _objective(atlas, objective="sum", n_batches=1):
 
 
 def _rows(n=300, seed=1):
-    return 1.5 * torch.randn(n, 2, dtype=torch.float64, generator=make_generator(seed)) + 0.5
+    return 1.5 * random_rows(n, 2, seed=seed) + 0.5
 
 
 def _log_densities(x):
@@ -114,7 +113,7 @@ def test_score_is_the_sum_over_twice_as_many_charts():
 
 
 @pytest.mark.parametrize("numbers", [(5,), (3, 2)])
-def test_a_drawn_chart_is_a_lower_bound_of_the_sum(numbers):
+def test_a_sampled_chart_is_a_lower_bound_of_the_sum(numbers):
     """Row by row: log p_k p(x|k) is averaged over k ~ p_k, and no average exceeds the sum."""
     x = _rows(1).float().repeat(4000, 1)
     log_density = _log_densities(x[:1])[0]
@@ -168,7 +167,7 @@ def test_a_step_moves_weights_by_the_share_of_a_batch():
         np.testing.assert_allclose(atlas.weights[own], 0.75 * old[own] + 0.25 * mean, atol=1e-8)
 
 
-def test_weights_of_drawn_charts_are_shares_of_the_rows_they_contain():
+def test_weights_of_sampled_charts_are_shares_of_the_rows_they_contain():
     """Each row counts for all of its charts alike."""
     atlas, x = _build(MEANS, SCALES, (5,), overlap=0.3), _rows()
     distances = np.linalg.norm(x.numpy()[:, None] - MEANS, axis=2)
@@ -180,7 +179,7 @@ def test_weights_of_drawn_charts_are_shares_of_the_rows_they_contain():
     np.testing.assert_allclose(atlas.weights, expected, rtol=1e-5)
 
 
-def test_a_drawn_chart_is_one_that_contains_the_row():
+def test_a_sampled_chart_is_one_that_contains_the_row():
     atlas, x = _build(MEANS, SCALES, (3, 2), overlap=0.1), _rows()
     contained = atlas.contained(x)
     drawn = _objective(atlas, "sampled")._drawn(contained)
@@ -284,5 +283,6 @@ def test_decay_touches_the_networks_of_the_flow_alone():
         if hasattr(layer, "conditioner")
         for p in layer.conditioner.parameters()
     }
-    assert networks and all(id(p.embedding) in undecayed for p in objective.atlas.partitions)
+    assert networks
+    assert all(id(p.embedding) in undecayed for p in objective.atlas.partitions)
     assert {id(p) for p in objective.parameters()} - undecayed == networks

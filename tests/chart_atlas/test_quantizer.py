@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import random_rows, randomize
 from sklearn.decomposition import PCA
 
 from skmanifoldflow._chart_atlas.quantization import Quantization
@@ -15,15 +16,9 @@ def _build(n_codes=4, n_components=2, n_features=3, sizes=(8,), seed=0):
     generator = make_generator(seed)
     autoencoder = TableAutoencoder(n_features, n_components, sizes, generator=generator)
     quantizer = Quantizer(autoencoder, n_codes, n_components).double()
-    with torch.no_grad():
-        for p in quantizer.parameters():
-            p.copy_(0.5 * torch.randn(p.shape, generator=generator))
-        quantizer.codebook.copy_(torch.randn(n_codes, n_components, generator=generator))
+    randomize(quantizer, 0.5, generator)
+    quantizer.codebook.copy_(torch.randn(n_codes, n_components, generator=generator))
     return quantizer
-
-
-def _draw(n_rows, n_features=3, seed=1):
-    return torch.randn(n_rows, n_features, dtype=torch.float64, generator=make_generator(seed))
 
 
 def test_picks_are_spread(generator):
@@ -58,7 +53,7 @@ def test_repeated_rows_are_picked_again_when_there_is_nothing_else(generator):
 
 
 def test_distances_are_euclidean():
-    quantizer, codes = _build(), _draw(7, 2)
+    quantizer, codes = _build(), random_rows(7, 2)
     expected = np.linalg.norm(codes.numpy()[:, None] - quantizer.codebook.numpy(), axis=2)
     np.testing.assert_allclose(quantizer.distances(codes), expected)
 
@@ -70,7 +65,7 @@ def test_codebook_follows_moving_averages():
     counts = np.full(4, 0.25)
     sums = counts[:, None] * quantizer.codebook.numpy().copy()
     for seed in range(3):
-        codes = _draw(50, 2, seed)
+        codes = random_rows(50, 2, seed=seed)
         entries = sums / counts[:, None]
         np.testing.assert_allclose(quantizer.codebook, entries)
         nearest = np.linalg.norm(codes.numpy()[:, None] - entries, axis=2).argmin(1)
@@ -88,7 +83,7 @@ def test_a_dead_entry_moves_to_the_farthest_code():
     with torch.no_grad():
         quantizer.codebook[3] = 1e3
         quantizer.occupancy.copy_(torch.tensor([0.5, 0.25, 0.25, 1e-3]))
-    codes = _draw(50, 2)
+    codes = random_rows(50, 2)
     codes[17] = torch.tensor([9.0, -9.0])
     quantizer.update_codebook(codes)
     torch.testing.assert_close(quantizer.codebook[3], codes[17])
@@ -101,7 +96,7 @@ def test_entries_far_from_all_codes_come_to_life():
     with torch.no_grad():
         quantizer.codebook.fill_(50.0)
     for seed in range(400):
-        codes = _draw(40, 2, seed)
+        codes = random_rows(40, 2, seed=seed)
         quantizer.update_codebook(codes)
     assert quantizer.codebook.abs().max() < 4
     assert torch.cdist(codes, quantizer.codebook).argmin(1).unique().tolist() == [0, 1, 2, 3]
@@ -110,7 +105,7 @@ def test_entries_far_from_all_codes_come_to_life():
 
 def test_gradient_passes_straight_through():
     """The encoder is moved by the gradient of the decoder at the entry, not at the code."""
-    quantizer, x = _build(sizes=()), _draw(9)
+    quantizer, x = _build(sizes=()), random_rows(9, 3)
     quantizer.commitment = 0.0
     loss, _ = quantizer.loss_and_codes(x)
     (found,) = torch.autograd.grad(loss, quantizer.autoencoder.encoder.linear.bias)
@@ -126,7 +121,7 @@ def test_gradient_passes_straight_through():
 
 
 def test_commitment_draws_codes_to_their_entries_and_leaves_these():
-    quantizer, x = _build(), _draw(9)
+    quantizer, x = _build(), random_rows(9, 3)
     codes = quantizer.encode(x)
     nearest = torch.cdist(codes, quantizer.codebook).argmin(1)
     distance = (codes - quantizer.codebook[nearest]).square().mean()
@@ -152,7 +147,7 @@ def test_starts_at_principal_components(sizes):
 
 
 def test_loss_and_score_are_the_errors_of_both_reconstructions():
-    quantizer, x = _build(), _draw(9)
+    quantizer, x = _build(), random_rows(9, 3)
     codes = quantizer.encode(x).detach()
     entries = quantizer.codebook[torch.cdist(codes, quantizer.codebook).argmin(1)]
     errors = [(quantizer.decode(c) - x).square() for c in (codes, entries)]

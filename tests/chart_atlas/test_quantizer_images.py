@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import randomize
 from sklearn.decomposition import PCA
 
 from skmanifoldflow._chart_atlas.chart_maps import ChartFrames
@@ -22,14 +23,14 @@ def autoencoder(image_shape, n_components, generator):
     return ImageAutoencoder(image_shape, n_components, (6, 5), generator=generator).double()
 
 
-def epoch_rows(image_shape, generator, n_rows=40):
+def random_walks(image_shape, generator, n_rows=40):
     rows = torch.randn(n_rows, math.prod(image_shape), dtype=torch.float64, generator=generator)
     return rows.cumsum(1) + 1
 
 
 @every_image
-def test_start_is_the_projection_of_pca(image_shape, generator):
-    rows = epoch_rows(image_shape, generator)
+def test_initialization_is_the_projection_of_pca(image_shape, generator):
+    rows = random_walks(image_shape, generator)
     pca = PCA(2).fit(rows.numpy())
     model = autoencoder(image_shape, 2, generator)
     model.initialize(torch.tensor(pca.mean_), torch.tensor(pca.components_.T))
@@ -41,14 +42,13 @@ def test_start_is_the_projection_of_pca(image_shape, generator):
 
 @every_image
 def test_networks_have_the_shape_of_the_rows_and_finite_gradients(image_shape, generator):
-    rows = epoch_rows(image_shape, generator, 3)
+    rows = random_walks(image_shape, generator, 3)
     model = autoencoder(image_shape, 2, generator)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(0.3 * torch.randn(p.shape, generator=generator))
+    randomize(model, 0.3, generator)
     codes = model.encoder(rows)
     back = model.decoder(codes)
-    assert codes.shape == (3, 2) and back.shape == rows.shape
+    assert codes.shape == (3, 2)
+    assert back.shape == rows.shape
     gradients = torch.autograd.grad(back.square().sum(), list(model.parameters()))
     assert all(gradient.isfinite().all() and gradient.any() for gradient in gradients)
     # Every row by itself.
@@ -62,7 +62,8 @@ def test_building_is_reproducible_and_leaves_the_global_generator_alone():
     )
     assert torch.equal(torch.get_rng_state(), state)
     weights = [model.decoder.network.first.weight for model in (first, again, other)]
-    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
 
 
 def test_training_beats_pca_on_a_bent_curve_of_images(generator):

@@ -45,13 +45,16 @@ def test_sample_contract(cls):
     again, coordinates_again = data.sample(50, random_state=np.random.RandomState(3))
     other, _ = data.sample(50, random_state=4)
 
-    assert X.shape == (50, data.n_features) and X.dtype == np.float64
-    assert coordinates.shape == (50, data.dimension or 3) and coordinates.dtype == np.float64
+    assert X.shape == (50, data.n_features)
+    assert X.dtype == np.float64
+    assert coordinates.shape == (50, data.dimension or 3)
+    assert coordinates.dtype == np.float64
     np.testing.assert_array_equal(X, again)
     np.testing.assert_array_equal(coordinates, coordinates_again)
     assert not np.array_equal(X, other)
     local = data.local_dimension(coordinates)
-    assert local.shape == (50,) and np.issubdtype(local.dtype, np.integer)
+    assert local.shape == (50,)
+    assert np.issubdtype(local.dtype, np.integer)
     assert set(local) == ({data.dimension} if data.dimension else {1, 3})
     assert np.isfinite(data.log_density_manifold(coordinates)).all()
 

@@ -107,20 +107,26 @@ def test_calibration_keeps_a_model_whose_samples_look_like_the_rows():
     rng = np.random.RandomState(0)
     data = neighbor_dimension(normal_rows(rng, 8))
     assert data < 7
-    draw = lambda d: normal_rows(rng, 8 if d is None else d)  # noqa: E731
-    dimension, with_noise, on_manifold = calibrate(read(8), 4e-4, data, draw, 12)
+
+    def sample(d):
+        return normal_rows(rng, 8 if d is None else d)
+
+    dimension, with_noise, on_manifold = calibrate(read(8), 4e-4, data, sample, 12)
     assert dimension == 8
     assert with_noise == pytest.approx(8, abs=0.5)
     assert on_manifold == pytest.approx(8, abs=0.5)
 
 
-def test_calibration_corrects_a_hull():
+@pytest.mark.parametrize("hull", [5, 10])
+def test_calibration_corrects_a_hull(hull):
     """Rows on a sphere in a model that fills the space around it, or twice that space."""
     rng = np.random.RandomState(0)
     data = neighbor_dimension(Sphere(4, 12, noise=0.0).sample(2000, random_state=0)[0])
-    for hull in (5, 10):
-        draw = lambda d, hull=hull: normal_rows(rng, hull if d is None else d)  # noqa: E731
-        assert calibrate(read(hull), 4e-4, data, draw, 12)[0] == 4
+
+    def sample(d):
+        return normal_rows(rng, hull if d is None else d)
+
+    assert calibrate(read(hull), 4e-4, data, sample, 12)[0] == 4
 
 
 def test_calibration_takes_away_noise_that_the_model_knows():
@@ -128,8 +134,11 @@ def test_calibration_takes_away_noise_that_the_model_knows():
     rng = np.random.RandomState(0)
     data = neighbor_dimension(normal_rows(rng, 2, noise=0.03))
     assert data > 4
-    draw = lambda d: normal_rows(rng, 2, noise=0.03) if d is None else normal_rows(rng, d)  # noqa: E731
-    dimension, with_noise, on_manifold = calibrate(read(2), 4e-4, data, draw, 12)
+
+    def sample(d):
+        return normal_rows(rng, 2, noise=0.03) if d is None else normal_rows(rng, d)
+
+    dimension, with_noise, on_manifold = calibrate(read(2), 4e-4, data, sample, 12)
     assert dimension == 2
     assert with_noise == pytest.approx(2, abs=0.3)
     assert on_manifold > 4
@@ -138,8 +147,11 @@ def test_calibration_takes_away_noise_that_the_model_knows():
 def test_calibration_ignores_noise_that_the_rows_do_not_show():
     rng = np.random.RandomState(0)
     data = neighbor_dimension(normal_rows(rng, 2))
-    draw = lambda d: normal_rows(rng, 2, noise=0.05) if d is None else normal_rows(rng, d)  # noqa: E731
-    dimension, with_noise, on_manifold = calibrate(read(2), 4e-4, data, draw, 12)
+
+    def sample(d):
+        return normal_rows(rng, 2, noise=0.05) if d is None else normal_rows(rng, d)
+
+    dimension, with_noise, on_manifold = calibrate(read(2), 4e-4, data, sample, 12)
     assert dimension == 2
     assert with_noise < 1.5
     assert on_manifold == pytest.approx(2, abs=0.2)
@@ -150,21 +162,24 @@ def test_dimensions_behind_the_widest_gap_are_found():
     rng = np.random.RandomState(0)
     spectrum = np.array([50, 40, 4, 3, 2.5, 2, 1.5, 1, 0.02, 0.02, 0.02, 0.02])
 
-    def draw(d):
+    def sample(d):
         scales = np.sqrt(np.where(np.arange(12) < (8 if d is None else d), spectrum, 0.0))
         return scales * rng.standard_normal((2000, 12))
 
-    data = neighbor_dimension(draw(8))
+    data = neighbor_dimension(sample(8))
     misread = Reading(2, "data", spectrum)
-    assert calibrate(misread, 0.01, data, draw, 12)[0] == 8
+    assert calibrate(misread, 0.01, data, sample, 12)[0] == 8
 
 
 def test_calibration_ends_between_two_dimensions():
     """Rows that look 1.55-dimensional, and a model of five dimensions."""
     rng = np.random.RandomState(0)
     sheet = neighbor_dimension(normal_rows(rng, 2))
-    draw = lambda d: normal_rows(rng, 5 if d is None else d)  # noqa: E731
-    assert calibrate(read(5), 4e-4, 1.55 / 2 * sheet, draw, 12)[0] in (1, 2)
+
+    def sample(d):
+        return normal_rows(rng, 5 if d is None else d)
+
+    assert calibrate(read(5), 4e-4, 1.55 / 2 * sheet, sample, 12)[0] in (1, 2)
 
 
 def test_dimension_of_rows_far_from_zero():

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import perturb, randomize
 from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
 from scipy.special import huber
@@ -99,9 +100,7 @@ def _distribution(generator, penalty="huber", inner=None):
             if inner == 3
             else split_flow("affine", 3, inner, 2, (8,), generator=generator)
         )
-        with torch.no_grad():
-            for p in refinement.parameters():
-                p.copy_(0.3 * torch.randn(p.shape, generator=generator))
+        randomize(refinement, 0.3, generator)
         latent.set_stage(refinement.double(), PenalizedSplit(3, inner, penalty=penalty))
     return latent
 
@@ -197,10 +196,7 @@ def _nested(generator, n_distributions=3):
     for outer, inner in zip(latents, latents[1:], strict=False):
         d = inner.n_features
         outer.set_stage(split_flow("affine", d, 1, 2, (4,), generator=generator).double(), inner)
-    with torch.no_grad():
-        for p in latents[0].parameters():
-            p.add_(0.1 * torch.randn(p.shape, dtype=p.dtype, generator=generator))
-    return latents[0]
+    return perturb(latents[0], 0.1, generator)
 
 
 @pytest.mark.parametrize("n_used", [1, 2, 3])

@@ -30,7 +30,7 @@ def _objective(rows, generator, d=2, **settings):
     return objective.requires_grad_(False)
 
 
-def test_loss_at_the_linear_start(rows, generator):
+def test_loss_at_the_linear_initialization(rows, generator):
     """Probabilistic PCA's likelihood, and that of its residuals at their own scale."""
     objective = _objective(rows, generator)
     objective.share_reconstructed = 1.0
@@ -48,7 +48,7 @@ def test_loss_at_the_linear_start(rows, generator):
 
 
 def test_weight_of_residuals_does_not_depend_on_units(rows, generator):
-    """Scaling the rows shifts the loss by a constant and leaves its gradient."""
+    """Scaling the rows shifts the loss by the logarithm of the factor."""
     values = []
     for factor in (1.0, 100.0):
         objective = _objective(factor * rows, generator)

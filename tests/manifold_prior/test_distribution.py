@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import random_rows
 from scipy import stats
 from sklearn.decomposition import PCA
 
@@ -41,23 +42,20 @@ def covariance_of(latent):
     return eigenvectors * eigenvalues @ eigenvectors.T
 
 
-def draw(n_rows, n_features=D, seed=1):
-    return torch.randn(n_rows, n_features, dtype=torch.float64, generator=make_generator(seed))
-
-
 every_n_free = pytest.mark.parametrize("n_free", N_FREE)
 
 
-def test_standard_normal_at_the_start():
-    z = draw(9)
+def test_standard_normal_at_initialization():
+    z = random_rows(9, D)
     latent = LearnedCovariance(D)
     np.testing.assert_allclose(latent.log_prob(z), stats.norm.logpdf(z).sum(1))
-    assert torch.equal(latent.project(z), z) and torch.equal(latent.embed(z), z)
+    assert torch.equal(latent.project(z), z)
+    assert torch.equal(latent.embed(z), z)
 
 
 @every_n_free
 def test_log_prob_equals_scipy(n_free):
-    latent, z = build(n_free), draw(20)
+    latent, z = build(n_free), random_rows(20, D)
     expected = stats.multivariate_normal(moments()[0], covariance_of(latent)).logpdf(z)
     np.testing.assert_allclose(latent.log_prob(z), expected)
 
@@ -76,7 +74,7 @@ def test_log_prob_equals_probabilistic_pca(n_free):
 
 
 def test_float32_rows_are_answered_in_float64():
-    latent, z = build(), draw(4).float()
+    latent, z = build(), random_rows(4, D).float()
     assert latent.log_prob(z).dtype == latent.project(z).dtype == torch.float64
     torch.testing.assert_close(latent.log_prob(z), latent.log_prob(z.double()))
 
@@ -102,10 +100,10 @@ SCALE = [0.5, 3.0, 1.0, 2.0, 0.125]
 @every_n_free
 def test_project_undoes_embed(n_free):
     latent = build(n_free, SCALE)
-    u = draw(7, latent.n_components)
+    u = random_rows(7, latent.n_components)
     torch.testing.assert_close(latent.project(latent.embed(u)), u)
     # What is left of a row after projection is orthogonal to the manifold.
-    z = draw(7)
+    z = random_rows(7, D)
     residual = z - latent.embed(latent.project(z))
     torch.testing.assert_close(
         residual @ latent.basis.T, torch.zeros(7, latent.n_components).double()
@@ -114,11 +112,12 @@ def test_project_undoes_embed(n_free):
 
 @every_n_free
 def test_components_descend_in_data_units_and_leave_the_distribution_alone(n_free):
-    before, latent, z = build(n_free), build(n_free, SCALE), draw(7)
+    before, latent, z = build(n_free), build(n_free, SCALE), random_rows(7, D)
     torch.testing.assert_close(latent.log_prob(z), before.log_prob(z))
     d = latent.n_components
     variance = latent.spectrum * latent.component_scale.square()
-    assert (variance[:d].diff() <= 0).all() and (variance[d:].diff() <= 0).all()
+    assert (variance[:d].diff() <= 0).all()
+    assert (variance[d:].diff() <= 0).all()
     # Each eigenvector has kept its own scale.
     expected = dict(zip(before.spectrum.tolist(), SCALE, strict=True))
     assert (
@@ -130,7 +129,7 @@ def test_components_descend_in_data_units_and_leave_the_distribution_alone(n_fre
 @every_n_free
 def test_manifold_density_is_the_marginal_of_the_coordinates(n_free):
     latent = build(n_free, SCALE)
-    u = draw(9, latent.n_components)
+    u = random_rows(9, latent.n_components)
     # u is a linear function of z: its covariance is P C P'.
     p = (
         latent.eigenvectors[:, : latent.n_components].T
@@ -184,5 +183,6 @@ def test_sampling_is_reproducible_and_leaves_the_distribution_alone():
     first, again, other = (
         latent.sample(6, make_generator(seed), temperature=0.5) for seed in (0, 0, 1)
     )
-    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
     assert all(torch.equal(value, before[name]) for name, value in latent.state_dict().items())

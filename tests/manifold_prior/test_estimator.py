@@ -74,7 +74,7 @@ def test_a_curve_is_found(sin_model):
 
 
 @pytest.mark.parametrize("n_components", [None, 1, 2])
-def test_start_is_the_linear_gaussian_ancestor(n_components):
+def test_initialization_is_the_linear_gaussian_ancestor(n_components):
     """With too few rows to train on, the model is the closed form: PPCA of the scaled rows."""
     rng = np.random.RandomState(0)
     X = rng.randn(39, 3) @ np.array([[2.0, 0.3, 1.0], [0, 0.5, 0.2], [0, 0, 0.4]]) + [3, -2, 50]
@@ -351,7 +351,8 @@ def test_images(settings):
     assert Z.shape == (200, d)
     np.testing.assert_allclose(model.transform(model.inverse_transform(Z)), Z, atol=1e-6)
     scores = model.score_samples(X + 0.5)
-    assert scores.shape == (200,) and np.isfinite(scores).all()
+    assert scores.shape == (200,)
+    assert np.isfinite(scores).all()
     assert model.score(X + 0.5) == pytest.approx(scores.mean())
     assert np.isfinite(model.score_samples_manifold(X[:5])).all()
     assert model.sample(20, random_state=0).shape == (20, 64)

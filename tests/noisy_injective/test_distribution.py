@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import perturb
 
 from skmanifoldflow._noisy_injective.distribution import NoisyInjection
 from skmanifoldflow._noisy_injective.injections import LinearInjection
@@ -13,16 +14,12 @@ from skmanifoldflow.backend.bijections import AffineCoupling, Chain
 
 def _injection(generator, n_features=4, n_components=2):
     injection = LinearInjection(n_features, n_components, noise_covariance="diag", noise_floor=0.1)
-    for p in injection.parameters():
-        p.data = p.data + 0.4 * torch.randn(p.shape, generator=generator)
-    return injection.requires_grad_(False)
+    return perturb(injection, 0.4, generator).requires_grad_(False)
 
 
 def _prior(generator):
     prior = Chain([AffineCoupling(2, n, (8,), generator=generator) for n in (1, 2)])
-    for p in prior.parameters():
-        p.data = p.data + 0.25 * torch.randn(p.shape, generator=generator)
-    return prior.double().requires_grad_(False)
+    return perturb(prior, 0.25, generator).double().requires_grad_(False)
 
 
 def _rows(generator, n=200):

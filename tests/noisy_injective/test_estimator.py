@@ -69,7 +69,7 @@ def test_starts_at_factor_analysis(factor_rows, d):
     np.testing.assert_allclose(np.sort(coordinates.std(0)), np.sort(factors.std(0)), rtol=1e-4)
 
 
-def test_factor_analysis_of_few_rows_starts_at_pca():
+def test_factor_analysis_of_fewer_rows_than_components_is_finite():
     X = np.random.RandomState(0).randn(12, 30)
     model = NoisyInjectiveFlow(20, noise_covariance="diag", random_state=0).fit(X)
     assert np.isfinite(model.score_samples(X)).all()
@@ -95,7 +95,7 @@ def test_density_integrates_to_one(curve_model):
     assert total == pytest.approx(1, abs=0.01)
 
 
-def test_flow_beats_its_start(curve, curve_model):
+def test_flow_beats_its_initialization(curve, curve_model):
     test = SinCurve(noise=0.05).sample(1000, random_state=1)[0]
     normal = multivariate_normal(curve.mean(0), np.cov(curve.T)).logpdf(test).mean()
     assert curve_model.score(test) > normal + 1.5
@@ -182,7 +182,7 @@ KINDS = {
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("kind", KINDS)
 def test_contract_of_every_kind(kind, dtype):
-    """Copies, single rows, dtypes, the inverse and fixed signs."""
+    """Copies, single rows, dtypes and the inverse."""
     X = SCurve(noise=0.05).sample(200, random_state=0)[0].astype(dtype)
     model = NoisyInjectiveFlow(random_state=0, **KINDS[kind], **{**SMALL, "max_iter": 3}).fit(X)
     copy = pickle.loads(pickle.dumps(model))
@@ -314,7 +314,7 @@ def test_degenerate_rows_stay_bounded(change):
     assert scores.max() < 10 + 8 * X.shape[1]
     drawn = model.sample(50, random_state=0)
     assert np.isfinite(drawn).all()
-    np.testing.assert_allclose(model.score_samples(model.reconstruct(X)) > -50, True)
+    assert (model.score_samples(model.reconstruct(X)) > -50).all()
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import perturb
 from scipy.stats import multivariate_normal
 from torch import nn
 
@@ -19,26 +20,22 @@ from skmanifoldflow._noisy_injective.stochastic_coupling import StochasticCoupli
 FLOOR = 0.01
 
 
-def _randomise(module, generator, scale=0.5):
-    for p in module.parameters():
-        p.data = p.data.double() + scale * torch.randn(
-            p.shape, dtype=torch.float64, generator=generator
-        )
-    return module.double().requires_grad_(False)
+def _perturbed(module, generator, scale=0.5):
+    return perturb(module.double(), scale, generator).requires_grad_(False)
 
 
 def _linear(generator, *, n_features=5, n_components=2, noise_covariance="diag"):
     injection = LinearInjection(
         n_features, n_components, noise_covariance=noise_covariance, noise_floor=FLOOR
     )
-    return _randomise(injection, generator)
+    return _perturbed(injection, generator)
 
 
 def _upsampling(generator, noise_covariance="diag"):
     injection = UpsamplingInjection(
         (2, 4, 6), 2, noise_covariance=noise_covariance, noise_floor=FLOOR
     )
-    return _randomise(injection, generator)
+    return _perturbed(injection, generator)
 
 
 def _square(generator):
@@ -57,7 +54,7 @@ def _coupling(generator):
         hidden_layer_sizes=(8,),
         generator=generator,
     )
-    return _randomise(injection, generator, scale=0.3)
+    return _perturbed(injection, generator, scale=0.3)
 
 
 def _rows(injection, n, generator):
@@ -179,6 +176,17 @@ def test_mode_inverts_generate(name, generator):
     torch.testing.assert_close(injection.mode(y), z, atol=1e-8, rtol=0)
 
 
+def test_principal_axes_are_orthogonal_and_have_a_sign(generator):
+    """In the metric of the noise, in descending order; the largest entry of each is positive."""
+    injection = _linear(generator)
+    _, variance = injection.noise()
+    columns = _matrix(injection) @ injection.principal_rotation()
+    gram = columns.T @ (columns / variance[:, None])
+    torch.testing.assert_close(gram, gram.diagonal().diag())
+    assert gram[0, 0] > gram[1, 1]
+    assert (columns[columns.abs().argmax(0), torch.arange(2)] > 0).all()
+
+
 @pytest.mark.parametrize("name", ["diag", "upsampling"])
 def test_mode_is_the_least_squares_solution(name, generator):
     """z+ minimises || y - b - A z || in the metric of Sigma^-1 (appendix A.3)."""
@@ -199,7 +207,7 @@ def test_posterior_mean_of_a_normal_distribution(generator):
     torch.testing.assert_close(injection.posterior_mean(y), expected)
 
 
-def test_draws_of_the_stochastic_inverse(generator):
+def test_samples_of_the_stochastic_inverse(generator):
     """Mean Lam^-1 u and covariance Lam^-1."""
     injection = _linear(generator)
     y = _rows(injection, 1, generator).expand(200_000, -1)
@@ -238,7 +246,7 @@ def test_upsampling_starts_at_the_data(noise_covariance, generator):
         torch.testing.assert_close(injection.noise()[1], truth.noise()[1], rtol=0.02, atol=0)
 
 
-def test_start_of_a_linear_injection_keeps_to_the_floor():
+def test_initialization_of_a_linear_injection_keeps_to_the_floor():
     injection = LinearInjection(3, 2, noise_covariance="diag", noise_floor=0.1)
     injection.double().requires_grad_(False)
     injection.initialize(
@@ -263,7 +271,7 @@ def test_square_injection_is_the_normal_distribution(generator):
 
 def test_stochastic_coupling_density_by_quadrature(generator):
     """log p(y) of eq. 40, d = D = 2, by a grid over (z1, z2); importance samples agree."""
-    injection = _randomise(
+    injection = _perturbed(
         StochasticCoupling(
             2,
             2,
@@ -302,7 +310,7 @@ def test_stochastic_coupling_generates_what_it_scores(generator):
 
     With r a broad normal distribution, mean over y ~ r of p(y) / r(y) is 1.
     """
-    injection = _randomise(
+    injection = _perturbed(
         StochasticCoupling(
             3,
             2,

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import perturb
 
 from skmanifoldflow import ManifoldPriorFlow, NoisyInjectiveFlow
 from skmanifoldflow._manifold_prior.objective import SpreadLikelihood
@@ -29,9 +30,7 @@ def build(kind="spline", noise_covariance="diag", square=False, **kwargs):
         injection = LinearInjection(3, 2, noise_covariance=noise_covariance, noise_floor=0.01)
     flow = ManifoldFlow(Chain([MarginalSpline(3, 4), layers]), NoisyInjection(injection))
     flow.move_to(torch.device("cpu"), torch.float64)
-    with torch.no_grad():
-        for p in flow.parameters():
-            p.add_(0.1 * torch.randn(p.shape, generator=generator).to(p))
+    perturb(flow, 0.1, generator)
     settings = {
         "objective": "likelihood",
         "noise_start": 0.1,

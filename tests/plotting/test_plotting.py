@@ -64,7 +64,8 @@ def test_artists_hold_the_values(display):
     assert set(display.floor_.get_ydata()) == {4e-4}
     assert set(display.dimension_.get_xdata()) == {2.5}
     assert display.ax_.get_yscale() == "log"
-    assert display.ax_.get_xlabel() and display.ax_.get_ylabel()
+    assert display.ax_.get_xlabel()
+    assert display.ax_.get_ylabel()
     labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
     assert labels == ["manifold", "noise", "noise floor", "dimension 2"]
     display.figure_.canvas.draw()
@@ -73,7 +74,8 @@ def test_artists_hold_the_values(display):
 def test_axes_can_be_given(display):
     figure, ax = plt.subplots()
     display.plot(ax=ax)
-    assert display.ax_ is ax and display.figure_ is figure
+    assert display.ax_ is ax
+    assert display.figure_ is figure
     assert plt.get_fignums() == [figure.number]
 
 
@@ -223,7 +225,8 @@ def test_samples_behind_steps_with_an_inverse(frame):
     drawn = SampleDisplay.from_estimator(pipeline, frame, n_samples=20, random_state=0)
     expected = pipeline[:-1].inverse_transform(pipeline[-1].sample(20, random_state=0))
     np.testing.assert_array_equal(drawn.samples[0], expected)
-    assert drawn.title is None and drawn.samples.shape == (1, 20, 4)
+    assert drawn.title is None
+    assert drawn.samples.shape == (1, 20, 4)
 
 
 def test_samples_have_the_columns_of_the_data_frame(frame):
@@ -241,7 +244,8 @@ def test_images_behind_a_scaler():
     X = np.array([[-10.0], [30.0]]) * np.ones(8)
     pipeline = make_pipeline(MinMaxScaler(), Options(8, image_shape=(1, 2, 4))).fit(X)
     drawn = SampleDisplay.from_estimator(pipeline, X, n_samples=4, random_state=0)
-    assert drawn.image_shape == (1, 2, 4) and drawn.images_[0].get_clim() == (-10, 30)
+    assert drawn.image_shape == (1, 2, 4)
+    assert drawn.images_[0].get_clim() == (-10, 30)
     rows = pipeline[-1].sample(4, random_state=0)
     np.testing.assert_allclose(drawn.samples[0], 40 * rows - 10)
 
@@ -334,7 +338,8 @@ def test_embedding_has_a_colour_for_each_class(iris):
     display = EmbeddingDisplay(X, names, y_name="kind").plot()
     colors = [tuple(color) for color in display.scatter_.get_facecolors()]
     pairs = dict(zip(names, colors, strict=True))
-    assert colors == [pairs[name] for name in names] and len(set(colors)) == 3
+    assert colors == [pairs[name] for name in names]
+    assert len(set(colors)) == 3
     legend = {
         text.get_text(): matplotlib.colors.to_rgba(handle.get_color())
         for text, handle in zip(
@@ -350,7 +355,8 @@ def test_legend_is_beside_the_rows(iris):
     display = EmbeddingDisplay(*iris).plot()
     display.figure_.canvas.draw()
     legend, axes = display.legend_.get_window_extent(), display.ax_.get_window_extent()
-    assert axes.x1 <= legend.x0 and legend.x1 <= display.figure_.bbox.x1
+    assert axes.x1 <= legend.x0
+    assert legend.x1 <= display.figure_.bbox.x1
     # Nothing makes room beside axes without a layout engine.
     _, ax = plt.subplots()
     display.plot(ax=ax).figure_.canvas.draw()
@@ -388,7 +394,8 @@ def test_chosen_components(iris):
     display = EmbeddingDisplay(X, components=(3, 1)).plot()
     np.testing.assert_array_equal(display.scatter_.get_offsets(), X[:, [3, 1]])
     assert display.ax_.get_xlabel() == "component 4"
-    assert display.legend_ is None and display.colorbar_ is None
+    assert display.legend_ is None
+    assert display.colorbar_ is None
 
 
 def test_one_component_is_counted(iris):
@@ -410,7 +417,8 @@ def test_one_component_against_a_quantity(iris):
     X, _ = iris
     display = EmbeddingDisplay(X, X[:, 3], components=(0,), y_name="width").plot()
     np.testing.assert_array_equal(display.scatter_.get_offsets(), X[:, [0, 3]])
-    assert display.ax_.get_ylabel() == "width" and display.bars_ is None
+    assert display.ax_.get_ylabel() == "width"
+    assert display.bars_ is None
 
 
 def test_name_of_a_series(iris):
@@ -442,7 +450,7 @@ def test_wrong_arguments_of_an_embedding(iris):
 
 
 class Options(BaseEstimator):
-    """A latent draw stretched by both knobs."""
+    """A latent draw stretched by both options."""
 
     def __init__(self, n_features=2, image_shape=None):
         self.n_features = n_features
@@ -470,29 +478,30 @@ def test_samples_lie_over_the_data(flow):
     display.figure_.canvas.draw()
     expected = flow.sample(50, random_state=0)
     np.testing.assert_array_equal(display.samples, expected[None])
-    assert len(display.axes_) == 1 and display.axes_[0].name == "3d"
+    assert len(display.axes_) == 1
+    assert display.axes_[0].name == "3d"
     for points, rows in [(display.points_, expected), (display.data_points_, X)]:
         np.testing.assert_allclose(np.transpose(points[0]._offsets3d), rows)
     legend = [text.get_text() for text in display.figure_.legends[0].get_texts()]
     assert legend == ["data", "samples"]
 
 
-@pytest.mark.parametrize(("knob", "symbol"), [("temperature", "t"), ("manifold_deviation", "s")])
+@pytest.mark.parametrize(("option", "symbol"), [("temperature", "t"), ("manifold_deviation", "s")])
 @pytest.mark.parametrize("random_state", [3, None])
-def test_panels_share_the_latent_draw(knob, symbol, random_state):
+def test_panels_share_the_latent_sample(option, symbol, random_state):
     display = SampleDisplay.from_estimator(
-        Options(), random_state=random_state, **{f"{knob}s": (0, 0.5, 2)}
+        Options(), random_state=random_state, **{f"{option}s": (0, 0.5, 2)}
     )
     display.figure_.canvas.draw()
     assert titles(display) == [f"{symbol} = 0", f"{symbol} = 0.5", f"{symbol} = 2"]
-    assert knob.replace("_", " ") in display.figure_.get_suptitle()
+    assert option.replace("_", " ") in display.figure_.get_suptitle()
     drawn = [points.get_offsets() for points in display.points_]
     assert drawn[0].shape == (1000, 2)
     scale = [10, 10.5, 12] if symbol == "t" else [1, 6, 21]
     for points, factor in zip(drawn, scale, strict=True):
         np.testing.assert_allclose(points * scale[0], drawn[0] * factor)
     if random_state is not None:
-        expected = Options().sample(1000, random_state=random_state, **{knob: 0.5})
+        expected = Options().sample(1000, random_state=random_state, **{option: 0.5})
         np.testing.assert_array_equal(drawn[1], expected)
     boxes = [ax.get_position().size for ax in display.axes_]
     np.testing.assert_allclose(boxes, boxes[:1] * 3)
@@ -509,7 +518,8 @@ def test_flow_has_the_options(flow):
 def test_more_panels_than_columns():
     display = SampleDisplay.from_estimator(Options(), temperatures=np.arange(6))
     display.figure_.canvas.draw()
-    assert len(display.axes_) == 6 and len(display.figure_.axes) == 8
+    assert len(display.axes_) == 6
+    assert len(display.figure_.axes) == 8
 
 
 def test_samples_of_one_column():
@@ -543,7 +553,8 @@ def test_stray_samples_do_not_shrink_the_rest():
     assert len(display.data_points_[0].get_offsets()) == 1000
     (ax,) = display.axes_
     for low, high in (ax.get_xlim(), ax.get_ylim()):
-        assert -0.2 < low < 0 and 1 < high < 1.2
+        assert -0.2 < low < 0
+        assert 1 < high < 1.2
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -660,7 +671,8 @@ def test_best_epoch():
 @pytest.mark.parametrize("scores", [None, []])
 def test_without_validation(scores):
     display = LossCurveDisplay([5.0, 4.0], scores).plot()
-    assert len(display.lines_) == 1 and display.best_ is None
+    assert len(display.lines_) == 1
+    assert display.best_ is None
 
 
 @pytest.mark.parametrize("n_epochs", [3, 5, 80])
@@ -668,13 +680,15 @@ def test_a_far_loss_does_not_squash_the_rest(n_epochs):
     losses = np.append(1e3, np.linspace(3, 1, n_epochs - 1))
     display = LossCurveDisplay(losses, -losses).plot()
     low, high = display.ax_.get_ylim()
-    assert low < 1 and 3 < high < 10
+    assert low < 1
+    assert 3 < high < 10
 
 
 def test_ordinary_losses_are_all_shown():
     losses = 5 * np.exp(-np.arange(20) / 8)
     low, high = LossCurveDisplay(losses).plot().ax_.get_ylim()
-    assert low < losses[-1] and losses[0] < high
+    assert low < losses[-1]
+    assert losses[0] < high
 
 
 @pytest.mark.parametrize("losses", [[2.0], [2.0, 2.0], [np.inf, 3.0], [np.nan]])
@@ -712,7 +726,8 @@ def test_atlas_of_the_data(atlas):
     model, X = atlas
     display = AtlasDisplay.from_estimator(model, X, shade=False)
     display.figure_.canvas.draw()
-    assert display.ax_.name == "3d" and display.entries_ is display.legend_ is None
+    assert display.ax_.name == "3d"
+    assert display.entries_ is display.legend_ is None
     np.testing.assert_allclose(np.transpose(display.points_._offsets3d), X)
     np.testing.assert_array_equal(display.probabilities.argmax(axis=1), model.predict(X))
     display = AtlasDisplay.from_estimator(model, X, shade=False, components=(2, 0))

@@ -75,7 +75,8 @@ def test_built_in_data(name):
 def test_digits_are_sixteenths_with_a_step():
     data = load("digits")
     np.testing.assert_array_equal(data.X * 16, load_digits().data)
-    assert data.value_step == 1 / 16 and data.image_shape == (8, 8)
+    assert data.value_step == 1 / 16
+    assert data.image_shape == (8, 8)
 
 
 def test_toys_know_their_distribution():
@@ -95,7 +96,9 @@ def test_csv(table, tmp_path, form):
     numbers.to_csv(path, **form)
     data = load(str(path))
     np.testing.assert_allclose(data.X, numbers)
-    assert data.y is None and data.name == "table" and data.n_components is None
+    assert data.y is None
+    assert data.name == "table"
+    assert data.n_components is None
 
 
 def test_npy(tmp_path):
@@ -244,7 +247,8 @@ def test_tables_of_text(tmp_path, name, content, expected, said):
     data = load(str(tmp_path / name))
     if expected is not None:
         np.testing.assert_array_equal(data.X, expected)
-    assert data.notes[0].startswith(f"Read {name}: ") and re.search(said, " ".join(data.notes))
+    assert data.notes[0].startswith(f"Read {name}: ")
+    assert re.search(said, " ".join(data.notes))
 
 
 @pytest.mark.parametrize(
@@ -277,7 +281,8 @@ def test_an_encoding_that_shows_late(tmp_path, monkeypatch):
     text = "a,b,c\n" + lines(INTEGERS) + "1,2,Köln\n"
     (tmp_path / "t.csv").write_bytes(text.encode("latin-1"))
     data = load(str(tmp_path / "t.csv"), target="c")
-    assert "encoding cp1252" in data.notes[0] and data.y[-1] == "Köln"
+    assert "encoding cp1252" in data.notes[0]
+    assert data.y[-1] == "Köln"
 
 
 def test_what_cannot_be_compared_is_left_out(tmp_path):
@@ -314,7 +319,8 @@ def test_max_rows_are_drawn_at_random(table, tmp_path):
     whole = load(str(tmp_path / "t.csv"), target="kind")
     data = load(str(tmp_path / "t.csv"), target="kind", max_rows=20)
     places = [np.flatnonzero((whole.X == row).all(axis=1))[0] for row in data.X]
-    assert len(set(places)) == 20 and max(places) > 40
+    assert len(set(places)) == 20
+    assert max(places) > 40
     np.testing.assert_array_equal(data.y, whole.y[places])
     assert data.notes[-1] == "Drawn at random: 20 of 80 rows."
     again = load(str(tmp_path / "t.csv"), max_rows=20, seed=1)
@@ -472,7 +478,10 @@ def test_texts_do_not_overlap():
     assert len(boxes) > 20
     width, height = figure.canvas.get_width_height()
     for i, box in enumerate(boxes):
-        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= width
+        assert box.y1 <= height
         assert not any(box.overlaps(other) for other in boxes[:i])
 
 
@@ -583,7 +592,8 @@ def test_an_estimator_that_fails_is_a_row(broken, tmp_path, capsys):
         "Broken": "failed: No room is left.",
         "FactorAnalysis": "",
     }
-    assert rows["FactorAnalysis"]["log_density"] and not rows["Broken"]["log_density"]
+    assert rows["FactorAnalysis"]["log_density"]
+    assert not rows["Broken"]["log_density"]
     assert (tmp_path / "report.png").exists()
     # The picture beside a table is never the one of an earlier report.
     assert main([*arguments, "Broken"]) == 1
@@ -612,7 +622,7 @@ def test_an_interruption_is_no_traceback(where, tmp_path, monkeypatch, capsys):
     assert "Interrupted." in capsys.readouterr().err
 
 
-def test_the_command_leaves_out_and_draws(table, tmp_path, capsys):
+def test_the_command_drops_columns_and_samples_rows(table, tmp_path, capsys):
     table.to_csv(tmp_path / "t.csv", index=False)
     arguments = [str(tmp_path / "t.csv"), "--output", str(tmp_path), "--estimators", "PCA"]
     assert main([*arguments, "--max-rows", "40", "--drop", "depth", "kind"]) == 0
@@ -627,7 +637,7 @@ def test_a_large_file_is_announced(table, tmp_path, monkeypatch, capsys):
     assert re.match(r"Reading .*t.csv \(0 MB\) \.\.\.\nRead t.csv: ", capsys.readouterr().out)
 
 
-def test_a_model_that_draws_no_samples_is_said_so_in_the_picture(tmp_path):
+def test_the_picture_says_that_a_model_has_no_samples(tmp_path):
     class Silent(GaussianMixture):
         def sample(self, n_samples=1):
             raise ValueError("nothing to say")
@@ -652,8 +662,10 @@ def test_without_matplotlib_there_is_a_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["iris", "--estimators", "PCA", "--output", str(tmp_path)]) == 1
     out, err = capsys.readouterr()
-    assert "nats/row" in out and (tmp_path / "results.csv").is_file()
-    assert "No picture: " in err and "[plot]" in err
+    assert "nats/row" in out
+    assert (tmp_path / "results.csv").is_file()
+    assert "No picture: " in err
+    assert "[plot]" in err
     assert not (tmp_path / "report.png").exists()
 
 

@@ -9,7 +9,7 @@ SHAPES = [(50, 3), (20, 3, 4, 5), (20, 3, 1, 1)]
 every_shape = pytest.mark.parametrize("shape", SHAPES)
 
 
-def draw(shape, generator):
+def columns_in_units(shape, generator):
     """Return float64 values with a mean and a spread of their own in every column or channel."""
     x = torch.randn(shape, dtype=torch.float64, generator=generator)
     columns = torch.arange(1, shape[1] + 1).view(-1, *[1] * (len(shape) - 2))
@@ -21,15 +21,16 @@ def others(x):
 
 
 @every_shape
-def test_is_the_identity_before_its_start(shape, generator):
-    x = draw(shape, generator)
+def test_is_the_identity_before_initialization(shape, generator):
+    x = columns_in_units(shape, generator)
     z, log_det = ActNorm(shape[1]).double().forward_and_log_det(x)
-    assert torch.equal(z, x) and (log_det == 0).all()
+    assert torch.equal(z, x)
+    assert (log_det == 0).all()
 
 
 @every_shape
-def test_start_standardises_the_batch(shape, generator):
-    x = draw(shape, generator)
+def test_initialization_standardises_the_batch(shape, generator):
+    x = columns_in_units(shape, generator)
     norm = ActNorm(shape[1]).double()
     z = norm.initialize(x)
     zeros = torch.zeros(shape[1], dtype=torch.float64)
@@ -38,9 +39,9 @@ def test_start_standardises_the_batch(shape, generator):
     assert torch.equal(norm.forward_and_log_det(x)[0], z)
 
 
-def test_forward_never_starts(generator):
+def test_forward_never_initializes(generator):
     norm = ActNorm(3)
-    norm.forward_and_log_det(draw((50, 3), generator).float())
+    norm.forward_and_log_det(columns_in_units((50, 3), generator).float())
     assert all((p == 0).all() for p in norm.parameters())
 
 
@@ -54,7 +55,7 @@ def test_constant_columns_are_only_centred(value):
 
 @every_shape
 def test_inverse_and_log_det(shape, generator):
-    x = draw(shape, generator)
+    x = columns_in_units(shape, generator)
     norm = ActNorm(shape[1]).double()
     norm.initialize(x)
     z, log_det = norm.forward_and_log_det(x)

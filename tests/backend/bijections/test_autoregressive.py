@@ -2,6 +2,7 @@
 
 import torch
 import zuko
+from helpers import randomize
 
 from skmanifoldflow.backend.bijections import MaskedAutoregressive
 from skmanifoldflow.backend.device import make_generator
@@ -10,9 +11,7 @@ from skmanifoldflow.backend.device import make_generator
 def build(n_features=4, n_context=0):
     generator = make_generator(0)
     layer = MaskedAutoregressive(n_features, (12,), generator=generator, n_context=n_context)
-    with torch.no_grad():
-        for p in layer.parameters():
-            p.copy_(0.5 * torch.randn(p.shape, generator=generator))
+    randomize(layer, 0.5, generator)
     return layer.double()
 
 

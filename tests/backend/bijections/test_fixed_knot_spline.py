@@ -1,11 +1,15 @@
-"""The spline that maps quantiles of columns to normal ones."""
+"""Splines whose knots are read from rows: of each column, and of all of them together."""
 
 import numpy as np
 import pytest
 import torch
+from helpers import assert_inverse, assert_log_det, assert_near, perturb
+from scipy import stats
 from scipy.special import ndtri
 
-from skmanifoldflow.backend.bijections.fixed_knot_spline import QuantileSpline
+from skmanifoldflow.backend.bijections.fixed_knot_spline import PooledSpline, QuantileSpline
+
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-10}
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +57,45 @@ def test_columns_that_are_not_kept_are_the_identity(rows):
     np.testing.assert_allclose(log_slope[:, 1:], 0, atol=1e-12)
     spline.reset()
     np.testing.assert_allclose(spline.forward_and_log_det(x)[0], x, atol=1e-12)
+
+
+# One spline of all columns
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_pooled_spline_inverse_inside_and_outside_the_knots(dtype, generator):
+    spline = perturb(PooledSpline(8), 0.2, generator).to(dtype)
+    x = torch.linspace(-3, 3, 301, dtype=dtype)[:, None]
+    z, _ = spline.forward_and_log_det(x)
+    assert (z.diff(dim=0) > 0).all()
+    assert_inverse(spline, x, TOLERANCE[dtype])
+
+
+def test_pooled_spline_log_det_is_that_of_the_jacobian(generator):
+    spline = perturb(PooledSpline(8), 0.2, generator).double()
+    assert_log_det(spline, 1.5 * torch.randn(5, 9, dtype=torch.float64, generator=generator), 1e-10)
+
+
+def test_pooled_spline_is_the_identity_before_initialization(generator):
+    x = torch.randn(5, 9, dtype=torch.float64, generator=generator)
+    z, log_det = PooledSpline().double().forward_and_log_det(x)
+    assert_near(z, x, 1e-6)
+    assert_near(log_det, torch.zeros(5, dtype=torch.float64), 1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_pooled_spline_starts_with_a_normal_distribution(share, generator):
+    # A share of the values is uniform on a narrow interval, as black pixels are.
+    uniform = torch.rand(2000, 10, dtype=torch.float64, generator=generator)
+    is_black = torch.rand(2000, 10, generator=generator) < share
+    z = PooledSpline().double().initialize(torch.where(is_black, uniform / 256, uniform))
+    assert stats.kstest(z.flatten()[::7].numpy(), stats.norm.cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize("values", [[0.0], [0.0, 1.0], [1e6, 1e6 + 1]])
+def test_pooled_spline_bears_ties(values):
+    x = torch.tensor(values, dtype=torch.float64).repeat(20, 1)
+    spline = PooledSpline().double()
+    z = spline.initialize(x)
+    assert torch.isfinite(z).all()
+    assert_inverse(spline, x, 1e-6)

@@ -153,7 +153,7 @@ def initial_rows(n_features, generator):
 
 
 def build(case, dtype):
-    """Return the bijection, started and with random weights."""
+    """Return the bijection, initialized from rows and with random weights."""
     generator = make_generator(case.seed)
 
     def assemble(part):
@@ -204,7 +204,7 @@ def at_knots(layer, rows, context, inverse):
     return layer.forward_and_log_det(rows, context)[0] if inverse else rows
 
 
-def epoch_rows(case, bijection, dtype, beside=0.0):
+def rows_and_context(case, bijection, dtype, beside=0.0):
     """Return rows of the kinds asked for, and their context or None.
 
     `beside` is added to rows that are at a knot in exact arithmetic, of the first layer or of one
@@ -312,7 +312,7 @@ def sizes(name, tensor):
     return flat.amax(1) if flat.shape[1] else flat.new_zeros(len(flat))
 
 
-def assert_near(actual, expected, nudged_results, size_of_rows=1.0):
+def assert_same_up_to_rounding(actual, expected, nudged_results, size_of_rows=1.0):
     """Compare results by name; those of inputs whose last places differ are made if needed.
 
     Rows of which these have lost half of their digits are not compared. Gradients have
@@ -326,7 +326,8 @@ def assert_near(actual, expected, nudged_results, size_of_rows=1.0):
             scale = max(scale, value.abs().max().item())
     for name, value in expected.items():
         found, value = actual[name].detach(), value.detach()
-        assert found.shape == value.shape and found.dtype == value.dtype, name
+        assert found.shape == value.shape, name
+        assert found.dtype == value.dtype, name
         least = scale if name.startswith("gradient") else 1.0
         size, error = sizes(name, value).clamp_min(least), sizes(name, found - value)
         allowed = TOLERANCE[value.dtype] * size
@@ -360,7 +361,7 @@ def function_of(how, bijection, inverse):
 @given(case=cases(any_bijection))
 def test_inverse_undoes_forward(case):
     bijection = build(case, torch.float64).requires_grad_(False)
-    rows, context = epoch_rows(case, bijection, torch.float64)
+    rows, context = rows_and_context(case, bijection, torch.float64)
     there, log_det = mapped(bijection, rows, context, case.inverse)
     expected = {"rows": rows, "log-determinants": -log_det}
     forth = function_of(layer_by_layer, bijection, case.inverse)
@@ -376,14 +377,14 @@ def test_inverse_undoes_forward(case):
         return [{k: expected[k] + other[k] - here[k] for k in expected} for other in found]
 
     found = function_of(mapped, bijection, not case.inverse)(there, context)
-    assert_near(found, expected, nudged_round_trips)
+    assert_same_up_to_rounding(found, expected, nudged_round_trips)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(case=cases(any_bijection))
 def test_log_det_is_that_of_the_jacobian(case):
     bijection = build(case, torch.float64).requires_grad_(False)
-    rows, context = epoch_rows(case, bijection, torch.float64)
+    rows, context = rows_and_context(case, bijection, torch.float64)
 
     def with_jacobian(rows, context, *between):
         rows = rows.detach().requires_grad_()
@@ -402,14 +403,16 @@ def test_log_det_is_that_of_the_jacobian(case):
         return [{"log-determinants": value} for value in (expected + rounding, *moved)]
 
     log_det = mapped(bijection, rows, context, case.inverse)[1]
-    assert_near({"log-determinants": log_det}, {"log-determinants": expected}, nudged_log_dets)
+    assert_same_up_to_rounding(
+        {"log-determinants": log_det}, {"log-determinants": expected}, nudged_log_dets
+    )
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(case=cases(any_bijection), data=st.data())
 def test_rows_do_not_depend_on_each_other(case, data):
     bijection = build(case, torch.float64).requires_grad_(False)
-    rows, context = epoch_rows(case, bijection, torch.float64)
+    rows, context = rows_and_context(case, bijection, torch.float64)
     order = data.draw(st.permutations(range(case.n_rows)))
     chosen = torch.tensor(order[: data.draw(st.integers(1, case.n_rows))])
 
@@ -418,7 +421,7 @@ def test_rows_do_not_depend_on_each_other(case, data):
         return lambda *inputs: {k: v[chosen] for k, v in function(*inputs).items()}
 
     of_context = None if context is None else context[chosen]
-    assert_near(
+    assert_same_up_to_rounding(
         function_of(mapped, bijection, case.inverse)(rows[chosen], of_context),
         of_chosen(mapped)(rows, context),
         lambda: nudged_results(of_chosen(layer_by_layer), bijection, rows, context),
@@ -476,12 +479,12 @@ def assert_a_chain_is_its_layers(case, needed, dtype):
         case = replace(case, kinds=kinds, scale=min(case.scale, 0.3))
         chain = build(case, dtype)
     # The gradient of a log-slope jumps at a knot.
-    rows, context = epoch_rows(case, chain, dtype, beside=0.01)
+    rows, context = rows_and_context(case, chain, dtype, beside=0.01)
     if has_chain_without_weights(chain):
         needed = needed | {"rows"}
     need(chain, needed)
     reference = results_and_gradients(layer_by_layer, chain, needed, case.inverse)
-    assert_near(
+    assert_same_up_to_rounding(
         results_and_gradients(mapped, chain, needed, case.inverse)(rows, context),
         reference(rows, context),
         lambda: nudged_results(reference, chain, rows, context),
@@ -508,7 +511,7 @@ def test_a_chain_is_its_layers_in_float32(case, needed):
 @given(case=cases(chains), needed=needed_inputs)
 def test_results_without_a_graph_are_those_with_one(case, needed):
     chain = build(case, torch.float64)
-    rows, context = epoch_rows(case, chain, torch.float64)
+    rows, context = rows_and_context(case, chain, torch.float64)
     need(chain, needed)
     function = function_of(mapped, chain, case.inverse)
     with torch.no_grad():
@@ -516,7 +519,9 @@ def test_results_without_a_graph_are_those_with_one(case, needed):
     assert not any(result.requires_grad for result in found.values())
     expected = function(rows.detach().requires_grad_("rows" in needed), context)
     reference = function_of(layer_by_layer, chain, case.inverse)
-    assert_near(found, expected, lambda: nudged_results(reference, chain, rows, context))
+    assert_same_up_to_rounding(
+        found, expected, lambda: nudged_results(reference, chain, rows, context)
+    )
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -530,8 +535,8 @@ def test_results_and_gradients_are_finite(case, dtype, size):
     # The inverse of a very steep spline is not always finite.
     splines = any(isinstance(module, SplineMap | KnotSpline) for module in bijection.modules())
     case = replace(case, inverse=case.inverse and not splines)
-    rows, context = epoch_rows(case, bijection, dtype)
-    normal, _ = epoch_rows(replace(case, kinds=("normal",)), bijection, dtype)
+    rows, context = rows_and_context(case, bijection, dtype)
+    normal, _ = rows_and_context(replace(case, kinds=("normal",)), bijection, dtype)
     function = results_and_gradients(mapped, bijection, ("rows", "context"), case.inverse)
     for some in (rows, size * normal):
         for name, value in function(some, context).items():
@@ -548,7 +553,8 @@ def test_the_inverse_of_a_steep_spline_is_finite_beyond_its_end(generator):
     x, log_det = Chain([coupling]).inverse_and_log_det(torch.tensor([[7.5]]))
     (gradient,) = torch.autograd.grad(x.sum(), bias)
     torch.testing.assert_close(x, torch.tensor([[7.5]]), rtol=0, atol=1e-3)
-    assert log_det.isfinite().all() and gradient.isfinite().all()
+    assert log_det.isfinite().all()
+    assert gradient.isfinite().all()
 
 
 def test_the_inverse_of_a_marginal_spline_with_a_flat_bin_is_finite_beyond_its_end():
@@ -558,7 +564,8 @@ def test_the_inverse_of_a_marginal_spline_with_a_flat_bin_is_finite_beyond_its_e
         spline.log_ratios.copy_(torch.tensor([[0.7587, -2.4120]]))
         spline.log_slopes.copy_(torch.tensor([[0.4004, 1.0017, -0.4275]]))
     x, log_det = spline.inverse_and_log_det(torch.tensor([[8.264808654785156]]))
-    assert x.isfinite().all() and log_det.isfinite().all()
+    assert x.isfinite().all()
+    assert log_det.isfinite().all()
 
 
 def test_a_context_that_a_chain_of_mixings_does_not_use_may_need_a_gradient(generator):

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import zuko
+from helpers import randomize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
@@ -19,7 +20,7 @@ every_dtype = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 both_ways = pytest.mark.parametrize("inverse", [False, True], ids=["forward", "inverse"])
 
 
-def draw(n_rows=20, n_features=3, n_bins=8, dtype=torch.float64, seed=0):
+def values_and_parameters(n_rows=20, n_features=3, n_bins=8, dtype=torch.float64, seed=0):
     """Return values on both sides of the bound and parameters that bend the map strongly."""
     generator = make_generator(seed)
     x = 3 * torch.randn(n_rows, n_features, generator=generator, dtype=torch.float64)
@@ -39,7 +40,7 @@ def knots_of(spline, params):
 @pytest.mark.parametrize("n_bins", [2, 8, 40])
 def test_inverse_undoes_the_map(dtype, n_bins):
     spline = SplineMap(n_bins).to(dtype)
-    x, params = draw(n_bins=n_bins, dtype=dtype)
+    x, params = values_and_parameters(n_bins=n_bins, dtype=dtype)
     z, log_det = spline.map(x, params)
     back, inverse_log_det = spline.inverse_map(z, params)
     torch.testing.assert_close(back, x, rtol=0, atol=TOLERANCE[dtype])
@@ -50,7 +51,7 @@ def test_inverse_undoes_the_map(dtype, n_bins):
 @every_dtype
 def test_identity_at_zero_and_outside_the_bound(dtype):
     spline = SplineMap(bound=2.0).to(dtype)
-    x, params = draw(dtype=dtype)
+    x, params = values_and_parameters(dtype=dtype)
     z, log_det = spline.map(x, torch.zeros_like(params))
     eps = torch.finfo(dtype).eps
     torch.testing.assert_close(z, x, rtol=0, atol=8 * eps)
@@ -86,7 +87,7 @@ zuko_slope = 1e-9
 @pytest.mark.parametrize("n_bins", [2, 8])
 def test_agrees_with_zuko(n_bins):
     spline = SplineMap(n_bins, bound=4.0).double()
-    x, params = draw(n_bins=n_bins)
+    x, params = values_and_parameters(n_bins=n_bins)
     theirs = zuko.transforms.MonotonicRQSTransform(
         *zuko_arguments(spline, params), bound=4.0, slope=zuko_slope
     )
@@ -99,9 +100,7 @@ def test_agrees_with_zuko(n_bins):
 
 def test_geometry_differentiates_twice(generator):
     layer = SplineCoupling(3, 2, (8,), generator=generator).double()
-    with torch.no_grad():
-        for p in layer.parameters():
-            p.copy_(torch.randn(p.shape, generator=generator))
+    randomize(layer, 1.0, generator)
     z = torch.randn(5, 3, generator=generator, dtype=torch.float64)
 
     def function(z):
@@ -117,7 +116,7 @@ def test_geometry_differentiates_twice(generator):
 @both_ways
 def test_gradients_are_finite_at_knots_and_at_huge_values(dtype, inverse):
     spline = SplineMap().to(dtype)
-    _, params = draw(1, 1, dtype=dtype)
+    _, params = values_and_parameters(1, 1, dtype=dtype)
     offset = 7 + 8 * inverse
     knots = knots_of(spline, params[:, offset : offset + 8])[0, :, 0]
     huge = torch.tensor([0.0, 5, -5, 1e6, -1e30, 1e30], dtype=dtype)
@@ -134,7 +133,7 @@ def test_gradients_are_finite_at_knots_and_at_huge_values(dtype, inverse):
 @every_dtype
 def test_extreme_parameters_stay_finite(dtype):
     spline = SplineMap().to(dtype)
-    x, params = draw(dtype=dtype)
+    x, params = values_and_parameters(dtype=dtype)
     params = (1e4 * params).requires_grad_()
     z, log_det = spline.map(x, params)
     (gradient,) = torch.autograd.grad(z.sum() + log_det.sum(), params)
@@ -150,15 +149,16 @@ def test_extreme_parameters_stay_finite(dtype):
 )
 def test_increasing(seed, scale, n_bins):
     spline = SplineMap(n_bins).double()
-    _, params = draw(1, 1, n_bins, seed=seed)
+    _, params = values_and_parameters(1, 1, n_bins, seed=seed)
     x = torch.linspace(-6, 6, 500, dtype=torch.float64)[:, None]
     z, log_det = spline.map(x, scale * params.expand(500, -1, -1))
-    assert (z.diff(dim=0) > 0).all() and torch.isfinite(log_det).all()
+    assert (z.diff(dim=0) > 0).all()
+    assert torch.isfinite(log_det).all()
 
 
 def test_log_slope_is_continuous():
     spline = SplineMap().double()
-    _, params = draw(1, 1)
+    _, params = values_and_parameters(1, 1)
     knots = knots_of(spline, params[:, 7:15])[0, :, 0]
     log_slopes = [
         spline.map((knots + step)[:, None], params.expand(9, -1, -1))[1] for step in (-1e-9, 1e-9)
@@ -169,11 +169,12 @@ def test_log_slope_is_continuous():
 @both_ways
 def test_no_rows(inverse):
     spline = SplineMap()
-    x, params = draw(0, dtype=torch.float32)
+    x, params = values_and_parameters(0, dtype=torch.float32)
     method = spline.inverse_map if inverse else spline.map
     mapped, log_det = method(x, params.requires_grad_())
     log_det.sum().backward()
-    assert mapped.shape == (0, 3) and log_det.shape == (0,)
+    assert mapped.shape == (0, 3)
+    assert log_det.shape == (0,)
 
 
 @pytest.mark.parametrize("n_bins", [1, 1000])
@@ -196,14 +197,11 @@ def heavy_rows(n_rows=500, dtype=torch.float64):
     return x.to(dtype)
 
 
-def started(dtype=torch.float64, seed=None, n_bins=32):
+def initialized(dtype=torch.float64, seed=None, n_bins=32):
     spline = MarginalSpline(5, n_bins).to(dtype)
     spline.initialize(heavy_rows(dtype=dtype))
     if seed is not None:
-        generator = make_generator(seed)
-        with torch.no_grad():
-            for p in spline.parameters():
-                p.copy_(torch.randn(p.shape, generator=generator) / spline.gain)
+        randomize(spline, 1 / spline.gain, make_generator(seed))
     return spline
 
 
@@ -219,7 +217,7 @@ def test_marginal_starts_as_the_identity(dtype):
 
 
 def test_marginal_knots_are_quantiles_and_increase():
-    spline, rows = started(), heavy_rows()
+    spline, rows = initialized(), heavy_rows()
     levels = torch.linspace(0, 1, 33, dtype=torch.float64)
     torch.testing.assert_close(spline.knots[0], rows[:, 0].quantile(levels))
     assert (spline.knots.diff(dim=1) > 0).all()
@@ -256,7 +254,7 @@ def test_marginal_takes_few_rows(n_rows):
 
 @every_dtype
 def test_marginal_inverse_undoes_forward(dtype):
-    spline, rows = started(dtype, seed=1), heavy_rows(dtype=dtype)
+    spline, rows = initialized(dtype, seed=1), heavy_rows(dtype=dtype)
     x = torch.cat([rows, 3 * rows, spline.knots.T, -100 + 0 * rows[:1]])
     z, log_det = spline.forward_and_log_det(x)
     back, inverse_log_det = spline.inverse_and_log_det(z)
@@ -267,7 +265,7 @@ def test_marginal_inverse_undoes_forward(dtype):
 
 
 def test_marginal_log_det_is_that_of_the_jacobian():
-    spline = started(seed=1)
+    spline = initialized(seed=1)
     x = torch.cat([heavy_rows()[:50], 3 * heavy_rows()[:50]]).requires_grad_()
     z, log_det = spline.forward_and_log_det(x)
     (slopes,) = torch.autograd.grad(z.sum(), x)
@@ -276,7 +274,7 @@ def test_marginal_log_det_is_that_of_the_jacobian():
 
 
 def test_marginal_gradients():
-    spline = started(seed=1, n_bins=4)
+    spline = initialized(seed=1, n_bins=4)
     names = [name for name, _ in spline.named_parameters()]
     # At the knots themselves the log-slope has a kink.
     x = (heavy_rows()[:4] + 0.0123).requires_grad_()
@@ -302,7 +300,7 @@ class _Method(torch.nn.Module):
 
 
 def test_marginal_tails_are_lines_of_the_end_slope():
-    spline = started(seed=1)
+    spline = initialized(seed=1)
     ends = spline.knots[:, [0, -1]].T
     x = torch.cat([ends + torch.tensor([[-k], [k]]) for k in (0.0, 1.0, 5.0)])
     z, _ = spline.forward_and_log_det(x)
@@ -312,7 +310,7 @@ def test_marginal_tails_are_lines_of_the_end_slope():
 
 @every_dtype
 def test_marginal_stays_finite_at_huge_values(dtype):
-    spline = started(dtype, seed=1)
+    spline = initialized(dtype, seed=1)
     x = torch.tensor([[1e30], [-1e30]], dtype=dtype).expand(2, 5).clone().requires_grad_()
     for method in (spline.forward_and_log_det, spline.inverse_and_log_det):
         rows, log_det = method(x)
@@ -338,7 +336,7 @@ def test_marginal_learns_a_heavy_tailed_column():
 
 
 def test_marginal_knots_travel_with_the_weights():
-    spline = started(seed=1)
+    spline = initialized(seed=1)
     other = MarginalSpline(5)
     load_arrays(other, arrays_from_module(spline))
     rows = heavy_rows()
@@ -357,9 +355,7 @@ def test_gradient_of_knot_splines_is_in_closed_form(inverse, generator):
     spline = MarginalSpline(2, 5).double()
     x = torch.randn(40, 2, generator=generator, dtype=torch.float64)
     spline.initialize(x)
-    with torch.no_grad():
-        for p in spline.parameters():
-            p.copy_(0.05 * torch.randn(p.shape, generator=generator))
+    randomize(spline, 0.05, generator)
     # Some rows lie beyond the outermost knots.
     v = (2.5 * x[:6]).requires_grad_()
     inputs = (v, *spline.parameters())
