@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
 import skmanifoldflow._base
+import skmanifoldflow._inference
 import skmanifoldflow.backend.device
 from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow
 from skmanifoldflow._chart_atlas import estimator
@@ -112,7 +113,8 @@ class DeviceMode(TorchDispatchMode):
 def device(monkeypatch):
     """The name of a device that refuses float64 as MPS does."""
     monkeypatch.setattr(skmanifoldflow.backend.device, "_WITHOUT_FLOAT64", (DEVICE.type,))
-    monkeypatch.setattr(skmanifoldflow._base, "resolve_device", torch.device)
+    for module in (skmanifoldflow._base, skmanifoldflow._inference):
+        monkeypatch.setattr(module, "resolve_device", torch.device)
     # So many steps of an autoencoder are no use here.
     monkeypatch.setattr(estimator, "_QUANTIZER_STEPS", 3)
     monkeypatch.setattr(estimator, "_QUANTIZER_IMAGE_STEPS", 3)

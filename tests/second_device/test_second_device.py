@@ -6,6 +6,7 @@ import torch
 from helpers import random_rows
 
 import skmanifoldflow._base
+import skmanifoldflow._inference
 import skmanifoldflow.backend.device
 from skmanifoldflow import NoisyInjectiveFlow
 from skmanifoldflow.backend.architectures import density_flow, volume_preserving_flow
@@ -235,7 +236,7 @@ def test_a_fit_is_that_of_the_cpu(reconstruction, flow, device, monkeypatch):
     def with_device(name):
         return device if str(name) == str(device) else resolve(name)
 
-    for module in (skmanifoldflow.backend.device, skmanifoldflow._base):
+    for module in (skmanifoldflow.backend.device, skmanifoldflow._base, skmanifoldflow._inference):
         monkeypatch.setattr(module, "resolve_device", with_device)
     rows, _ = SCurve(noise=0.05).sample(200, random_state=0)
     small = {"flow": flow, "n_layers": 2, "hidden_layer_sizes": (8,), "max_iter": 3}
