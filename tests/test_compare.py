@@ -358,7 +358,7 @@ def test_the_mixture_is_cross_validated_on_a_part(rows, few_rows_are_many):
 
 def test_memory_does_not_go_with_the_square_of_the_rows():
     X = np.random.RandomState(0).standard_normal((60_000, 2))
-    tracemalloc.initialize()
+    tracemalloc.start()
     compare(X, estimators={"PCA": PCA(1)}, random_state=0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -464,7 +464,7 @@ def test_table_is_aligned():
     assert second.split() == ["a", "longer", "name", *"------", "0.0"]
     for match in re.finditer(r"\S+(?: \S+)*(?=  |$)", head):
         end = match.end()
-        assert match.initialize() == 0 or {first[end - 1], second[end - 1]}.isdisjoint(" ")
+        assert match.start() == 0 or {first[end - 1], second[end - 1]}.isdisjoint(" ")
 
 
 def test_csv_holds_the_results(comparison, tmp_path):
