@@ -15,6 +15,10 @@ torch.set_num_threads(1)
 threadpool_limits(1)
 
 
+# Failures of its assertions show values too.
+pytest.register_assert_rewrite("helpers")
+
+
 @pytest.fixture
 def generator():
     """A generator of fixed seed."""

@@ -8,14 +8,16 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from helpers import ESTIMATORS, every_estimator
+from scipy.stats import multivariate_normal
 from sklearn.datasets import make_moons
+from sklearn.decomposition import FactorAnalysis
 from sklearn.exceptions import ConvergenceWarning
 
-from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow
+from skmanifoldflow import JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow
 from skmanifoldflow.backend import training
 
 SMALL = {"n_layers": 2, "hidden_layer_sizes": (8,), "max_iter": 3, "random_state": 0}
-ESTIMATORS = [ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow]
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +134,7 @@ def test_damage_of_a_model_without_a_digest(model, damage):
         object.__new__(type(model)).__setstate__(state)
 
 
-@pytest.mark.parametrize("Estimator", ESTIMATORS)
+@every_estimator
 def test_models_of_one_column_load(Estimator):
     """The couplings of one column have no weights, so there are fewer arrays than layers."""
     X = np.random.RandomState(0).standard_normal((60, 1))
@@ -165,10 +167,8 @@ def test_a_flipped_bit_never_gives_other_scores(model, rows):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                other = joblib.load(io.BytesIO(damaged))
-                scores = other.score_samples(rows)
-            except Exception as error:
-                assert str(error) or type(error).__name__
+                scores = joblib.load(io.BytesIO(damaged)).score_samples(rows)
+            except Exception:
                 continue
         n_loaded += 1
         np.testing.assert_array_equal(scores, expected)
@@ -196,13 +196,13 @@ def test_a_row_that_is_too_far_has_no_density(model, rows):
     )
 
 
-def test_dimension_of_a_row_that_is_too_far(rows):
-    for Estimator in (JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow):
-        model = Estimator(**SMALL).fit(rows)
-        if Estimator is ManifoldPriorFlow:
-            model._mixture = None
-        with pytest.raises(ValueError, match="overflows at 1 rows: they are too far"):
-            model.local_dimension([[1.7e308, 0], [0, 0]])
+@pytest.mark.parametrize("Estimator", [JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow])
+def test_dimension_of_a_row_that_is_too_far(Estimator, rows):
+    model = Estimator(**SMALL).fit(rows)
+    if Estimator is ManifoldPriorFlow:
+        model._mixture = None
+    with pytest.raises(ValueError, match="overflows at 1 rows: they are too far"):
+        model.local_dimension([[1.7e308, 0], [0, 0]])
 
 
 def _stored(model):
@@ -256,19 +256,19 @@ def test_one_gradient_more_or_less_is_no_matter(rows, monkeypatch):
         NoisyInjectiveFlow(**SMALL | {"max_iter": 8}, learning_rate_init=1e-5).fit(rows)
 
 
-# ------------------------------------------------------------------ starts
+# ------------------------------------------------------------------ restarts and initialization
 
 
 @pytest.mark.parametrize("options", [{"n_latent_layers": 1}, {"injection": "coupling"}])
-def test_several_starts_of_a_model_that_draws(options, rows):
+def test_restarts_of_a_model_with_a_random_loss(options, rows):
     """The best of three is as good as each of them alone, from the same rows set aside."""
     model = NoisyInjectiveFlow(2, objective="elbo", n_init=3, **options, **SMALL).fit(rows)
     plan = model._plan(rows)
     first, bests = None, []
     for seed in plan.seeds:
-        start = model._prepare_restart(plan, seed, first)
-        first = first or start
-        bests.append(training.train(*start.job[:-1]).best_score)
+        restart = model._prepare_restart(plan, seed, first)
+        first = first or restart
+        bests.append(training.train(*restart.job[:-1]).best_score)
     assert max(model.validation_scores_) == pytest.approx(max(bests), abs=1e-6)
 
 
@@ -319,11 +319,8 @@ def test_more_components_than_rows_with_diagonal_noise():
     )
 
 
-def test_start_of_diagonal_noise_is_factor_analysis_where_that_is_better(rows):
-    """On columns with noise of their own it is, and a start never has the lower likelihood."""
-    from scipy.stats import multivariate_normal
-    from sklearn.decomposition import FactorAnalysis
-
+def test_initialization_of_diagonal_noise_is_factor_analysis_where_that_is_better(rows):
+    """On columns with noise of their own the likelihood of factor analysis is the higher one."""
     rng = np.random.RandomState(0)
     noise = np.array([0.1, 0.3, 1.0, 2.0, 0.2])
     X = rng.standard_normal((500, 1)) @ rng.standard_normal((1, 5))

@@ -201,7 +201,8 @@ def test_default_estimators_follow_the_arguments():
     flows = ["ManifoldPriorFlow", "NoisyInjectiveFlow", "ChartAtlasFlow", "JointManifoldFlow"]
     assert list(built)[:4] == flows
     for name in (*flows, "PCA", "FactorAnalysis"):
-        assert built[name].n_components == 3 and built[name].random_state == 7
+        assert built[name].n_components == 3
+        assert built[name].random_state == 7
     assert built["Isomap"].n_components == 3
 
 
@@ -226,12 +227,14 @@ def test_value_step():
 
     steps, added = spread("auto")
     np.testing.assert_allclose(steps, [1, 0.1, 0])
-    assert (added >= 0).all() and (added[:, :2] < steps[:2]).all()
+    assert (added >= 0).all()
+    assert (added[:, :2] < steps[:2]).all()
     np.testing.assert_allclose(added.mean(axis=0), [0.5, 0.05, 0], atol=0.08)
     np.testing.assert_array_equal(added[:, 2], 0)
     steps, added = spread(0.5)
     np.testing.assert_array_equal(steps, 0.5)
-    assert (added > 0.25).any(axis=0).all() and (added < 0.5 + 1e-9).all()
+    assert (added > 0.25).any(axis=0).all()
+    assert (added < 0.5 + 1e-9).all()
 
 
 def test_constant_columns_are_left_out(rows):
@@ -311,7 +314,8 @@ def test_what_goes_with_the_square_of_the_rows_takes_a_part(rows, few_rows_are_m
     comparison = compare(*rows, estimators=estimators, random_state=0)
     n_fitted = {name: model[0].n_samples_seen_ for name, model in comparison.models.items()}
     assert n_fitted == {"PCA": 120, "Isomap": 21, "kernels": 21, "search": 21}
-    assert len(comparison.X_train) == 120 and len(comparison.X_test) == 30
+    assert len(comparison.X_train) == 120
+    assert len(comparison.X_test) == 30
     train, test = standardized(comparison)
     axes = np.linalg.svd(train, full_matrices=False)[2][:2]
     Z, Z_train, test = test[:25] @ axes.T, train[:25] @ axes.T, test[:25]
@@ -443,8 +447,10 @@ def test_a_terminal_shows_how_far_a_fit_is(rows, capsys, monkeypatch, is_termina
     assert head == "[1/1] model ... "
     # Lines that fit the terminal, as long as the one that they are written over.
     assert shown[0] == f"{head}{Progress('', 'a part with a name', 1, 9, 1.0, 2.0, 3.0)}"[:78]
-    assert shown[1].startswith(f"{head}epoch 2 of 9, score 1.0000 nats") and len(shown[1]) == 78
-    assert re.fullmatch(r"\[1/1\] model \.\.\. \d\.\d s +", last) and len(last) == 78
+    assert shown[1].startswith(f"{head}epoch 2 of 9, score 1.0000 nats")
+    assert len(shown[1]) == 78
+    assert re.fullmatch(r"\[1/1\] model \.\.\. \d\.\d s +", last)
+    assert len(last) == 78
 
 
 def test_table_is_aligned():

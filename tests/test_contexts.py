@@ -138,14 +138,16 @@ def test_a_listener_does_not_change_the_model(case, capsys):
     assert capsys.readouterr().out == ""
     assert {progress.estimator for progress in heard} == {type(model).__name__}
     epochs = [progress.epoch for progress in heard]
-    assert epochs[0] == 1 and max(epochs) == 3
+    assert epochs[0] == 1
+    assert max(epochs) == 3
     elapsed = [progress.elapsed for progress in heard]
     assert elapsed == sorted(elapsed)
     last = heard[-1]
-    assert last.remaining == 0.0 and last.epoch == last.n_epochs
+    assert last.remaining == 0.0
+    assert last.epoch == last.n_epochs
 
 
-def test_stages_and_starts_have_names():
+def test_stages_and_restarts_have_names():
     X = rows_of(MODELS[0])
     heard = []
     with listening(heard.append):
@@ -162,7 +164,8 @@ def test_stages_and_starts_have_names():
     ]
     # At the end of the first stage the second one is still to come.
     first = [progress for progress in heard if progress.part == "stage 1 of 2"]
-    assert first[-1].epoch == first[-1].n_epochs and first[-1].remaining > 0
+    assert first[-1].epoch == first[-1].n_epochs
+    assert first[-1].remaining > 0
 
 
 def test_progress_reads_well():

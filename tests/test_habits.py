@@ -10,18 +10,18 @@ import pandas as pd
 import pytest
 import sklearn
 import torch
+from helpers import ESTIMATORS, every_estimator
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow
+from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, NoisyInjectiveFlow
 from skmanifoldflow.compare import compare
 from skmanifoldflow.datasets import SCurve
 from skmanifoldflow.plotting import EmbeddingDisplay, SampleDisplay
 
 SMALL = {"n_layers": 2, "hidden_layer_sizes": (8,), "max_iter": 2, "random_state": 0}
-ESTIMATORS = [ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_metadata_routing(rows):
 # ------------------------------------------------------------------ parameters
 
 
-@pytest.mark.parametrize("Estimator", ESTIMATORS)
+@every_estimator
 def test_one_hidden_layer_as_an_int(Estimator, rows):
     one = Estimator(2, **SMALL | {"hidden_layer_sizes": 8}).fit(rows)
     same = Estimator(2, **SMALL | {"hidden_layer_sizes": (8,)}).fit(rows)
@@ -99,7 +99,7 @@ def test_one_hidden_layer_as_an_int(Estimator, rows):
         Estimator(2, hidden_layer_sizes=0).fit(rows)
 
 
-@pytest.mark.parametrize("Estimator", ESTIMATORS)
+@every_estimator
 def test_device_as_an_object(Estimator, rows):
     cpu = torch.device("cpu")
     model = Estimator(2, device=cpu, **SMALL).fit(rows)
@@ -140,7 +140,8 @@ def test_names_of_the_methods_of_one_estimator(table):
     assert list(joint.inverse_transform(Z, stage=2).columns) == ["x", "y", "z"]
     atlas = ChartAtlasFlow(2, **SMALL).set_output(transform="pandas").fit(table)
     frame, charts = atlas.sample(4, random_state=0, return_charts=True)
-    assert list(frame.columns) == ["x", "y", "z"] and charts.shape == (4,)
+    assert list(frame.columns) == ["x", "y", "z"]
+    assert charts.shape == (4,)
 
 
 def test_global_output(table):

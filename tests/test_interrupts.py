@@ -25,8 +25,8 @@ MODELS = {
     "prior": ManifoldPriorFlow(2, **SMALL),
     "injective": NoisyInjectiveFlow(2, **SMALL),
     "stack": NoisyInjectiveFlow(2, n_init=3, **SMALL),
-    # Learning rates differ in nothing, so that these starts are trained one by one.
-    "deep_starts": NoisyInjectiveFlow(
+    # Learning rates differ in nothing, so that these restarts are trained one by one.
+    "deep_restarts": NoisyInjectiveFlow(
         2, n_init=2, objective="elbo", n_latent_layers=1, n_importance_samples=2, **SMALL
     ),
 }
@@ -69,8 +69,8 @@ def interrupted():
 def validation_score(model, rows, seed=0):
     """Return the mean log-density of the rows that a fit set aside, in standardised units."""
     plan = model._plan(rows)
-    start = model._prepare_restart(plan, plan.seeds[0], None)
-    held_out = rows[start.order[: len(start.job.validation_rows)].numpy()]
+    restart = model._prepare_restart(plan, plan.seeds[0], None)
+    held_out = rows[restart.order[: len(restart.job.validation_rows)].numpy()]
     return model.score(held_out) + float(model._standardizer.scale.log().sum())
 
 
@@ -97,8 +97,8 @@ def test_an_interrupted_model_has_the_best_score(rows):
     assert validation_score(model, rows) == pytest.approx(best, abs=1e-4)
 
 
-def test_of_several_starts_the_best_is_kept(rows):
-    """Each start alone, stopped after the same epoch, tells which one is the best."""
+def test_of_several_restarts_the_best_is_kept(rows):
+    """Each restart alone, stopped after the same epoch, tells which one is the best."""
     model = NoisyInjectiveFlow(2, n_init=3, **SMALL)
     plan = model._plan(rows)
     first = model._prepare_restart(plan, plan.seeds[0], None)
@@ -119,9 +119,9 @@ def test_of_several_starts_the_best_is_kept(rows):
     assert max(best) - min(best) > 0.05
 
 
-def test_a_finished_start_is_kept(rows):
-    """Ctrl-C in the second start before its first epoch leaves the first one."""
-    model = clone(MODELS["deep_starts"])
+def test_a_finished_restart_is_kept(rows):
+    """Ctrl-C in the second restart before its first epoch leaves the first one."""
+    model = clone(MODELS["deep_restarts"])
 
     def listen(progress):
         if progress.part == "start 1 of 2" and progress.epoch == 8:
@@ -211,8 +211,8 @@ def test_an_error_after_an_interrupt_stops_a_search_too(rows, monkeypatch):
     assert not hasattr(model, "n_iter_")
 
 
-def test_a_second_interrupt_in_a_further_start_restores(rows, monkeypatch):
-    """Though a start before it was finished."""
+def test_a_second_interrupt_in_a_further_restart_restores(rows, monkeypatch):
+    """Though a restart before it was finished."""
     model = JointManifoldFlow(2, n_init=2, **SMALL)
     monkeypatch.setattr(JointManifoldFlow, "_is_settled", lambda self, objective: False)
     measure, presses = JointLikelihood.mean_squared_residual, []
@@ -230,10 +230,11 @@ def test_a_second_interrupt_in_a_further_start_restores(rows, monkeypatch):
     monkeypatch.setattr(JointLikelihood, "mean_squared_residual", press)
     with pytest.raises(KeyboardInterrupt), listening(listen):
         model.fit(rows)
-    assert presses and not hasattr(model, "n_iter_")
+    assert presses
+    assert not hasattr(model, "n_iter_")
 
 
-def test_a_lost_start_is_trained_alone_and_can_be_interrupted(rows, monkeypatch):
+def test_a_lost_restart_is_trained_alone_and_can_be_interrupted(rows, monkeypatch):
     """The others are kept with their own reports."""
     epoch, calls = _Together.epoch, []
 
@@ -253,7 +254,8 @@ def test_a_lost_start_is_trained_alone_and_can_be_interrupted(rows, monkeypatch)
     model = clone(MODELS["stack"])
     with interrupted(), listening(listen):
         model.fit(rows)
-    assert ("3 starts at once", 8) in heard and heard[-1] == ("start 2 of 3", 4)
+    assert ("3 starts at once", 8) in heard
+    assert heard[-1] == ("start 2 of 3", 4)
     assert len(model.loss_curve_) == len(model.validation_scores_) in (4, 8)
 
 

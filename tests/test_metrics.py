@@ -128,7 +128,7 @@ def test_bits_errors(X, options, message):
         bits_per_dim(Density(lambda rows: np.zeros(len(rows))), X, **options)
 
 
-class NormalLaw(BaseEstimator):
+class NormalDistribution(BaseEstimator):
     """The normal distribution of the mean and the covariance of the rows, wherever they are."""
 
     def fit(self, X, y=None):
@@ -165,10 +165,10 @@ def integers():
 def test_bits_do_not_depend_on_the_units_of_a_pipeline(steps, integers):
     Y = integers + np.random.RandomState(1).uniform(size=integers.shape)
     # The normal distribution goes with the units, so that the model is the same in all of them.
-    expected = bits_per_dim(NormalLaw().fit(Y), integers, random_state=0)
-    pipeline = make_pipeline(*steps, NormalLaw()).fit(Y)
+    expected = bits_per_dim(NormalDistribution().fit(Y), integers, random_state=0)
+    pipeline = make_pipeline(*steps, NormalDistribution()).fit(Y)
     assert bits_per_dim(pipeline, integers, random_state=0) == pytest.approx(expected)
-    search = GridSearchCV(pipeline, {"normallaw": [NormalLaw()]}, cv=2).fit(Y)
+    search = GridSearchCV(pipeline, {"normaldistribution": [NormalDistribution()]}, cv=2).fit(Y)
     assert bits_per_dim(search, integers, random_state=0) == pytest.approx(expected)
     nested = make_pipeline(StandardScaler(), pipeline).fit(Y)
     assert bits_per_dim(nested, integers, random_state=0) == pytest.approx(expected)
@@ -200,7 +200,7 @@ def test_bits_of_the_uniform_distribution_behind_a_scaler():
     ],
 )
 def test_bits_behind_steps_of_unknown_jacobian(step, message, integers):
-    pipeline = make_pipeline(step, NormalLaw()).fit(integers)
+    pipeline = make_pipeline(step, NormalDistribution()).fit(integers)
     with pytest.raises(ValueError, match=message):
         bits_per_dim(pipeline, integers)
 

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 import torch
+from helpers import randomize
 
 from skmanifoldflow._manifold_prior.distribution import LearnedCovariance
 from skmanifoldflow.backend.architectures import volume_preserving_flow
@@ -24,7 +25,7 @@ def test_auto_is_cuda_where_there_is_one():
     assert resolve_device("auto").type == expected
 
 
-def test_named_devices():
+def test_the_cpu_by_name():
     assert resolve_device("cpu") == torch.device("cpu")
 
 
@@ -48,7 +49,7 @@ def test_missing_mps_is_named(monkeypatch):
         resolve_device("mps")
 
 
-def test_head_dtype_is_float64_wherever_it_exists():
+def test_statistics_dtype_is_float64_wherever_it_exists():
     assert (
         statistics_dtype(torch.device("cpu"))
         == statistics_dtype(torch.device("cuda"))
@@ -61,8 +62,10 @@ def test_generators_are_reproducible_and_leave_the_global_one_alone():
     state = torch.get_rng_state()
     like = torch.zeros(1, dtype=torch.float64)
     first, again, other = (randn((50, 2), like, make_generator(seed)) for seed in (3, 3, 4))
-    assert torch.equal(first, again) and not torch.equal(first, other)
-    assert first.dtype == torch.float64 and first.shape == (50, 2)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert first.dtype == torch.float64
+    assert first.shape == (50, 2)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -154,7 +157,8 @@ class TestSingleThreaded:
             thread.start()
         for thread in threads:
             thread.join()
-        assert inside == [1] * 160 and after == [3] * 160
+        assert inside == [1] * 160
+        assert after == [3] * 160
         assert torch.get_num_threads() == 3
 
 
@@ -162,9 +166,7 @@ class TestSingleThreaded:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_a_flow_computes_the_same_on_cuda(dtype, generator):
     bijection = volume_preserving_flow("affine", 5, 4, (16,), generator=generator)
-    with torch.no_grad():
-        for p in bijection.parameters():
-            p.copy_(0.3 * torch.randn(p.shape, generator=generator))
+    randomize(bijection, 0.3, generator)
     factor = torch.randn(5, 5, dtype=torch.float64, generator=generator)
     latent = LearnedCovariance(5, n_free=2)
     latent.set_moments(torch.arange(5.0), factor @ factor.T)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import random_rows, randomize
 from scipy import integrate, stats
 
 from skmanifoldflow._manifold_prior.distribution import LearnedCovariance
@@ -21,17 +22,11 @@ def build(n_features=3, n_free=2, dtype=torch.float64):
         layers.append(Orthogonal(n_features, generator=generator))
         layers.append(AffineCoupling(n_features, n_mapped, (8,), generator=generator))
     chain = Chain(layers)
-    with torch.no_grad():
-        for p in chain.parameters():
-            p.copy_(0.5 * torch.randn(p.shape, generator=generator))
+    randomize(chain, 0.5, generator)
     latent = LearnedCovariance(n_features, n_free)
     factor = torch.randn(n_features, n_features, dtype=torch.float64, generator=generator)
     latent.set_moments(torch.full((n_features,), 0.3), factor @ factor.T)
     return ManifoldFlow(chain, latent).move_to(CPU, dtype).requires_grad_(False)
-
-
-def draw(n_rows, n_features, dtype=torch.float64):
-    return torch.randn(n_rows, n_features, dtype=dtype, generator=make_generator(1))
 
 
 def add_outliers(flow, share=0.2, scale=3.0):
@@ -56,7 +51,7 @@ def test_density_integrates_to_one(n_features, has_outliers):
 
 
 def test_log_prob_is_the_change_of_variables():
-    flow, x = build(), draw(9, 3)
+    flow, x = build(), random_rows(9, 3)
     z = flow.bijection.forward_and_log_det(x)[0]
     covariance = flow.latent.covariance_factor()
     latent = stats.multivariate_normal(flow.latent.mean, covariance @ covariance.T)
@@ -68,7 +63,7 @@ def test_log_prob_is_the_change_of_variables():
 
 def test_outliers_are_one_part_of_a_mixture():
     """Bayes' rule gives the probability of a row to be none; draws are of the flow alone."""
-    x = 3 * draw(50, 3)
+    x = 3 * random_rows(50, 3)
     alone = build()
     of_flow = 0.8 * alone.log_prob(x).exp().numpy()
     of_outliers = 0.2 * stats.multivariate_normal(cov=9.0 * np.eye(3)).pdf(x)
@@ -99,7 +94,7 @@ def test_outliers_are_followed_to_their_share_and_scale():
 
 
 def test_decode_and_embed_are_the_inverses():
-    flow, x = build(), draw(9, 3)
+    flow, x = build(), random_rows(9, 3)
     z = flow.bijection.forward_and_log_det(x)[0]
     torch.testing.assert_close(flow.decode(z), x)
     u = flow.project(x)
@@ -110,7 +105,7 @@ def test_decode_and_embed_are_the_inverses():
 @pytest.mark.parametrize("n_components", [1, 2, 3])
 def test_embedding_jacobian_equals_autograd(n_components):
     flow = build(n_free=n_components)
-    u = draw(5, n_components)
+    u = random_rows(5, n_components)
     x, jacobian = flow.embedding_jacobian(u)
     torch.testing.assert_close(x, flow.embed(u))
     for row, expected_at in zip(jacobian, u, strict=True):
@@ -123,7 +118,7 @@ def test_bijection_computes_in_its_dtype_and_the_distribution_in_float64(dtype):
     flow = build(dtype=dtype)
     assert flow.tensor_options == {"device": CPU, "dtype": dtype}
     assert flow.latent.mean.dtype == torch.float64
-    x = draw(4, 3, dtype)
+    x = random_rows(4, 3, dtype=dtype)
     assert flow.log_prob(x).dtype == flow.project(x).dtype == torch.float64
     assert flow.embed(flow.project(x)).dtype == dtype
     assert all(result.dtype == dtype for result in flow.embedding_jacobian(flow.project(x)))

@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from helpers import random_rows
 
 from skmanifoldflow.backend.geometry import (
     jacobian_columns,
@@ -25,13 +26,8 @@ def all_directions(n):
     return torch.eye(n, dtype=torch.float64)
 
 
-def draw(n_rows, n_features, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n_rows, n_features, dtype=torch.float64, generator=generator)
-
-
 def test_jacobian_equals_autograd():
-    points = draw(6, 3)
+    points = random_rows(6, 3)
     values, columns = jacobian_columns(curved, points, all_directions(3))
     torch.testing.assert_close(values, curved(points))
     for point, jacobian in zip(points, columns, strict=True):
@@ -41,7 +37,7 @@ def test_jacobian_equals_autograd():
 
 @pytest.mark.parametrize("n_directions", [1, 2, 7])
 def test_directional_derivatives(n_directions):
-    points, directions = draw(4, 3), draw(n_directions, 3, seed=1)
+    points, directions = random_rows(4, 3), random_rows(n_directions, 3, seed=2)
     _, columns = jacobian_columns(curved, points, directions)
     assert columns.shape == (4, 5, n_directions)
     for point, derivatives in zip(points, columns, strict=True):
@@ -51,25 +47,26 @@ def test_directional_derivatives(n_directions):
 
 def test_jacobian_needs_no_gradients_and_keeps_none():
     weight = torch.ones(5, dtype=torch.float64, requires_grad=True)
-    points = draw(6, 3).requires_grad_()
+    points = random_rows(6, 3).requires_grad_()
     expected = jacobian_columns(curved, points.detach(), all_directions(3))
     with torch.no_grad():
         results = jacobian_columns(lambda x: curved(x) * weight, points, all_directions(3))
     for result, value in zip(results, expected, strict=True):
         assert not result.requires_grad
         torch.testing.assert_close(result, value)
-    assert weight.grad is None and points.grad is None
+    assert weight.grad is None
+    assert points.grad is None
 
 
 def test_transposed_outputs_are_read_row_by_row():
-    matrix = draw(5, 3, seed=1)
-    _, columns = jacobian_columns(lambda x: (matrix @ x.T).T, draw(4, 3), all_directions(3))
+    matrix = random_rows(5, 3, seed=2)
+    _, columns = jacobian_columns(lambda x: (matrix @ x.T).T, random_rows(4, 3), all_directions(3))
     torch.testing.assert_close(columns, matrix.expand(4, 5, 3))
 
 
 @pytest.mark.parametrize(("n_rows", "d"), [(1, 1), (3, 1), (5, 3), (4, 4), (64, 10)])
 def test_log_volume_element_equals_slogdet(n_rows, d):
-    jacobian = draw(8 * n_rows, d).reshape(8, n_rows, d)
+    jacobian = random_rows(8 * n_rows, d).reshape(8, n_rows, d)
     gram = jacobian.mT @ jacobian
     torch.testing.assert_close(log_volume_element(jacobian), 0.5 * torch.linalg.slogdet(gram)[1])
 
@@ -78,7 +75,7 @@ def test_log_volume_element_equals_slogdet(n_rows, d):
 def test_log_volume_element_of_columns_in_very_different_units(shape):
     """Against the minors of the matrix, which by Cauchy and Binet are exact in fractions."""
     n_rows, d = shape
-    matrix = draw(n_rows, d).numpy() * 10.0 ** np.array([-12, 12, 0, 9, -3])[:n_rows, None]
+    matrix = random_rows(n_rows, d).numpy() * 10.0 ** np.array([-12, 12, 0, 9, -3])[:n_rows, None]
 
     def determinant(rows):
         if len(rows) == 1:
@@ -95,8 +92,8 @@ def test_log_volume_element_of_columns_in_very_different_units(shape):
 
 def test_log_volume_element_keeps_small_singular_values():
     # J'J has condition number 1e20 and no digit of the small one left.
-    left, _ = torch.linalg.qr(draw(6, 2))
-    right, _ = torch.linalg.qr(draw(2, 2, seed=1))
+    left, _ = torch.linalg.qr(random_rows(6, 2))
+    right, _ = torch.linalg.qr(random_rows(2, 2, seed=2))
     jacobian = left * torch.tensor([1.0, 1e-10], dtype=torch.float64) @ right
     assert log_volume_element(jacobian[None]).item() == pytest.approx(math.log(1e-10), rel=1e-6)
 
@@ -138,7 +135,7 @@ def stereographic(u):
     ],
 )
 def test_volume_elements_of_known_surfaces(surface, d, volume):
-    points = draw(9, d)
+    points = random_rows(9, d)
     values, jacobian = jacobian_columns(surface, points, all_directions(d))
     torch.testing.assert_close(values, surface(points))
     np.testing.assert_allclose(log_volume_element(jacobian), np.log(volume(points.numpy())))

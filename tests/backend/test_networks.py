@@ -4,27 +4,24 @@ import math
 
 import pytest
 import torch
+from helpers import randomize
 from torch import nn
 
 from skmanifoldflow.backend.device import make_generator
 from skmanifoldflow.backend.networks import MLP, MaskedMLP
 
 
+def with_random_weights(network):
+    return randomize(network, 0.5, make_generator(1)).double()
+
+
 def build(n_inputs=3, hidden_layer_sizes=(8, 6), n_outputs=4, seed=0):
     return MLP(n_inputs, hidden_layer_sizes, n_outputs, generator=make_generator(seed))
 
 
-def randomised(network, seed=1):
-    generator = make_generator(seed)
-    with torch.no_grad():
-        for p in network.parameters():
-            p.copy_(0.5 * torch.randn(p.shape, generator=generator))
-    return network.double()
-
-
 @pytest.mark.parametrize("n_inputs", [0, 1, 5])
 @pytest.mark.parametrize("hidden_layer_sizes", [(), (7,), (7, 3)])
-def test_zero_at_the_start(n_inputs, hidden_layer_sizes, generator):
+def test_zero_at_initialization(n_inputs, hidden_layer_sizes, generator):
     network = build(n_inputs, hidden_layer_sizes)
     output = network(torch.randn(6, n_inputs, generator=generator))
     assert output.shape == (6, 4)
@@ -41,7 +38,8 @@ def test_same_seed_same_weights_and_no_global_random_numbers():
         other.layers[:-1].parameters(),
         strict=True,
     ):
-        assert torch.equal(p, q) and not torch.equal(p, r)
+        assert torch.equal(p, q)
+        assert not torch.equal(p, r)
 
 
 def test_hidden_weights_have_unit_gain():
@@ -53,14 +51,14 @@ def test_hidden_weights_have_unit_gain():
 
 
 def test_equals_the_composition_of_torch_layers(generator):
-    network = randomised(build())
+    network = with_random_weights(build())
     x = torch.randn(5, 3, dtype=torch.float64, generator=generator)
     modules = [m for layer in network.layers for m in (layer, nn.SiLU())][:-1]
     torch.testing.assert_close(network(x), nn.Sequential(*modules)(x))
 
 
 def test_gradient(generator):
-    network = randomised(build(2, (3,), 2))
+    network = with_random_weights(build(2, (3,), 2))
     x = torch.randn(4, 2, dtype=torch.float64, generator=generator, requires_grad=True)
     parameters = dict(network.named_parameters())
 
@@ -80,7 +78,7 @@ def test_first_step_moves_the_last_layer_only(generator):
 
 
 def test_no_inputs_give_a_learned_constant():
-    network = randomised(build(n_inputs=0))
+    network = with_random_weights(build(n_inputs=0))
     output = network(torch.empty(5, 0, dtype=torch.float64))
     assert (output != 0).all()
     torch.testing.assert_close(output, output[:1].expand(5, 4))
@@ -114,7 +112,7 @@ def dependence(network, n_inputs, n_features):
 def test_masked_outputs_see_all_columns_before_and_the_context(
     n_features, hidden_layer_sizes, n_context
 ):
-    network = randomised(build_masked(n_features, hidden_layer_sizes, n_context=n_context))
+    network = with_random_weights(build_masked(n_features, hidden_layer_sizes, n_context=n_context))
     seen = dependence(network, n_features + n_context, n_features)
     before = torch.ones(n_features, n_features, dtype=torch.bool).tril(-1)
     assert torch.equal(seen[:, :n_features], before)
@@ -122,21 +120,24 @@ def test_masked_outputs_see_all_columns_before_and_the_context(
 
 
 def test_narrow_masked_layers_never_look_ahead():
-    seen = dependence(randomised(build_masked(20, (3, 2))), 20, 20)
-    assert not seen.triu().any() and seen.any()
+    seen = dependence(with_random_weights(build_masked(20, (3, 2))), 20, 20)
+    assert not seen.triu().any()
+    assert seen.any()
 
 
 @pytest.mark.parametrize("n_features", [1, 4])
-def test_masked_zero_at_the_start(n_features, generator):
+def test_masked_zero_at_initialization(n_features, generator):
     output = build_masked(n_features)(torch.randn(6, n_features, generator=generator))
-    assert output.shape == (6, 3, n_features) and (output == 0).all()
+    assert output.shape == (6, 3, n_features)
+    assert (output == 0).all()
 
 
 def test_masked_same_seed_same_weights_and_no_global_random_numbers():
     state = torch.get_rng_state()
     first, again, other = (build_masked(seed=seed).layers[0].weight for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_masks_follow_the_dtype_and_are_no_weights():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import random_rows, randomize
 
 from skmanifoldflow._manifold_prior.distribution import LearnedCovariance
 from skmanifoldflow.backend.bijections import AffineCoupling, Chain, Orthogonal, Permutation
@@ -29,36 +30,32 @@ def build(seed):
             AffineCoupling(4, 4, (8,), generator=generator),
         ]
     )
-    with torch.no_grad():
-        for p in chain.parameters():
-            p.copy_(0.3 * torch.randn(p.shape, generator=generator))
+    randomize(chain, 0.3, generator)
     latent = LearnedCovariance(4, n_free=2)
     factor = torch.randn(4, 4, dtype=torch.float64, generator=generator)
     latent.set_moments(torch.arange(4.0), factor @ factor.T)
     return ManifoldFlow(chain, latent)
 
 
-def draw(dtype=torch.float32):
-    return torch.randn(9, 4, dtype=dtype, generator=make_generator(5))
-
-
 def test_arrays_are_numpy_copies_of_everything():
-    flow = build(0)
+    flow, rows = build(0), random_rows(9, 4, dtype=torch.float32)
     arrays = arrays_from_module(flow)
     assert arrays.keys() == flow.state_dict().keys()
-    before = flow.log_prob(draw())
+    before = flow.log_prob(rows)
     for array in arrays.values():
-        assert type(array) is np.ndarray and array.flags.owndata
+        assert type(array) is np.ndarray
+        assert array.flags.owndata
         array *= 0
-    assert torch.equal(flow.log_prob(draw()), before)
+    assert torch.equal(flow.log_prob(rows), before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_round_trip_is_exact(dtype):
     flow, loaded = build(0).move_to(torch.device("cpu"), dtype), build(1)
     load_arrays(loaded, arrays_from_module(flow))
-    assert torch.equal(loaded.log_prob(draw(dtype)), flow.log_prob(draw(dtype)))
-    assert torch.equal(loaded.project(draw(dtype)), flow.project(draw(dtype)))
+    rows = random_rows(9, 4, dtype=dtype)
+    assert torch.equal(loaded.log_prob(rows), flow.log_prob(rows))
+    assert torch.equal(loaded.project(rows), flow.project(rows))
     assert loaded.tensor_options == flow.tensor_options
     assert not any(p.requires_grad for p in loaded.parameters())
 
@@ -82,7 +79,8 @@ def test_arrays_of_every_layout_load(kind, tmp_path):
     flow, loaded = build(0), build(1)
     arrays = {name: kind(array, tmp_path, name) for name, array in arrays_from_module(flow).items()}
     load_arrays(loaded, arrays)
-    assert torch.equal(loaded.log_prob(draw()), flow.log_prob(draw()))
+    rows = random_rows(9, 4, dtype=torch.float32)
+    assert torch.equal(loaded.log_prob(rows), flow.log_prob(rows))
     # The module owns its weights, whatever becomes of the file or the array.
     for p in loaded.parameters():
         p.mul_(2)

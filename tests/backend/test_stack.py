@@ -252,7 +252,9 @@ def test_a_fit_that_recovers_is_what_it_is_alone(monkeypatch):
     monkeypatch.setattr(training._Together, "evaluate_epoch", lose)
     jobs = [job(k, tol=0.5 if k == 1 else 0.0) for k in range(3)]
     reports = train_all(jobs)
-    assert 3 in calls and 2 in calls and 1 in calls
+    assert 3 in calls
+    assert 2 in calls
+    assert 1 in calls
     for k in range(3):
         calls.clear()
         alone = job(k, tol=0.5 if k == 1 else 0.0)

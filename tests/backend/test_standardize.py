@@ -13,7 +13,7 @@ BOUNDS = [None, (0.0, 1.0), (-3.0, 5.0)]
 every_bounds = pytest.mark.parametrize("bounds", BOUNDS, ids=str)
 
 
-def draw(bounds, n_rows=50, n_features=3, seed=0):
+def rows_within(bounds, n_rows=50, n_features=3, seed=0):
     """Return float64 rows inside the bounds, each column with its own mean and scale."""
     rng = np.random.default_rng(seed)
     if bounds is None:
@@ -24,7 +24,7 @@ def draw(bounds, n_rows=50, n_features=3, seed=0):
 
 
 def test_mean_and_scale_are_those_of_numpy():
-    rows = draw(None)
+    rows = rows_within(None)
     standardizer = Standardizer(3).fit(rows)
     np.testing.assert_allclose(standardizer.mean, rows.numpy().mean(0), rtol=1e-14)
     np.testing.assert_allclose(standardizer.scale, rows.numpy().std(0), rtol=1e-10)
@@ -35,7 +35,7 @@ def test_mean_and_scale_are_those_of_numpy():
 
 @every_bounds
 def test_log_det_is_that_of_the_jacobian(bounds):
-    rows = draw(bounds)
+    rows = rows_within(bounds)
     standardizer = Standardizer(3, bounds).fit(rows)
     jacobian = torch.func.vmap(
         torch.func.jacrev(lambda row: standardizer.forward_and_log_det(row[None])[0][0])
@@ -46,7 +46,7 @@ def test_log_det_is_that_of_the_jacobian(bounds):
 
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), (-3.0, 5.0)], ids=str)
 def test_pulled_back_density_integrates_to_one(bounds):
-    standardizer = Standardizer(1, bounds).fit(draw(bounds, n_features=1)[:, :1])
+    standardizer = Standardizer(1, bounds).fit(rows_within(bounds, n_features=1)[:, :1])
 
     def density(x):
         z, log_det = standardizer.forward_and_log_det(torch.tensor([[x]], dtype=torch.float64))
@@ -57,7 +57,7 @@ def test_pulled_back_density_integrates_to_one(bounds):
 
 @every_bounds
 def test_inverse(bounds):
-    rows = draw(bounds)
+    rows = rows_within(bounds)
     standardizer = Standardizer(3, bounds).fit(rows)
     z, _ = standardizer.forward_and_log_det(rows)
     np.testing.assert_allclose(standardizer.inverse(z), rows, rtol=1e-10, atol=1e-12)
@@ -65,7 +65,7 @@ def test_inverse(bounds):
 
 @every_bounds
 def test_inverse_slope_is_the_derivative_of_inverse(bounds):
-    standardizer = Standardizer(3, bounds).fit(draw(bounds))
+    standardizer = Standardizer(3, bounds).fit(rows_within(bounds))
     z = torch.randn(7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     z.requires_grad_()
     (derivative,) = torch.autograd.grad(standardizer.inverse(z).sum(), z)
@@ -93,7 +93,7 @@ def test_small_variation_is_not_constant():
 
 @pytest.mark.parametrize("exponent", [-40, 1, 30])
 def test_power_of_two_changes_nothing_but_the_jacobian(exponent):
-    rows = draw(None)
+    rows = rows_within(None)
     factor = 2.0**exponent
     z, log_det = Standardizer(3).fit(rows).forward_and_log_det(rows)
     scaled = Standardizer(3).fit(rows * factor)
@@ -120,6 +120,7 @@ def test_outside_the_box_the_density_is_zero():
 
 
 def test_inverse_stays_in_the_box():
-    standardizer = Standardizer(1, (-2.0, 3.0)).fit(draw((-2.0, 3.0))[:, :1])
+    standardizer = Standardizer(1, (-2.0, 3.0)).fit(rows_within((-2.0, 3.0))[:, :1])
     z = torch.tensor([[-1e4], [0.0], [1e4]], dtype=torch.float64)
-    assert standardizer.inverse(z).min() == -2 and standardizer.inverse(z).max() == 3
+    assert standardizer.inverse(z).min() == -2
+    assert standardizer.inverse(z).max() == 3

@@ -26,7 +26,7 @@ def settings(**kwargs):
     return TrainingSettings(**{**defaults, **kwargs})
 
 
-def draw(n_rows=40, n_features=3, seed=0):
+def shifted_rows(n_rows=40, n_features=3, seed=0):
     rows = torch.randn(n_rows, n_features, dtype=torch.float64, generator=make_generator(seed))
     return rows + torch.arange(n_features)
 
@@ -118,7 +118,7 @@ class HalfDecayed(Centre):
 
 
 def run(objective, rows=None, validation_rows=None, seed=0, log=None, **kwargs):
-    rows = draw() if rows is None else rows
+    rows = shifted_rows() if rows is None else rows
     generator = make_generator(seed)
     return train(objective, lambda: rows, validation_rows, settings(**kwargs), generator, log)
 
@@ -131,7 +131,7 @@ def one_cycle(progress):
 
 
 def test_reaches_the_mean():
-    rows, objective = draw(), Centre()
+    rows, objective = shifted_rows(), Centre()
     report = run(objective, rows, max_iter=300)
     torch.testing.assert_close(objective.centre.detach(), rows.mean(0), atol=1e-3, rtol=0)
     assert report.n_iter == len(report.loss_curve) == 300
@@ -141,7 +141,7 @@ def test_reaches_the_mean():
 
 
 def test_reaches_least_squares():
-    rows, objective = draw(60, 4), Regression(4)
+    rows, objective = shifted_rows(60, 4), Regression(4)
     run(objective, rows, max_iter=400)
     design = np.column_stack([rows[:, :-1], np.ones(60)])
     expected, *_ = np.linalg.lstsq(design, rows[:, -1], rcond=None)
@@ -150,19 +150,19 @@ def test_reaches_least_squares():
 
 
 def test_batches_reach_the_mean_too():
-    rows, objective = draw(400), Centre()
+    rows, objective = shifted_rows(400), Centre()
     run(objective, rows, max_iter=40, batch_size=50)
     torch.testing.assert_close(objective.centre.detach(), rows.mean(0), atol=0.01, rtol=0)
 
 
 def test_weight_decay_spares_what_asks_for_it():
-    rows, objective = draw() + 2, HalfDecayed()
+    rows, objective = shifted_rows() + 2, HalfDecayed()
     run(objective, rows, max_iter=400, weight_decay=2.0)
     assert (objective.centre < rows.mean(0)[:2] - 0.2).all()
     assert objective.last.item() == pytest.approx(rows.mean(0)[2].item(), abs=1e-3)
 
 
-def test_a_worse_end_without_validation_rows_leaves_the_start():
+def test_a_worse_end_without_validation_rows_leaves_the_initial_weights():
     class Uphill(Centre):
         """The loss leads away from the likelihood."""
 
@@ -170,7 +170,7 @@ def test_a_worse_end_without_validation_rows_leaves_the_start():
             return -super().loss(batch, progress)
 
     objective = Uphill()
-    run(objective, draw(), max_iter=5)
+    run(objective, shifted_rows(), max_iter=5)
     assert (objective.centre == 0).all()
 
 
@@ -192,7 +192,7 @@ def test_learning_rate_follows_one_cycle():
 
 
 def test_every_row_is_seen_once_per_epoch():
-    rows, objective = draw(12), Centre()
+    rows, objective = shifted_rows(12), Centre()
     run(objective, rows, max_iter=5, batch_size=4)
     epochs = [torch.cat(objective.batches[i : i + 3]) for i in range(0, 15, 3)]
     for epoch in epochs:
@@ -203,7 +203,7 @@ def test_every_row_is_seen_once_per_epoch():
 
 @pytest.mark.parametrize(("n_rows", "sizes"), [(12, [8, 4]), (10, [8, 8]), (3, [3])])
 def test_few_left_over_rows_are_filled_up(n_rows, sizes):
-    rows, objective = draw(n_rows), Centre()
+    rows, objective = shifted_rows(n_rows), Centre()
     run(objective, rows, max_iter=1, batch_size=8)
     assert [len(batch) for batch in objective.batches] == sizes
     seen = torch.cat(objective.batches).tolist()
@@ -211,7 +211,7 @@ def test_few_left_over_rows_are_filled_up(n_rows, sizes):
 
 
 def test_rows_are_drawn_anew_for_every_epoch():
-    draws = iter([draw(6, seed=seed) for seed in range(10)])
+    draws = iter([shifted_rows(6, seed=seed) for seed in range(10)])
     used = []
 
     def epoch_rows():
@@ -226,8 +226,9 @@ def test_rows_are_drawn_anew_for_every_epoch():
 
 def test_max_steps_ends_the_fit_whatever_max_iter_is():
     objective = Centre()
-    report = run(objective, draw(12), max_iter=100, batch_size=4, max_steps=7)
-    assert len(objective.batches) == 7 and report.n_iter == 3
+    report = run(objective, shifted_rows(12), max_iter=100, batch_size=4, max_steps=7)
+    assert len(objective.batches) == 7
+    assert report.n_iter == 3
     np.testing.assert_allclose(objective.progress, np.arange(7) / 7)
 
 
@@ -239,7 +240,8 @@ def test_same_seed_same_result_and_no_global_random_numbers():
         for objective, seed in [(first, 0), (again, 0), (other, 1)]
     ]
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(first.centre, again.centre) and reports[0] == reports[1]
+    assert torch.equal(first.centre, again.centre)
+    assert reports[0] == reports[1]
     assert not torch.equal(first.centre, other.centre)
 
 
@@ -255,9 +257,10 @@ def test_log_is_told_of_every_epoch():
 
 def test_best_weights_are_restored():
     objective = Scripted([0.0, 1.0, 5.0, 2.0, 3.0])
-    report = run(objective, validation_rows=draw(4), max_iter=4)
+    report = run(objective, validation_rows=shifted_rows(4), max_iter=4)
     centre, spread = objective.seen[2]
-    assert torch.equal(objective.centre, centre) and torch.equal(objective.spread, spread)
+    assert torch.equal(objective.centre, centre)
+    assert torch.equal(objective.spread, spread)
     assert report.validation_scores == [1.0, 5.0, 2.0, 3.0]
     assert report.best_score == 5.0
 
@@ -270,15 +273,16 @@ def test_best_weights_are_restored():
         [0.0, [0.9, -0.7, 0.9, -0.7], -1.0],
     ],
 )
-def test_start_is_kept_unless_surely_worse(scores):
+def test_initial_weights_are_kept_unless_surely_worse(scores):
     objective = Scripted(scores)
-    report = run(objective, validation_rows=draw(4), max_iter=2)
+    report = run(objective, validation_rows=shifted_rows(4), max_iter=2)
     assert (objective.centre == 0).all()
-    assert report.best_score == 0.0 and len(report.validation_scores) == 2
+    assert report.best_score == 0.0
+    assert len(report.validation_scores) == 2
 
 
 def test_scores_are_those_of_the_validation_rows():
-    rows, validation_rows = draw(), draw(30, seed=1)
+    rows, validation_rows = shifted_rows(), shifted_rows(30, seed=1)
     objective = Centre()
     report = run(objective, rows, validation_rows, max_iter=300)
     # From zero the path to the mean of the rows passes near that of the validation rows.
@@ -291,12 +295,14 @@ def test_scores_are_those_of_the_validation_rows():
 
 def test_stops_after_epochs_without_a_better_score():
     objective = Scripted([0.0] * 100)
-    assert run(objective, validation_rows=draw(4), max_iter=50, n_iter_no_change=3).n_iter == 3
+    assert (
+        run(objective, validation_rows=shifted_rows(4), max_iter=50, n_iter_no_change=3).n_iter == 3
+    )
 
 
 def test_does_not_stop_early_before_min_progress():
     kwargs = {"max_iter": 20, "n_iter_no_change": 3, "min_progress": 0.5}
-    report = run(Scripted([0.0] * 100), validation_rows=draw(4), **kwargs)
+    report = run(Scripted([0.0] * 100), validation_rows=shifted_rows(4), **kwargs)
     assert report.n_iter == 12
 
 
@@ -304,7 +310,7 @@ def test_an_improvement_starts_the_count_again():
     scores = [0.0, 0.0, 0.0, 1.0, 1.0, 1.0625, 1.0625]
     objective = Scripted(scores)
     kwargs = {"max_iter": 50, "n_iter_no_change": 3, "tol": 0.1}
-    report = run(objective, validation_rows=draw(4), **kwargs)
+    report = run(objective, validation_rows=shifted_rows(4), **kwargs)
     assert report.validation_scores == scores[1:]
     assert report.last_improvement == 0.0625
 
@@ -323,8 +329,10 @@ def test_rolls_back_with_half_the_learning_rate(fault):
     objective = Centre(faults={10: fault, 20: fault})
     report = run(objective, max_iter=30)
     # Two epochs are taken again.
-    assert len(objective.batches) == 32 and report.n_iter == 30
-    assert np.isfinite(report.loss_curve).all() and torch.isfinite(objective.centre).all()
+    assert len(objective.batches) == 32
+    assert report.n_iter == 30
+    assert np.isfinite(report.loss_curve).all()
+    assert torch.isfinite(objective.centre).all()
     for call, learning_rate, progress in [(10, 0.05, 9 / 30), (20, 0.025, 18 / 30)]:
         before, retried, after = objective.centres[call - 1 : call + 2]
         assert torch.equal(before, retried)
@@ -336,7 +344,7 @@ def test_rolls_back_with_half_the_learning_rate(fault):
 
 def test_rolls_back_where_the_score_is_lost():
     objective = Scripted([0.0, 1.0, math.nan, 2.0, 3.0])
-    report = run(objective, validation_rows=draw(4), max_iter=3)
+    report = run(objective, validation_rows=shifted_rows(4), max_iter=3)
     assert report.validation_scores == [1.0, 2.0, 3.0]
     assert torch.equal(objective.centres[1], objective.centres[2])
 
@@ -344,7 +352,8 @@ def test_rolls_back_where_the_score_is_lost():
 def test_only_epoch_is_taken_again():
     objective = Centre(faults={1: math.nan})
     report = run(objective, max_iter=1)
-    assert report.n_iter == 1 and (objective.centre != 0).any()
+    assert report.n_iter == 1
+    assert (objective.centre != 0).any()
 
 
 @pytest.mark.parametrize("max_iter", [1, 2, 10])
@@ -362,16 +371,18 @@ def test_fourth_non_finite_loss_is_an_error(max_iter):
 def test_whole_epoch_is_taken_back():
     # The second of three batches is lost, and with it the weights of the third.
     objective = Centre(faults={5: math.nan})
-    report = run(objective, draw(12), max_iter=3, batch_size=4)
-    assert len(objective.batches) == 12 and report.n_iter == 3
+    report = run(objective, shifted_rows(12), max_iter=3, batch_size=4)
+    assert len(objective.batches) == 12
+    assert report.n_iter == 3
     assert torch.equal(objective.centres[3], objective.centres[6])
 
 
 def test_nothing_to_train_takes_the_closed_form_step_only():
-    rows = draw()
+    rows = shifted_rows()
     objective = Centre().requires_grad_(False)
     report = run(objective, rows, max_iter=5)
-    assert report.n_iter == 1 and objective.batches == []
+    assert report.n_iter == 1
+    assert objective.batches == []
     assert objective.spread == rows.square().mean()
     assert report.loss_curve == [pytest.approx(0.5 * rows.square().sum(1).mean().item())]
 
@@ -380,7 +391,8 @@ def test_frozen_parameters_stay():
     objective = HalfDecayed()
     objective.centre.requires_grad_(False)
     run(objective, max_iter=5)
-    assert (objective.centre == 0).all() and objective.last != 0
+    assert (objective.centre == 0).all()
+    assert objective.last != 0
 
 
 def assert_shared(optimizer, groups):
@@ -409,10 +421,10 @@ def test_flat_parameters_stay_views():
     assert_shared(optimizer, groups)
     assert all(torch.equal(value, start[name]) for name, value in objective.state_dict().items())
     for _ in range(3):
-        expected = torch.autograd.grad(objective.loss(draw(), 0.5), objective.parameters())
+        expected = torch.autograd.grad(objective.loss(shifted_rows(), 0.5), objective.parameters())
         gradient = dict(zip(objective.parameters(), expected, strict=True))
         before = [group.mean.clone() for group in optimizer.groups]
-        objective.loss(draw(), 0.5).backward()
+        objective.loss(shifted_rows(), 0.5).backward()
         assert optimizer.step(0.5, [0.1]) == [True]
         assert_shared(optimizer, groups)
         assert all((p.grad == 0).all() for p in objective.parameters())
@@ -427,7 +439,7 @@ def test_flat_parameters_stay_views():
                 np.testing.assert_allclose(group.mean[0, part], expected_mean)
     objective.load_state_dict(start)
     assert_shared(optimizer, groups)
-    objective.loss(draw(), 0.5).backward()
+    objective.loss(shifted_rows(), 0.5).backward()
     optimizer.step(0.5, [0.1])
     assert not torch.equal(objective.matrix, start["matrix"])
     assert optimizer.are_finite() == [True]
@@ -438,7 +450,7 @@ def test_flat_parameters_stay_views():
 
 def test_averages_over_all_steps_are_the_mean_of_the_iterates():
     """With a share of 1 the model kept is the arithmetic mean of the weights after each step."""
-    objective, rows = Centre(), draw()
+    objective, rows = Centre(), shifted_rows()
     train(objective, lambda: rows, None, settings(max_iter=8, averaging=1.0), make_generator(1))
     plain, iterates = Centre(), []
     # The same steps without averaging; the weights after step i are seen by step i + 1.
@@ -453,7 +465,7 @@ def test_averages_over_all_steps_are_the_mean_of_the_iterates():
 
 
 def test_averages_are_validated_and_the_closed_form_fits_them():
-    objective, rows, validation = Centre(), draw(), draw(seed=1)
+    objective, rows, validation = Centre(), shifted_rows(), shifted_rows(seed=1)
     report = train(objective, lambda: rows, validation, settings(averaging=1.0), make_generator(1))
     torch.testing.assert_close(objective.spread, (rows - objective.centre).square().mean().detach())
     score = -0.5 * (validation - objective.centre.detach()).square().sum(1).mean()
@@ -462,7 +474,7 @@ def test_averages_are_validated_and_the_closed_form_fits_them():
 
 def test_averaging_survives_a_roll_back():
     faults = {5: math.nan}
-    objective, rows = Centre(faults=faults), draw()
+    objective, rows = Centre(faults=faults), shifted_rows()
     train(objective, lambda: rows, None, settings(averaging=0.1), make_generator(1))
     assert torch.isfinite(objective.centre).all()
     assert float(objective.log_likelihood(rows).mean()) > float(

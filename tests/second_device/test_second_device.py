@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from helpers import random_rows
 
 import skmanifoldflow._base
+import skmanifoldflow._inference
 import skmanifoldflow.backend.device
 from skmanifoldflow import NoisyInjectiveFlow
 from skmanifoldflow.backend.architectures import density_flow, volume_preserving_flow
@@ -79,7 +81,7 @@ every_chain_and_context = pytest.mark.parametrize(
 
 
 def build(name, n_context):
-    """Return a float32 chain on the CPU, started and with random weights."""
+    """Return a float32 chain on the CPU, initialized from rows and with random weights."""
     generator = make_generator(0)
     chain = CHAINS[name](generator, n_context)
     for module in chain.modules():
@@ -91,8 +93,8 @@ def build(name, n_context):
     return chain
 
 
-def draw(n_rows, n_columns, seed):
-    return torch.randn(n_rows, n_columns, generator=make_generator(seed))
+def float32_rows(*shape, seed):
+    return random_rows(*shape, dtype=torch.float32, seed=seed)
 
 
 def mapped(chain, rows, context, inverse):
@@ -108,14 +110,14 @@ def results(chain, rows, context, inverse):
     found = mapped(chain, rows, context, inverse)
     assert all(t.device == rows.device for t in found)
     z, log_det = found
-    weights = draw(*z.shape, seed=3).to(z.device), draw(1, len(z), seed=4)[0].to(z.device)
+    weights = [float32_rows(*r.shape, seed=k).to(r.device) for k, r in ((3, z), (4, log_det))]
     total = (weights[0] * z).sum() + (weights[1] * log_det).sum()
     gradients = torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True)
     assert all(t.device == rows.device for t in gradients)
     return [t.detach().cpu() for t in (*found, *gradients)]
 
 
-def assert_near(actual, expected):
+def assert_same_as_on_the_cpu(actual, expected):
     for a, e in zip(actual, expected, strict=True):
         size = max(1.0, e.abs().max().item()) if e.numel() else 1.0
         torch.testing.assert_close(a, e, rtol=0, atol=1e-5 * size)
@@ -126,17 +128,17 @@ def assert_near(actual, expected):
 @pytest.mark.parametrize("n_rows", [1, 7, 300])
 def test_chains_compute_what_they_do_on_the_cpu(name, n_context, inverse, n_rows, device):
     chain = build(name, n_context)
-    rows = draw(n_rows, D, seed=1)
-    context = draw(n_rows, n_context, seed=2) if n_context else None
+    rows = float32_rows(n_rows, D, seed=1)
+    context = float32_rows(n_rows, n_context, seed=2) if n_context else None
     expected = results(chain, rows, context, inverse)
     chain.to(device)
     there = rows.detach().to(device)
     of_context = None if context is None else context.detach().to(device)
-    assert_near(results(chain, there, of_context, inverse), expected)
+    assert_same_as_on_the_cpu(results(chain, there, of_context, inverse), expected)
     # Rows and contexts that are parts of other tensors.
     there = torch.cat([there, there], dim=1)[:, D:].detach()
     of_context = None if of_context is None else of_context.detach().T.contiguous().T
-    assert_near(results(chain, there, of_context, inverse), expected)
+    assert_same_as_on_the_cpu(results(chain, there, of_context, inverse), expected)
 
 
 @every_chain
@@ -144,16 +146,16 @@ def test_chains_compute_what_they_do_on_the_cpu(name, n_context, inverse, n_rows
 def test_many_rows_without_a_graph(name, inverse, device):
     chain = build(name, 0)
     # More than are mapped at once.
-    rows = draw(20_000, D, seed=1)
+    rows = float32_rows(20_000, D, seed=1)
     with torch.no_grad():
         expected = mapped(chain, rows, None, inverse)
         actual = mapped(chain.to(device), rows.to(device), None, inverse)
-    assert_near([t.cpu() for t in actual], expected)
+    assert_same_as_on_the_cpu([t.cpu() for t in actual], expected)
 
 
 @pytest.mark.parametrize("name", ["marginal", "one by one"])
 def test_layers_start_from_rows_of_the_device(name, device):
-    rows = draw(50, D, seed=1)
+    rows = float32_rows(50, D, seed=1)
     here, there = build(name, 0), build(name, 0).to(device)
     here.initialize(rows)
     there.initialize(rows.to(device))
@@ -168,7 +170,7 @@ def test_layers_start_from_rows_of_the_device(name, device):
 @both_ways
 def test_two_devices_at_once_are_refused(name, trains, inverse, device):
     chain = build(name, N_CONTEXT).requires_grad_(trains)
-    rows, context = draw(4, D, seed=1), draw(4, N_CONTEXT, seed=2)
+    rows, context = float32_rows(4, D, seed=1), float32_rows(4, N_CONTEXT, seed=2)
     with pytest.raises(RuntimeError, match="cpu and fakegpu"):
         mapped(chain, rows.to(device), context.to(device), inverse)
     chain.to(device)
@@ -215,9 +217,9 @@ WRITERS = {
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.parametrize("into", INTO)
 def test_results_go_into_parts_of_tensors(writer, into, device):
-    whole = draw(6, 7, seed=1)
+    whole = float32_rows(6, 7, seed=1)
     part = INTO[into](whole)
-    x = draw(*part.shape, seed=2)
+    x = float32_rows(*part.shape, seed=2)
     index = torch.randint(len(x), x.shape, generator=make_generator(3))
     there = whole.to(device)
     WRITERS[writer](x.to(device), index.to(device), INTO[into](there))
@@ -234,7 +236,7 @@ def test_a_fit_is_that_of_the_cpu(reconstruction, flow, device, monkeypatch):
     def with_device(name):
         return device if str(name) == str(device) else resolve(name)
 
-    for module in (skmanifoldflow.backend.device, skmanifoldflow._base):
+    for module in (skmanifoldflow.backend.device, skmanifoldflow._base, skmanifoldflow._inference):
         monkeypatch.setattr(module, "resolve_device", with_device)
     rows, _ = SCurve(noise=0.05).sample(200, random_state=0)
     small = {"flow": flow, "n_layers": 2, "hidden_layer_sizes": (8,), "max_iter": 3}

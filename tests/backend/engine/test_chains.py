@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from helpers import random_rows
 
 from skmanifoldflow.backend.architectures import density_flow, volume_preserving_flow
 from skmanifoldflow.backend.bijections import (
@@ -52,10 +53,6 @@ def build(name, n_features=5, n_context=0, dtype=torch.float64):
     return chain.to(dtype)
 
 
-def draw(n_rows, n_columns, dtype=torch.float64, seed=1):
-    return torch.randn(n_rows, n_columns, dtype=dtype, generator=make_generator(seed))
-
-
 def flat(tensors):
     """Return tensors one after the other, as they lie in memory."""
     gaps = [aligned(t.numel()) - t.numel() for t in tensors]
@@ -89,14 +86,16 @@ def by_layer(chain, x, context, inverse):
 def inputs_of(chain, n_features, n_context, n_rows=7, dtype=torch.float64):
     # In float64 some values lie beyond the ends of the splines, where float32 has few digits left.
     spread = 3 if dtype == torch.float64 else 1
-    x = (spread * draw(n_rows, n_features, dtype)).requires_grad_()
-    context = draw(n_rows, n_context, dtype, seed=2).requires_grad_() if n_context else None
+    x = (spread * random_rows(n_rows, n_features, dtype=dtype)).requires_grad_()
+    context = (
+        random_rows(n_rows, n_context, dtype=dtype, seed=2).requires_grad_() if n_context else None
+    )
     return x, context, [t for t in (x, context, *chain.parameters()) if t is not None]
 
 
 def loss_of(outputs):
     """Return a function of rows and log-determinants in which no two entries weigh the same."""
-    weights = [draw(1, t.numel(), t.dtype, seed=3).view_as(t) for t in outputs]
+    weights = [random_rows(*t.shape, dtype=t.dtype, seed=3) for t in outputs]
     return sum((w * t).sum() for w, t in zip(weights, outputs, strict=True))
 
 
@@ -175,7 +174,10 @@ def test_a_pass_is_made_again_with_other_rows_and_weights(name, n_context, inver
     parameters = list(chain.parameters())
     vector = train(chain)
     for seed in range(3):
-        x, context = draw(7, 5, seed=seed), draw(7, n_context, seed=seed + 9) if n_context else None
+        x, context = (
+            random_rows(7, 5, seed=seed),
+            random_rows(7, n_context, seed=seed + 9) if n_context else None,
+        )
         with torch.no_grad():
             vector *= 0.9
         expected = by_layer(chain, x, context, inverse)
@@ -192,8 +194,9 @@ def test_a_pass_is_made_again_with_other_rows_and_weights(name, n_context, inver
 @pytest.mark.parametrize("is_trained", [False, True], ids=["scored", "trained"])
 def test_no_rows(name, inverse, is_trained):
     chain = build(name, 5).requires_grad_(is_trained)
-    z, log_det = by_kernels(chain, draw(0, 5), None, inverse)
-    assert z.shape == (0, 5) and log_det.shape == (0,)
+    z, log_det = by_kernels(chain, random_rows(0, 5), None, inverse)
+    assert z.shape == (0, 5)
+    assert log_det.shape == (0,)
 
 
 def test_weights_in_any_layout():
@@ -211,7 +214,7 @@ def test_weights_in_any_layout():
 def test_a_graph_may_be_used_again_beside_others_of_its_shape():
     chain = build("affine", 5)
     vector = train(chain)
-    losses = [loss_of(by_kernels(chain, draw(7, 5, seed=k), None, False)) for k in (1, 2)]
+    losses = [loss_of(by_kernels(chain, random_rows(7, 5, seed=k), None, False)) for k in (1, 2)]
     once = [torch.autograd.grad(loss, vector, retain_graph=True)[0].clone() for loss in losses]
     again = [torch.autograd.grad(loss, vector)[0] for loss in losses]
     torch.testing.assert_close(again, once)
@@ -221,7 +224,7 @@ def test_buffers_of_few_shapes_are_kept():
     chain = build("affine", 5)
     train(chain)
     for n in range(2, 40):
-        z, log_det, _, vjp = chain.forward_with_vjp(draw(n, 5))
+        z, log_det, _, vjp = chain.forward_with_vjp(random_rows(n, 5))
         vjp(z, log_det, 0.0)
     assert len(chain.trained._free) < 12
 
@@ -232,9 +235,9 @@ def test_the_vjp_adds_the_gradient(name):
     parameters = list(chain.parameters())
     vector, expected = train(chain), 0
     for seed in (1, 2):
-        x = draw(7, 5, seed=seed)
+        x = random_rows(7, 5, seed=seed)
         results = by_layer(chain, x, None, False)
-        grads = [draw(7, 5, seed=3), draw(1, 7, seed=4)[0]]
+        grads = [random_rows(7, 5, seed=3), random_rows(1, 7, seed=4)[0]]
         outputs = [(r * g).sum() for r, g in zip(results, grads, strict=True)]
         loss = sum(outputs) + 0.3 * chain.parameter_log_prior()
         gradients = torch.autograd.grad(loss, parameters)
@@ -254,7 +257,10 @@ def test_rows_are_mapped_in_blocks(name, n_context, inverse, n_rows, monkeypatch
     monkeypatch.setattr("skmanifoldflow.backend.engine.run._BLOCK_ROWS", 4)
     monkeypatch.setattr("skmanifoldflow.backend.engine.run._BLOCK_ELEMENTS", 0)
     chain = build(name, 5, n_context).requires_grad_(False)
-    x, context = draw(n_rows, 5), draw(n_rows, n_context, seed=2) if n_context else None
+    x, context = (
+        random_rows(n_rows, 5),
+        random_rows(n_rows, n_context, seed=2) if n_context else None,
+    )
     expected = by_layer(chain, x, context, inverse)
     torch.testing.assert_close(by_kernels(chain, x, context, inverse), expected)
 
@@ -262,7 +268,7 @@ def test_rows_are_mapped_in_blocks(name, n_context, inverse, n_rows, monkeypatch
 @both_ways
 def test_no_graph_no_gradient(inverse):
     chain = build("spline")
-    x = draw(7, 5)
+    x = random_rows(7, 5)
     expected = by_kernels(chain, x, None, inverse)
     with torch.no_grad():
         for actual, rows in zip(by_kernels(chain, x, None, inverse), expected, strict=True):
@@ -280,7 +286,7 @@ def test_no_graph_no_gradient(inverse):
 @both_ways
 def test_geometry_and_forward_mode(inverse):
     chain = build("affine", 3)
-    x = draw(4, 3)
+    x = random_rows(4, 3)
 
     def rows(x):
         return by_kernels(chain, x, None, inverse)[0]
@@ -288,7 +294,7 @@ def test_geometry_and_forward_mode(inverse):
     _, columns = jacobian_columns(rows, x, torch.eye(3, dtype=x.dtype))
     expected = torch.func.vmap(torch.func.jacrev(lambda row: rows(row[None])[0]))(x)
     torch.testing.assert_close(columns, expected.detach())
-    direction = draw(4, 3, seed=4)
+    direction = random_rows(4, 3, seed=4)
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(x, direction)
         tangent = torch.autograd.forward_ad.unpack_dual(rows(dual)).tangent
@@ -298,8 +304,9 @@ def test_geometry_and_forward_mode(inverse):
 def test_other_layers_go_one_by_one(generator):
     coupling = AffineCoupling(3, 1, (4,), generator=generator)
     chain = Chain([coupling, MaskedAutoregressive(3, (4,), generator=generator)])
-    assert not chain.kernel_layers() and not Chain([]).kernel_layers()
-    assert chain.forward_and_log_det(draw(2, 3, torch.float32))[0].shape == (2, 3)
+    assert not chain.kernel_layers()
+    assert not Chain([]).kernel_layers()
+    assert chain.forward_and_log_det(random_rows(2, 3, dtype=torch.float32))[0].shape == (2, 3)
 
 
 def test_gradients_are_not_overwritten_by_the_next_pass():
@@ -307,7 +314,7 @@ def test_gradients_are_not_overwritten_by_the_next_pass():
     vector = train(chain)
 
     def loss(seed):
-        return loss_of(by_kernels(chain, draw(7, 5, seed=seed), None, False))
+        return loss_of(by_kernels(chain, random_rows(7, 5, seed=seed), None, False))
 
     (first,) = torch.autograd.grad(loss(1), vector)
     kept = first.clone()
@@ -323,7 +330,7 @@ def test_gradients_are_not_overwritten_by_the_next_pass():
 def test_a_kept_pass_has_the_dtype_of_its_rows():
     chain = build("affine", 5, dtype=torch.float32)
     train(chain)
-    x = draw(7, 5)
+    x = random_rows(7, 5)
     for _ in range(2):
         with pytest.raises(RuntimeError):
             chain.forward_and_log_det(x)
@@ -338,8 +345,8 @@ def test_a_copy_of_a_chain_that_is_trained_is_not():
         with torch.no_grad():
             for p in other.parameters():
                 p.mul_(0.5)
-        expected = by_layer(other, draw(7, 5), None, False)
-        torch.testing.assert_close(by_kernels(other, draw(7, 5), None, False), expected)
+        expected = by_layer(other, random_rows(7, 5), None, False)
+        torch.testing.assert_close(by_kernels(other, random_rows(7, 5), None, False), expected)
 
 
 def test_buffers_are_freed_at_once():
@@ -348,7 +355,7 @@ def test_buffers_are_freed_at_once():
     gc.disable()
     try:
         for _ in range(3):
-            chain.forward_and_log_det(draw(7, 5))
+            chain.forward_and_log_det(random_rows(7, 5))
         assert gc.collect() == 0
     finally:
         gc.enable()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import perturb, random_rows
 
 from skmanifoldflow.backend.bijections import (
     AdditiveCoupling,
@@ -45,15 +46,9 @@ def build(names, n_context, n_fits, dtype):
         for layer in chain.kernel_layers():
             if isinstance(layer, MarginalSpline):
                 layer.initialize(torch.randn(50, D, generator=generator))
-        with torch.no_grad():
-            for p in chain.parameters():
-                p.add_(0.05 * torch.randn(p.shape, generator=generator))
+        perturb(chain, 0.05, generator)
         chains.append(chain.to(dtype))
     return chains
-
-
-def draw(*shape, dtype, seed):
-    return torch.randn(shape, dtype=dtype, generator=make_generator(seed))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -74,12 +69,12 @@ def test_values_and_gradients_are_those_of_autograd(name, inverse, n_context, n_
         for layers in zip(*fits, strict=True)
     ]
     gradients = [[torch.full_like(w, torch.nan) for w in of_layer] for of_layer in weights]
-    x = draw(n_fits, N_ROWS, D, dtype=dtype, seed=1)
-    context = draw(n_fits, N_ROWS, n_context, dtype=dtype, seed=2) if n_context else None
+    x = random_rows(n_fits, N_ROWS, D, dtype=dtype, seed=1)
+    context = random_rows(n_fits, N_ROWS, n_context, dtype=dtype, seed=2) if n_context else None
     chain_pass = ChainPass(fits[0], weights, constants, gradients, x, context, inverse=inverse)
     # Every row has a weight of its own.
-    weight = draw(n_fits, N_ROWS, dtype=dtype, seed=3).exp()
-    grad_z = draw(n_fits, N_ROWS, D, dtype=dtype, seed=4) * weight[:, :, None]
+    weight = random_rows(n_fits, N_ROWS, dtype=dtype, seed=3).exp()
+    grad_z = random_rows(n_fits, N_ROWS, D, dtype=dtype, seed=4) * weight[:, :, None]
     for _ in range(2):
         z, log_det = chain_pass.forward(x, context)
         chain_pass.backward(grad_z, -weight, 0.3)

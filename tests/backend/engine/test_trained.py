@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import perturb
 
 from skmanifoldflow.backend.architectures import density_flow, volume_preserving_flow
 from skmanifoldflow.backend.bijections import AffineCoupling, Chain, MarginalSpline, Permutation
@@ -39,14 +40,12 @@ def build(kind, d=4):
         chain = density_flow("affine", d, 2, (8,), generator=generator)
     if kind == "marginals":
         chain = Chain([MarginalSpline(d, 8), chain])
-    with torch.no_grad():
-        for p in chain.parameters():
-            p.add_(0.05 * torch.randn(p.shape, generator=generator))
+    perturb(chain, 0.05, generator)
     return chain, Optimizer([OfChain(chain)], [0.0])
 
 
-def take(chain, x):
-    """Keep a pass."""
+def keep_a_pass(chain, x):
+    """Map rows and take the vjp, after which the chain keeps the pass."""
     z, log_det, _, vjp = chain.forward_with_vjp(x)
     vjp(torch.zeros_like(z), torch.zeros_like(log_det), 0.0)
 
@@ -64,7 +63,7 @@ def assert_is_by_layer(chain, x):
 def test_a_penalty_adds_to_the_gradient(x, when):
     chain, optimizer = build("affine")
     weight = chain.kernel_layers()[0].conditioner.layers[0].weight
-    take(chain, x)
+    keep_a_pass(chain, x)
     optimizer.step(0.5, [0.0])
     z, log_det, _, vjp = chain.forward_with_vjp(x)
     parameters = list(chain.parameters())
@@ -101,7 +100,7 @@ def test_two_passes_of_a_step_add_up(x):
 
 def test_knots_may_be_set_anew(x):
     chain, _ = build("marginals")
-    take(chain, x)
+    keep_a_pass(chain, x)
     with torch.no_grad():
         chain.forward_and_log_det(x)
     chain.bijections[0].initialize(5 * x)
@@ -113,7 +112,7 @@ def test_knots_may_be_set_anew(x):
 @pytest.mark.parametrize("is_in_place", [True, False])
 def test_a_matrix_may_be_replaced(x, is_in_place):
     chain, _ = build("unit volume")
-    take(chain, x)
+    keep_a_pass(chain, x)
     orthogonal = chain.kernel_layers()[0]
     if is_in_place:
         orthogonal.q.copy_(torch.eye(4).flip(0))
@@ -124,7 +123,7 @@ def test_a_matrix_may_be_replaced(x, is_in_place):
 
 def test_an_order_may_be_loaded(x):
     chain, _ = build("affine")
-    take(chain, x)
+    keep_a_pass(chain, x)
     (permutation, *_) = [f for f in chain.kernel_layers() if isinstance(f, Permutation)]
     permutation.load_state_dict(Permutation(4, order=torch.tensor([3, 1, 0, 2])).state_dict())
     assert_is_by_layer(chain, x)
@@ -145,7 +144,7 @@ def test_layers_appended_to_a_chain_are_run(x):
 
 def test_layers_appended_to_a_chain_that_is_trained_are_an_error(x):
     chain, _ = build("affine")
-    take(chain, x)
+    keep_a_pass(chain, x)
     chain.bijections.append(AffineCoupling(4, 2, (8,), generator=make_generator(3)))
     for call in (chain.forward_with_vjp, chain.forward_and_log_det):
         with pytest.raises(RuntimeError, match="layers of a chain changed while it was trained"):
@@ -182,11 +181,12 @@ def test_passes_under_way_have_memory_of_their_own(x):
 
 def test_a_traceback_names_the_line_of_a_kernel(x):
     chain, _ = build("affine")
-    take(chain, x)
+    keep_a_pass(chain, x)
     (free,) = chain.trained._free.values()
     kernel = free[0].kernels[0]
     kernel.network.hidden[0] = (*kernel.network.hidden[0][:4], "no tensor")
     with pytest.raises(TypeError) as caught:
         chain.forward_with_vjp(x)
     last = caught.traceback[-1]
-    assert last.path.name == "mlp.py" and "silu(raw, out=activation)" in str(last.statement)
+    assert last.path.name == "mlp.py"
+    assert "silu(raw, out=activation)" in str(last.statement)

@@ -1,0 +1,92 @@
+"""Rows, weights and comparisons that tests in several folders use."""
+
+import math
+
+import pytest
+import torch
+
+from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow
+from skmanifoldflow.backend.device import make_generator
+
+ESTIMATORS = [ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow]
+
+# Two even scales, three, one; colour; odd sides, one of them or both; lines; a single pixel.
+IMAGE_SHAPES = [
+    (1, 4, 4),
+    (1, 8, 8),
+    (1, 6, 6),
+    (3, 4, 2),
+    (1, 5, 4),
+    (2, 5, 3),
+    (1, 1, 8),
+    (1, 5, 1),
+    (3, 1, 1),
+    (1, 1, 1),
+]
+
+every_estimator = pytest.mark.parametrize("Estimator", ESTIMATORS)
+every_image = pytest.mark.parametrize("image_shape", IMAGE_SHAPES, ids=str)
+
+
+def random_rows(*shape, dtype=torch.float64, seed=1):
+    """Return standard normal values of this shape."""
+    return torch.randn(shape, dtype=dtype, generator=make_generator(seed))
+
+
+def random_images(image_shape, n_rows, generator):
+    """Return flat images with standard normal values."""
+    n_features = math.prod(image_shape)
+    return torch.randn(n_rows, n_features, dtype=torch.float64, generator=generator)
+
+
+def randomize(module, scale, generator):
+    """Replace all weights by normal ones of standard deviation `scale`; return the module."""
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(scale * torch.randn(p.shape, generator=generator))
+    return module
+
+
+def perturb(module, scale, generator):
+    """Add normal noise of standard deviation `scale` to all weights; return the module."""
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(scale * torch.randn(p.shape, generator=generator))
+    return module
+
+
+def perturb_by_fan_in(module, generator):
+    """Add noise to all weights that moves the output of a layer alike whatever its width."""
+    with torch.no_grad():
+        for p in module.parameters():
+            scale = 0.5 / math.sqrt(p[0].numel()) if p.ndim > 1 else 0.2
+            p.add_(scale * torch.randn(p.shape, generator=generator))
+    return module
+
+
+def assert_near(actual, expected, tolerance):
+    """Compare tensors with one tolerance, absolute and relative."""
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+def assert_inverse(bijection, x, tolerance):
+    """Compare rows that went forward and back with the rows, and log-determinants."""
+    z, log_det = bijection.forward_and_log_det(x)
+    back, inverse_log_det = bijection.inverse_and_log_det(z)
+    assert z.dtype == log_det.dtype == back.dtype == x.dtype
+    assert log_det.shape == inverse_log_det.shape == (len(x),)
+    assert back.shape == x.shape
+    assert z.numel() == x.numel()
+    assert_near(back, x, tolerance)
+    assert_near(inverse_log_det, -log_det, tolerance)
+
+
+def assert_log_det(bijection, x, tolerance):
+    """Compare log-determinants with those of Jacobians by autograd."""
+
+    def row(x):
+        return bijection.forward_and_log_det(x[None])[0].flatten()
+
+    jacobian = torch.func.vmap(torch.func.jacrev(row))(x).detach().flatten(2)
+    log_det = bijection.forward_and_log_det(x)[1].detach()
+    assert_near(log_det, torch.linalg.slogdet(jacobian).logabsdet, tolerance)
