@@ -35,8 +35,8 @@ N_ROWS, N_FRESH = 300, 40
 FIT = {"max_iter": 10, "random_state": 0}
 IMAGES = {"image_shape": (1, 8, 8), "dequantize": True}
 IMAGES |= {"n_layers": 2, "hidden_layer_sizes": (8,), "max_iter": 3}
-#: Grids of parameters by kind of rows, of every estimator and of one. On a table, with its constant
-#: column, most short fits keep the weights of their start: variants are fitted to a sheet.
+#: Grids of parameters by kind of rows, of every estimator and of one. With the constant column of a
+#: table short fits often keep the weights of their start: variants are fitted to a sheet instead.
 COMMON = {
     "table": [{"n_components": [None, 2]}],
     "sheet": [{"n_components": [None]}, {"warm_start": [True]}, {"early_stopping": [False]}],
@@ -62,7 +62,7 @@ OWN = {
             {"n_components": [2], "reconstruction": [0.1]},
             {"n_components": [2], "noise_covariance": ["diag"]},
             {"n_components": [2], "n_init": [2]},
-            {"n_components": [3]},
+            {"n_components": [4]},
         ],
         "images": [
             {"injection": ["upsampling"]},
@@ -84,7 +84,7 @@ OWN = {
             {"n_components": [2], "n_stages": [1]},
             {"n_components": [2], "flow": ["spline", "additive"]},
             {"n_components": [2], "penalty": ["laplace", "gaussian"]},
-            {"n_components": [3]},
+            {"n_components": [4]},
         ],
         "images": [{"n_components": [16], "split": ["channel"], "stage_components": [None, (4,)]}],
     },
@@ -125,11 +125,15 @@ def rows_of(kind, dtype):
     else:
         from skmanifoldflow.datasets import SCurve
 
-        X = SCurve(noise=0.05).sample(N_ROWS + N_FRESH, random_state=0)[0]
-        # A column of other units and a constant one.
-        other = 1000 + 300 * np.random.RandomState(0).standard_normal(len(X))
-        table = np.column_stack([X, other, np.full(len(X), 3.0)])
-        X = {"table": table, "one column": X[:, :1], "unit cube": 1 / (1 + np.exp(-X))}.get(kind, X)
+        curved = SCurve(noise=0.05).sample(N_ROWS + N_FRESH, random_state=0)[0]
+        if kind == "one column":
+            X = curved[:, :1]
+        elif kind == "unit cube":
+            X = 1 / (1 + np.exp(-curved))
+        else:
+            noise = 0.1 * np.random.RandomState(0).standard_normal(len(curved))
+            other = 1000 + 300 * (curved[:, 0] * curved[:, 1] + noise)
+            X = np.column_stack([curved, other, *[np.full(len(curved), 3.0)] * (kind == "table")])
     X = X.astype(dtype)
     return X[: 30 if kind == "30 rows" else N_ROWS], X[N_ROWS:]
 
@@ -222,10 +226,9 @@ def digest(result):
 
 def difference(before, after):
     """Return in words how two results differ."""
-    if before is None or after is None:
-        return "new" if before is None else "gone"
-    if isinstance(before, str) or isinstance(after, str):
-        return " -> ".join(r if isinstance(r, str) else "no exception" for r in (before, after))
+    if not isinstance(before, np.ndarray) or not isinstance(after, np.ndarray):
+        both = ("a result" if isinstance(r, np.ndarray) else r or "none" for r in (before, after))
+        return " -> ".join(both)
     if (before.dtype, before.shape) != (after.dtype, after.shape):
         return f"{before.dtype} {before.shape} -> {after.dtype} {after.shape}"
     before, after = np.float64(before), np.float64(after)
