@@ -50,6 +50,9 @@ class _Plan(NamedTuple):
     """What is known before the first start of a fit."""
 
     raw: torch.Tensor
+    # Of the rows, those that are set aside first, and how many these are.
+    order: torch.Tensor
+    n_validation: int
     step: torch.Tensor
     config: FlowConfig
     previous: FlowModel | None
@@ -124,7 +127,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         """Return what the flow is built from, with None for what is read from the rows."""
 
     def _read_rows(self, choices: FlowConfig, raw: torch.Tensor) -> FlowConfig:
-        """Return the choices with what is read from raw rows: the only such step of a fit."""
+        """Return the choices with what is read from raw training rows, validation rows left out."""
         return choices
 
     @staticmethod
@@ -305,18 +308,20 @@ class BaseManifoldFlow(FittedFlow, ABC):
         self._dtype = X.dtype
         raw = rows_to_tensor(X)
         choices = self._choices(n_features)
-        previous = None
-        if self.warm_start and hasattr(self, "_config") and self._config.agrees_with(choices):
-            config, previous = self._config, self._flow
-        else:
-            config = self._read_rows(choices, raw)
+        is_warm = self.warm_start and hasattr(self, "_config")
+        previous = self._flow if is_warm and self._config.agrees_with(choices) else None
+        n_restarts = 1 if previous else self.n_init
+        order_seed, *seeds = random_state.randint(2**31, size=1 + n_restarts).tolist()
+        order = torch.randperm(len(raw), generator=make_generator(order_seed))
+        n_validation = self._n_validation(len(raw))
+        config = self._config if previous else self._read_rows(choices, raw[order[n_validation:]])
         is_image = config.image_shape is not None
         step = dequantization_step(self, raw, is_image, np.finfo(X.dtype).eps)
         width = max(self._layer_sizes(), default=1)
         batch_size = self._batch_size(len(raw), n_features)
-        seeds = random_state.randint(2**31, size=1 if previous else self.n_init)
         work = batch_size * width * max(width, n_features)
-        return _Plan(raw, step, config, previous, device, dtype, batch_size, seeds, work, began)
+        split = raw, order, n_validation, step
+        return _Plan(*split, config, previous, device, dtype, batch_size, seeds, work, began)
 
     def _train_restarts(self, plan):
         """Prepare and train all starts; return them, their reports, and whether of Ctrl-C."""
@@ -386,10 +391,10 @@ class BaseManifoldFlow(FittedFlow, ABC):
     def _prepare_restart(self, plan, seed, first) -> _Restart:
         """Prepare one random start of a fit, or one from the weights of a previous flow.
 
-        Standardisation and validation rows are those of the first start, where there was one.
+        Standardisation is that of the first start, where there was one.
         """
         raw, step, config, device = plan.raw, plan.step, plan.config, plan.device
-        generator = make_generator(int(seed))
+        generator = make_generator(seed)
 
         def dequantize(rows):
             if not step.any():
@@ -410,8 +415,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         if self.early_stopping == "auto" and len(raw) < _MIN_ROWS_VALIDATED:
             flow.requires_grad_(False)
 
-        order = first.order if first else torch.randperm(len(raw), generator=generator)
-        n_validation = self._n_validation(len(raw))
+        order, n_validation = plan.order, plan.n_validation
         validation = None
         if n_validation:
             validation = prepare(raw[order[:n_validation]]).to(device, torch.float32)

@@ -27,7 +27,7 @@ from sklearn.utils.estimator_checks import (
     parametrize_with_checks,
 )
 
-from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow
+from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, NoisyInjectiveFlow
 from skmanifoldflow.datasets import SCurve
 
 SMALL = {"max_iter": 3, "n_layers": 2, "hidden_layer_sizes": (8,)}
@@ -513,3 +513,21 @@ def test_cuda_fit_agrees_with_the_cpu(Estimator, rows):
     assert model.device_ == "cuda"
     on_cpu = copy.deepcopy(model).to("cpu")
     np.testing.assert_allclose(on_cpu.score_samples(rows), model.score_samples(rows), atol=1e-8)
+
+
+@pytest.mark.parametrize("Estimator", [ChartAtlasFlow, JointManifoldFlow, NoisyInjectiveFlow])
+def test_what_is_read_from_rows_is_read_from_training_rows(Estimator):
+    """Other validation rows change neither dimension nor numbers of charts."""
+    rng = np.random.RandomState(0)
+    # A line in six columns, and validation rows that fill all of them.
+    X = rng.standard_normal((200, 1)) * np.arange(1, 7) + 0.01 * rng.standard_normal((200, 6))
+    model = Estimator(random_state=0)
+    plan = model._plan(X)
+    read = {name: getattr(plan.config, name) for name in plan.config.read_from_rows}
+    assert None not in read.values()
+    assert read["n_components"] < 6
+    other = X.copy()
+    other[plan.order[: plan.n_validation].numpy()] = 9 * rng.standard_normal((plan.n_validation, 6))
+    assert model._plan(other).config == plan.config
+    other[plan.order[plan.n_validation :].numpy()] = rng.standard_normal((180, 6))
+    assert model._plan(other).config != plan.config

@@ -331,20 +331,19 @@ class ChartAtlasFlow(ChartInferenceMixin, BaseManifoldFlow):
         )
 
     def _read_rows(self, choices, raw):
-        n_trained = len(raw) - self._n_validation(len(raw))
-        if self.n_charts is not None and self.n_charts > n_trained:
+        if self.n_charts is not None and self.n_charts > len(raw):
             raise ValueError(
                 f"n_charts={self.n_charts} must be at most the number of rows that are trained on, "
-                f"{n_trained}."
+                f"{len(raw)}."
             )
         if choices.image_shape is not None:
-            return complete_image_config(choices, n_trained)
+            return complete_image_config(choices, len(raw))
         if self.dequantize:
             # Repeated values would be taken for charts.
             step = dequantization_step(self, raw, False, np.finfo(self._dtype).eps)
             raw = raw + step * torch.rand(raw.shape, dtype=raw.dtype, generator=make_generator(0))
         rows = self._new_standardizer(choices).fit(raw).forward_and_log_det(raw)[0].numpy()
-        return complete_table_config(choices, rows, n_trained, self.noise_floor)
+        return complete_table_config(choices, rows, self.noise_floor)
 
     @staticmethod
     def _build_flow(config, generator):

@@ -28,7 +28,7 @@ def complete_image_config(choices: ChartAtlasConfig, n_trained: int) -> ChartAtl
 
 
 def complete_table_config(
-    choices: ChartAtlasConfig, rows: np.ndarray, n_trained: int, noise_floor: float
+    choices: ChartAtlasConfig, rows: np.ndarray, noise_floor: float
 ) -> ChartAtlasConfig:
     """Return the choices for a table with all that is read from its rows.
 
@@ -37,16 +37,14 @@ def complete_table_config(
     choices : ChartAtlasConfig
         Choices of the user, `FROM_ROWS` where a choice is left to the rows.
     rows : ndarray of shape (n, D)
-        Standardised rows.
-    n_trained : int
-        Number of rows that are trained on.
+        Standardised training rows.
     noise_floor : float
         Least standard deviation of the noise.
     """
     d, n_features = _rough_dimension(rows, noise_floor), choices.n_features
     return replace(
         choices,
-        n_charts=choices.n_charts or _numbers_of_charts(rows, n_trained, noise_floor),
+        n_charts=choices.n_charts or _numbers_of_charts(rows, noise_floor),
         n_flat=min(d, n_features - 1),
         # Whitney: any manifold of dimension d embeds in 2 d + 1 dimensions.
         n_components=choices.n_components or min(n_features, 2 * d + 1),
@@ -56,10 +54,10 @@ def complete_table_config(
     )
 
 
-def _numbers_of_charts(rows: np.ndarray, n_trained: int, noise_floor: float) -> tuple[int, ...]:
+def _numbers_of_charts(rows: np.ndarray, noise_floor: float) -> tuple[int, ...]:
     """Return the number of charts of each atlas, ascending."""
     numbers = {best_number_of_charts(rows, noise_floor)}
-    numbers |= {k for k in _FEW_CHARTS if k * (rows.shape[1] + 1) <= n_trained / 2}
+    numbers |= {k for k in _FEW_CHARTS if k * (rows.shape[1] + 1) <= len(rows) / 2}
     return tuple(sorted(numbers))
 
 
