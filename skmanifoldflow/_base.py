@@ -4,7 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -73,6 +73,8 @@ class _Restart(NamedTuple):
     standardizer: Standardizer
     prepare: Callable[[torch.Tensor], torch.Tensor]
     order: torch.Tensor
+    # What else a method knows of its training.
+    result: Any = None
 
 
 class BaseManifoldFlow(FittedFlow, ABC):

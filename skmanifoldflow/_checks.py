@@ -7,11 +7,13 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
 __all__ = [
     "DTYPES",
     "as_array",
+    "check_coordinates",
     "check_image_shape",
     "check_parameters",
     "check_rows",
@@ -65,6 +67,17 @@ def as_array(X):
     X = X.detach().cpu()
     # Numpy has no such numbers.
     return (X.float() if X.dtype == torch.bfloat16 else X).numpy()
+
+
+def check_coordinates(estimator, coordinates, n_columns, method, name="X"):
+    """Return coordinates as an array of floats with so many columns, as input of a method."""
+    coordinates = check_array(as_array(coordinates), dtype=DTYPES)
+    if coordinates.shape[1] != n_columns:
+        raise ValueError(
+            f"{name} has {coordinates.shape[1]} features, but {type(estimator).__name__} is "
+            f"expecting {n_columns} features as input of {method}."
+        )
+    return coordinates
 
 
 def check_rows(estimator, X, **options):

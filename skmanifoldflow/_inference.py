@@ -11,10 +11,10 @@ from sklearn.base import (
     DensityMixin,
     TransformerMixin,
 )
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from ._checks import DTYPES, as_array
+from ._checks import check_coordinates
 from ._chunked import ChunkedFlow
 from ._dimension import spectral_dimension
 from ._geometry import local_spectra
@@ -106,12 +106,7 @@ class FittedFlow(
         (2, 2)
         """
         check_is_fitted(self)
-        given, X = X, check_array(as_array(X), dtype=DTYPES)
-        if X.shape[1] != self.n_components_:
-            raise ValueError(
-                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
-                f"{self.n_components_} features as input of inverse_transform."
-            )
+        given, X = X, check_coordinates(self, X, self.n_components_, "inverse_transform")
         return self._named(self._per_chunk(X, self._embed, X.dtype, self.n_features_in_), given)
 
     def _embed(self, flow, u):

@@ -5,7 +5,7 @@ from scipy.special import softmax
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from .._checks import DTYPES, as_array
+from .._checks import check_coordinates
 from ..backend.device import standard_context
 
 __all__ = ["ChartInferenceMixin"]
@@ -225,12 +225,7 @@ class ChartInferenceMixin:
         True
         """
         check_is_fitted(self)
-        Z = check_array(as_array(Z), dtype=DTYPES)
-        if Z.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"Z has {Z.shape[1]} features, but {type(self).__name__} is expecting "
-                f"{self.n_features_in_} features as input of chart_inverse_transform."
-            )
+        Z = check_coordinates(self, Z, self.n_features_in_, "chart_inverse_transform", "Z")
 
         def from_latent(flow, rows, charts):
             return self._from_flow(flow.from_latent(rows, charts))

@@ -3,7 +3,6 @@
 The module has more than 450 lines because of the documentation of the parameters.
 """
 
-from collections import namedtuple
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -12,13 +11,10 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils._set_output import _get_output_config
-from sklearn.utils.validation import check_is_fitted
 
-from .._base import BaseManifoldFlow, _Restart
-from .._checks import DTYPES, as_array, check_image_shape, warn
+from .._base import BaseManifoldFlow
+from .._checks import check_image_shape, warn
 from .._dimension import spectral_dimension
 from .._geometry import affordable_rows, mean_spectrum, noise_variance_read
 from .._linear import principal_axes, supported_components
@@ -40,7 +36,6 @@ _PCA_MARGIN = 1.1
 _MAX_INITIAL_ROWS = 20_000
 
 # A restart as the base class prepares it, with the `TrainedStages` of its training.
-_TrainedRestart = namedtuple("_TrainedRestart", [*_Restart._fields, "stages"])
 
 
 class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
@@ -412,7 +407,7 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
             for seed in plan.seeds:
                 restart = self._prepare_restart(plan, seed, trained[0] if trained else None)
                 stages = train_stages(restart.job, partial(self._stage_log, plan, len(trained)))
-                trained.append(_TrainedRestart(*restart, stages))
+                trained.append(restart._replace(result=stages))
                 is_interrupted = stages.is_interrupted
                 if is_interrupted or self._is_settled(stages):
                     break
@@ -423,7 +418,7 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
                 raise
             # A restart that was finished is a model.
             is_interrupted = True
-        return trained, [restart.stages.report for restart in trained], is_interrupted
+        return trained, [restart.result.report for restart in trained], is_interrupted
 
     def _stage_log(self, plan, n_restarts, stage, n_later):
         """Return what reports the epochs of a stage, after `n_restarts` restarts, or None."""
@@ -431,7 +426,7 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         return self._log(plan, ", ".join(filter(None, (restart, stage))), n_later)
 
     def _rank(self, restart, report):
-        return self._is_settled(restart.stages), super()._rank(restart, report)
+        return self._is_settled(restart.result), super()._rank(restart, report)
 
     def _is_settled(self, stages):
         """Tell whether the reconstructions of a trained restart are as good as those of PCA."""
@@ -458,7 +453,7 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         flow.latent.n_used = getattr(self, "best_stage_", None)
 
     def _finish(self, restart, rows):
-        objective, stages = restart.job.objective, restart.stages
+        objective, stages = restart.job.objective, restart.result
         latent = self._flow.latent
         self.n_components_ = latent.n_components
         self.stage_components_ = tuple(stage.n_components for stage in latent.stages)
@@ -493,34 +488,3 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
             )
 
     # ------------------------------------------------------------------ checks of `StagedFlow`
-
-    def _check_stage(self, stage):
-        """Return the number of a stage, from 1; None is the first one."""
-        check_is_fitted(self)
-        n_stages = len(self.stage_components_)
-        if stage is None:
-            return 1
-        if not isinstance(stage, Integral) or not 1 <= stage <= n_stages:
-            raise ValueError(f"stage must be between 1 and {n_stages}, or None, got {stage!r}.")
-        return int(stage)
-
-    def _check_output_names(self, stage):
-        """Raise ValueError if `set_output` needs names for coordinates that have none."""
-        n_columns = self.stage_components_[stage - 1]
-        container = _get_output_config("transform", self)["dense"]
-        if n_columns != self.n_components_ and container != "default":
-            raise ValueError(
-                f"set_output has names for {self.n_components_} columns only, but stage={stage} "
-                f"has {n_columns}: use set_output(transform='default')."
-            )
-
-    def _check_coordinates(self, X, stage):
-        """Return coordinates of a stage as an array of floats."""
-        X = check_array(as_array(X), dtype=DTYPES)
-        n_columns = self.stage_components_[stage - 1]
-        if X.shape[1] != n_columns:
-            raise ValueError(
-                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {n_columns} "
-                f"features as input of inverse_transform at stage={stage}."
-            )
-        return X

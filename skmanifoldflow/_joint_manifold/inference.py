@@ -1,5 +1,11 @@
 """Coordinates, densities and rows at each stage of a fitted JointManifoldFlow."""
 
+from numbers import Integral
+
+from sklearn.utils._set_output import _get_output_config
+from sklearn.utils.validation import check_is_fitted
+
+from .._checks import check_coordinates
 from .._inference import FittedFlow
 from .._manifold_density import ManifoldDensityMixin
 from ..backend.device import standard_context
@@ -8,11 +14,7 @@ __all__ = ["StagedFlow"]
 
 
 class StagedFlow(ManifoldDensityMixin, FittedFlow):
-    """Methods of a fitted model that take a stage.
-
-    The estimator provides `_check_stage`, `_check_output_names` and `_check_coordinates`, which
-    need scikit-learn.
-    """
+    """Methods of a fitted model that take a stage."""
 
     @standard_context()
     def transform(self, X, stage=None):
@@ -149,10 +151,31 @@ class StagedFlow(ManifoldDensityMixin, FittedFlow):
         stage = self._check_stage(stage)
         if stage == 1:
             return super().inverse_transform(X)
-        given, X = X, self._check_coordinates(X, stage)
+        n_columns, method = self.stage_components_[stage - 1], f"inverse_transform at stage={stage}"
+        given, X = X, check_coordinates(self, X, n_columns, method)
 
         def embed(flow, coordinates):
             u = flow.latent.stages[stage - 1].from_coordinates(coordinates.to(flow.latent.mean))
             return self._from_flow(flow.decode(flow.latent.embed_stage(u, stage)))
 
         return self._named(self._per_chunk(X, embed, X.dtype, self.n_features_in_), given)
+
+    def _check_stage(self, stage):
+        """Return the number of a stage, from 1; None is the first one."""
+        check_is_fitted(self)
+        n_stages = len(self.stage_components_)
+        if stage is None:
+            return 1
+        if not isinstance(stage, Integral) or not 1 <= stage <= n_stages:
+            raise ValueError(f"stage must be between 1 and {n_stages}, or None, got {stage!r}.")
+        return int(stage)
+
+    def _check_output_names(self, stage):
+        """Raise ValueError if `set_output` needs names for coordinates that have none."""
+        n_columns = self.stage_components_[stage - 1]
+        container = _get_output_config("transform", self)["dense"]
+        if n_columns != self.n_components_ and container != "default":
+            raise ValueError(
+                f"set_output has names for {self.n_components_} columns only, but stage={stage} "
+                f"has {n_columns}: use set_output(transform='default')."
+            )
