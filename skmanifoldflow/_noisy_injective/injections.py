@@ -209,7 +209,8 @@ class GaussianInjection(Injection):
         posterior = self.precision(variance).plus_identity()
         mu = y - b
         m = posterior.solve(self.multiply_transposed(mu / variance))
-        r, e, constant = marginal(mu, self.multiply(m), variance, posterior.log_det())
+        r = mu - self.multiply(m)
+        e, constant = marginal(r, variance, posterior.log_det())
         return -0.5 * ((r * e).sum(1) + m.square().sum(1) + constant)
 
     def importance_sample(

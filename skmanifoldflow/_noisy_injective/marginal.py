@@ -14,10 +14,8 @@ LOG_2PI = math.log(2 * math.pi)
 MAX_LOG = 20.0
 
 
-def marginal(
-    mu: Tensor, on_manifold: Tensor, variance: Tensor, log_det: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return r, e and c of log N(y; b, C) = -(r' e + m' m + c) / 2 with C = A A' + Sigma.
+def marginal(r: Tensor, variance: Tensor, log_det: Tensor) -> tuple[Tensor, Tensor]:
+    """Return e and c of log N(y; b, C) = -(r' e + m' m + c) / 2 with C = A A' + Sigma.
 
     Eq. 41 of Cunningham et al., 2020, without its extra (d/2) log 2 pi: the constant of N(z; 0, I)
     cancels that of the integral over z. Its two large terms are taken together, since
@@ -26,40 +24,41 @@ def marginal(
 
     Parameters
     ----------
-    mu, on_manifold : Tensor of shape (..., n, D)
-        y - b and A m.
+    r : Tensor of shape (..., n, D)
+        y - b - A m.
     variance : Tensor of shape (..., D)
         The diagonal of Sigma.
     log_det : Tensor of shape (...)
         logdet(I + A' Sigma^-1 A).
     """
-    r = mu - on_manifold
-    constant = variance.log().sum(-1) + log_det + mu.shape[-1] * LOG_2PI
-    return r, r / variance[..., None, :], constant
+    constant = variance.log().sum(-1) + (log_det + r.shape[-1] * LOG_2PI)
+    return r / variance.unsqueeze(-2), constant
 
 
 class _StackedMarginal:
     """log p(y) of rows (K, n, D) under K linear injections of one `structure`, without a graph."""
 
     def __init__(self, injections: Sequence[Any], y: Tensor) -> None:
-        self.b, self.a, self.log_excess = (
-            _stacked([getattr(injection, name) for injection in injections]).detach()
+        b, a, self.log_excess = (
+            _stacked([getattr(injection, name) for injection in injections])
             for name in ("b", "a", "log_excess")
         )
-        a = self.a
         self.excess = self.log_excess.clamp(max=MAX_LOG).exp()
-        self.variance = (self.excess + injections[0].noise_floor ** 2).expand_as(self.b)
-        self.scaled = a / self.variance[:, :, None]
-        identity = torch.eye(a.shape[2], dtype=a.dtype, device=a.device)
-        factor, info = torch.linalg.cholesky_ex(torch.baddbmm(identity, a.mT, self.scaled))
+        self.variance = (self.excess + injections[0].noise_floor ** 2).expand_as(b)
+        self.scaled = a / self.variance.unsqueeze(2)
+        transposed = a.mT
+        precision = torch.bmm(transposed, self.scaled)
+        precision.diagonal(dim1=1, dim2=2).add_(1)
+        factor, info = torch.linalg.cholesky_ex(precision)
         # C^-1 A = Sigma^-1 A Lam^-1, whose products with A are what C^-1 lacks of Sigma^-1.
-        self.columns = self.scaled @ torch.cholesky_inverse(factor)
-        mu = y - self.b[:, None]
-        self.m = mu @ self.columns
-        log_det = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
+        self.columns = torch.bmm(self.scaled, torch.cholesky_inverse(factor))
+        mu = y - b.unsqueeze(1)
+        self.m = torch.bmm(mu, self.columns)
+        log_det = factor.diagonal(dim1=1, dim2=2).log().sum(1).mul_(2)
         # NaN where Lam is not positive definite, which the training loop handles.
-        log_det = log_det.where(info == 0, torch.nan)
-        self.r, self.e, self.constant = marginal(mu, self.m @ a.mT, self.variance, log_det)
+        log_det.masked_fill_(info != 0, math.nan)
+        self.r = torch.baddbmm(mu, self.m, transposed, alpha=-1)
+        self.e, self.constant = marginal(self.r, self.variance, log_det)
 
 
 @torch.no_grad()
@@ -93,14 +92,16 @@ def negative_log_prob(
         Those with respect to b, A and log_excess, (K, ...).
     """
     terms = _StackedMarginal(injections, y)
-    r, e, m, excess = terms.r, terms.e, terms.m, terms.excess
-    weights = 1 / y.shape[1] if weight is None else weight[:, :, None]
-    weighted, weighted_m = e * weights, m * weights
-    square = (weighted * r).sum((1, 2)) + (weighted_m * m).sum((1, 2))
-    value = 0.5 * (square + terms.constant)
+    e, m, variance = terms.e, terms.m, terms.variance
+    weights = 1 / y.shape[1] if weight is None else weight.unsqueeze(2)
+    weighted = e * weights
+    # Means of e^2, which are those of r e / variance too.
+    squares = (weighted * e).sum(1)
+    square = (squares * variance).sum(1) + (m * weights).mul_(m).sum((1, 2))
+    value = (square + terms.constant).mul_(0.5)
     missing = (terms.columns * terms.scaled).sum(2)
-    of_variance = 1 / terms.variance - missing - (weighted * e).sum(1)
-    of_excess = (0.5 * excess * of_variance).sum_to_size(excess.shape)
+    of_variance = 1 / variance - (missing + squares)
+    of_excess = (of_variance * terms.excess).mul_(0.5).sum_to_size(terms.excess.shape)
     gradients = {
         "b": weighted.sum(1).neg_(),
         "a": torch.baddbmm(terms.columns, weighted.mT, m, alpha=-1),
