@@ -453,7 +453,8 @@ def start_pair(what, args, n_calls):
             continue
         progress(f"warm-up: {name}")
         if name not in n_calls:
-            first = [worker.ask("time", name, least) for worker in workers.values()][0]
+            firsts = [worker.ask("time", name, least) for worker in workers.values()]
+            first = firsts[0]
             if first["seconds"] < args.slice:
                 first = workers[VERSIONS[0]].ask("time", name, least)
             n_calls[name] = math.ceil(least * max(1.0, args.slice / first["seconds"]))

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from ._report.data import BUILT_IN, load
 from ._report.picture import report_figure
-from .compare import ESTIMATORS, compare
+from .compare import ESTIMATORS, Comparison, compare
 from .plotting import check_matplotlib
 
 _LEGEND = """\
@@ -133,7 +133,8 @@ def _report(parser, args):
         parser.exit(2, f"Error: {error}\n")
     _print_head(data, args.random_state)
 
-    comparison, is_interrupted = None, False
+    comparison: Comparison | None = None
+    is_interrupted = False
 
     def keep(so_far):
         nonlocal comparison
@@ -167,6 +168,8 @@ def _report(parser, args):
             is_interrupted = True
             comparison.to_csv(table)
             print()
+    # The callback gets the comparison before the first fit.
+    assert comparison is not None
     _print_results(comparison, data, caught)
     print(f"\nTable:   {table}", flush=True)
     if is_interrupted:

@@ -120,7 +120,7 @@ def _remedy(X, message):
             "Rows of images are flattened ones, X.reshape(len(X), -1), whose (channels, height, "
             "width) can be given as image_shape."
         )
-    kinds = {}
+    kinds: dict[str, list[str]] = {}
     for name, values in _columns(X):
         kind = _kind(values)
         if kind:

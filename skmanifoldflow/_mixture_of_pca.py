@@ -120,14 +120,14 @@ def fit_mixture(rows, cells, n_charts, noise):
     parts = []
     for k in range(n_charts):
         own = centred[cells == k]
-        moments = np.array([len(own)]), own.sum(0)[None], (own.T @ own)[None]
-        parts.append(_maximise(*moments, spread, noise))
+        sums, products = own.sum(0)[None], (own.T @ own)[None]
+        parts.append(_maximise(np.array([len(own)]), sums, products, spread, noise))
     mixture = MixtureOfPCA(*map(np.concatenate, zip(*parts, strict=True)))
     shares = np.eye(n_charts)[cells]
     if rows.shape[1] <= MAX_COMPLETE_FEATURES and n_charts > 1:
         for _ in range(_MAX_EM_STEPS):
-            shares, moments = _expect(mixture, centred)
-            mixture = _maximise(*moments, spread, noise)
+            shares, (counts, sums, products) = _expect(mixture, centred)
+            mixture = _maximise(counts, sums, products, spread, noise)
     mixture = mixture._replace(
         weights=mixture.weights / mixture.weights.sum(),
         means=mixture.means + centre,
@@ -151,8 +151,8 @@ def _expect(mixture, rows):
     constants -= 0.5 * (slopes * mixture.means).sum(1)
     halves = np.where(first == second, -0.5, -1.0)
     coefficients = np.column_stack([halves * precisions[:, first, second], slopes, constants])
-    sums, shares = 0.0, []
     n_monomials = coefficients.shape[1]
+    sums, shares = np.zeros(coefficients.shape), []
     n_rows = min(len(rows), max(1, _MAX_MONOMIALS // n_monomials))
     table = np.ones((n_monomials, n_rows))
     for start in range(0, len(rows), n_rows):
@@ -165,7 +165,7 @@ def _expect(mixture, rows):
         share -= share.max(0)
         np.exp(share, out=share)
         share /= share.sum(0)
-        sums = sums + share @ monomials.T
+        sums += share @ monomials.T
         shares.append(share)
     products = np.empty((n_charts, n_features, n_features))
     products[:, first, second] = products[:, second, first] = sums[:, : len(first)]

@@ -1,5 +1,7 @@
 """What of a fitted flow is stored in a pickle, and how it comes back."""
 
+from sklearn.base import BaseEstimator
+
 from ._checks import warn
 from ._config import FlowConfig
 from ._version import __version__
@@ -15,7 +17,7 @@ _MAX_LAYERS_PER_ARRAY = 200
 _DIGESTED = ("_flow", "_standardizer", "_config", "n_components_")
 
 
-class StoredFlow:
+class StoredFlow(BaseEstimator):
     """State of an estimator: weights as numpy arrays, the configuration as a dict.
 
     No tensor, no device of theirs and no code of the network travels with a pickle.
@@ -23,6 +25,7 @@ class StoredFlow:
 
     #: Class of the configuration that `_build_flow` takes.
     _config_type: type[FlowConfig]
+    _config: FlowConfig
     #: Parameters of earlier versions by name: the parameter that takes the place of each, with the
     #: new value for each old one, or None where nothing does.
     _obsolete_parameters: dict[str, tuple[str, dict] | None] = {}
@@ -64,7 +67,7 @@ class StoredFlow:
         if arrays is None:
             return
         try:
-            stored, n_components = self._config, self.n_components_
+            stored, n_components = state["_config"], self.n_components_
             if expected is not None:
                 found = digest(arrays, standardizer, stored, n_components)
                 if found != expected:
@@ -81,7 +84,7 @@ class StoredFlow:
             device = self.device_
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             # Half a model must not look like a fitted one.
-            vars(self).pop("_flow", None)
+            self.__dict__.pop("_flow", None)
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(
                 f"The stored {type(self).__name__} is damaged, or was changed: {reason}."

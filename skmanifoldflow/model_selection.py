@@ -99,7 +99,7 @@ class StackedSearchCV(GridSearchCV):
 
     def _fit_one_by_one(self, X, y, folds):
         """Search as `GridSearchCV` does, over folds that are already known."""
-        cv = self.cv
+        cv = self.get_params(deep=False)["cv"]
         # An iterator of splits has nothing left, and a random splitter would draw others.
         self.cv = folds
         try:

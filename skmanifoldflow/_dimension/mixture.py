@@ -96,4 +96,5 @@ def fit_local_mixture(rows, held_out, noise):
     chosen = is_near.index(True)
     mixture = mixtures[chosen]
     weights = mixture.weights / mixture.weights.sum()
-    return LocalMixture(weights, *mixture[1:3], mixture.scales**2), float(scores[chosen].mean())
+    chosen_mixture = LocalMixture(weights, mixture.means, mixture.axes, mixture.scales**2)
+    return chosen_mixture, float(scores[chosen].mean())

@@ -88,6 +88,7 @@ class DimensionReport:
         True
         """
         read = self.jacobian if self.model == "flow" else self.mixture
+        assert read is not None
         if abs(read - self.dimension) <= max(1, 0.25 * self.dimension):
             return None
         return (

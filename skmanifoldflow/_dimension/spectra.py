@@ -11,7 +11,7 @@ LEAST_GAP = 8.0
 
 
 def spectral_dimension(spectrum, noise_variance):
-    """Number of eigenvalues before the widest gap of a spectrum, on a log scale.
+    """Return the number of eigenvalues before the widest gap of a spectrum, on a log scale.
 
     The noise that was added to the data is appended as a last eigenvalue, so that a spectrum
     without a gap, far above the noise everywhere, reads as full-dimensional.
@@ -86,14 +86,13 @@ def read_spectra(spectra, noise_variance, weights=None):
     -------
     reading : Reading
     """
-    best = None
+    readings = []
     for units, values in spectra.items():
         logs = np.log(np.maximum(values, np.finfo(float).tiny))
         spectrum = np.exp(np.average(logs, axis=0, weights=weights))
         dimension, gap = _widest_gap(spectrum, noise_variance)
-        if best is None or gap > best[0]:
-            best = gap, Reading(int(dimension), units, spectrum)
-    return best[1]
+        readings.append((gap, Reading(int(dimension), units, spectrum)))
+    return max(readings, key=lambda one: one[0])[1]
 
 
 def read_spectrum(spectrum, noise_variance):

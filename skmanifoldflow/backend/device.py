@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
-    "statistics_dtype",
     "make_generator",
     "move",
     "randn",
     "resolve_device",
     "single_threaded",
     "standard_context",
+    "statistics_dtype",
     "to_host",
 ]
 

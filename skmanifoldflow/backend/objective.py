@@ -53,7 +53,7 @@ class Objective(nn.Module, ABC):
         From all of them, or from as many as it takes to compare two epochs.
         """
 
-    def fit_validation_weights(self, rows: Tensor) -> None:  # noqa: B027
+    def fit_validation_weights(self, rows: Tensor) -> None:
         """Set the few figures that are chosen on validation rows, where there are such rows."""
 
     @abstractmethod
@@ -69,5 +69,5 @@ class Objective(nn.Module, ABC):
         """Return the parameters that weight decay must not touch."""
         return []
 
-    def reset_running_moments(self) -> None:  # noqa: B027
+    def reset_running_moments(self) -> None:
         """Drop what was pooled over earlier batches: they came from weights that were lost."""

@@ -447,24 +447,30 @@ def _stacks(jobs: Sequence[TrainingJob]) -> list[list[Any]]:
     return stacks
 
 
+def _run_epochs(fits: Sequence[_Fit], log: EpochLog | None) -> None:
+    """Run epochs until every fit is over; a lost one starts from its last good epoch."""
+    for fit in fits:
+        if fit.is_lost:
+            fit.roll_back()
+        else:
+            fit.evaluate_initial()
+    going = [fit for fit in fits if not fit.is_over]
+    if not going:
+        return
+    together = _Together(going)
+    while together.fits:
+        score = together.evaluate_epoch(together.epoch())
+        if log is not None and math.isfinite(score):
+            n_epochs = -(-together.n_steps // going[0].per_epoch)
+            log(max(fit.report.n_iter for fit in together.fits), n_epochs, score)
+        together.go_on()
+
+
 def _train_and_conclude(fits: Sequence[_Fit], log: EpochLog | None) -> dict[int, TrainingReport]:
     """Train fits of one structure; return the reports of those that are not lost."""
     is_interrupted = False
     try:
-        for fit in fits:
-            if fit.is_lost:
-                fit.roll_back()
-            else:
-                fit.evaluate_initial()
-        going = [fit for fit in fits if not fit.is_over]
-        if going:
-            together = _Together(going)
-        while going and together.fits:
-            score = together.evaluate_epoch(together.epoch())
-            if log is not None and math.isfinite(score):
-                n_epochs = -(-together.n_steps // going[0].per_epoch)
-                log(max(fit.report.n_iter for fit in together.fits), n_epochs, score)
-            together.go_on()
+        _run_epochs(fits, log)
     except Exception:
         for fit in fits:
             release(fit.objective)

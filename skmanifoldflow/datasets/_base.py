@@ -42,7 +42,7 @@ class Manifold(ABC):
     dimension: int | None
 
     def __init__(self, *, noise=0.05):
-        if not isinstance(noise, Real) or not 0 <= noise < np.inf:
+        if not isinstance(noise, Real) or not 0 <= float(noise) < np.inf:
             raise ValueError(f"noise must be a finite number >= 0, got {noise!r}")
         self.noise = float(noise)
 

@@ -61,6 +61,8 @@ class Sphere(NoisyManifold):
     ((100, 20), (100, 10))
     """
 
+    dimension: int
+
     def __init__(self, dimension=2, n_features=3, *, noise=0.05):
         super().__init__(noise=noise)
         if not isinstance(dimension, Integral) or dimension < 1:

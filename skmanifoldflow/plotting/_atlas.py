@@ -278,12 +278,12 @@ class AtlasDisplay:
         """Return the columns to draw as a list."""
         n_dimensions = None if ax is None else 3 if ax.name == "3d" else 2
         if self.components is None:
-            components = list(range(n if n <= 3 else 2))
+            components: list = list(range(n if n <= 3 else 2))
             if n_dimensions == 2:
                 components = components[:2]
         else:
             components = list(np.atleast_1d(self.components))
-            are_columns = all(isinstance(c, Integral) and 0 <= c < n for c in components)
+            are_columns = all(isinstance(c, Integral) and 0 <= int(c) < n for c in components)
             if not 1 <= len(components) <= 3 or not are_columns:
                 raise ValueError(
                     f"components must be one to three integers between 0 and {n - 1}, the last "
@@ -309,7 +309,7 @@ def _charts_of(estimator, partition):
     slices = estimator._flow.slices
     if partition is None:
         return max(slices, key=lambda own: estimator.chart_weights_[own].sum())
-    if not isinstance(partition, Integral) or not 0 <= partition < len(slices):
+    if not isinstance(partition, Integral) or not 0 <= int(partition) < len(slices):
         raise ValueError(
             f"partition must be an integer between 0 and {len(slices) - 1}, got {partition!r}."
         )

@@ -164,7 +164,7 @@ class EmbeddingDisplay:
         if self.components is None:
             return list(range(min(n, 2)))
         components = list(np.atleast_1d(self.components))
-        are_columns = all(isinstance(c, Integral) and 0 <= c < n for c in components)
+        are_columns = all(isinstance(c, Integral) and 0 <= int(c) < n for c in components)
         if not 1 <= len(components) <= 2 or not are_columns:
             raise ValueError(
                 f"components must be one or two integers between 0 and {n - 1}, the last column of "

@@ -5,7 +5,7 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-__all__ = ["plot_cloud", "frame", "mosaic", "principal_plane"]
+__all__ = ["frame", "mosaic", "plot_cloud", "principal_plane"]
 
 
 def principal_plane(rows):

@@ -1,6 +1,7 @@
 """Rows drawn from a model."""
 
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from sklearn.utils import check_array, check_random_state
@@ -170,7 +171,8 @@ class SampleDisplay:
         if image_shape is None:
             image_shape = getattr(model, "image_shape", None)
 
-        knob, symbol, values, title = None, None, (None,), None
+        knob, symbol, title = None, None, None
+        values: Any = (None,)
         if temperatures is not None:
             knob, symbol, values = "temperature", "t", temperatures
             title = "Samples at temperature t"
@@ -271,7 +273,7 @@ class SampleDisplay:
             data = None if data is None else project(data)
             names = ["principal component 1", "principal component 2"]
         n_dimensions = len(names)
-        options = {}
+        options: dict[str, Any] = {}
         if n_dimensions == 3:
             options["subplot_kw"] = {"projection": "3d"}
         else:
@@ -279,7 +281,7 @@ class SampleDisplay:
 
         n_columns = min(n_panels, MAX_COLUMNS)
         size = (3.2 if n_panels > 1 else 5) * np.array([n_columns, -(-n_panels // n_columns)])
-        self.figure_ = _new_figure(size + [0, 0.6]) if figure is None else figure
+        self.figure_ = _new_figure(size + np.array([0, 0.6])) if figure is None else figure
         self.axes_ = panel_axes(self.figure_, n_panels, **options)
         # A stray sample must not shrink the rest.
         low, high = np.percentile(flat, [1, 99], axis=0)

@@ -13,12 +13,11 @@ __all__ = ["MaskedAutoregressive"]
 
 
 class MaskedAutoregressive(Bijection):
-    """Masked autoregressive layer z_i = f(x_i; x_1, ..., x_(i-1)) with affine f (MAF,
-    Papamakarios et al., 2017).
+    """Masked autoregressive layer z_i = f(x_i; x_1, ..., x_(i-1)) with affine f.
 
-    Data -> latent takes one pass of the conditioner. The inverse takes D passes, one after the
-    other, since column i needs those before it: with many columns sampling is D times as slow as
-    scoring.
+    This is MAF (Papamakarios et al., 2017). Data -> latent takes one pass of the conditioner. The
+    inverse takes D passes, one after the other, since column i needs those before it: with many
+    columns sampling is D times as slow as scoring.
 
     Parameters
     ----------

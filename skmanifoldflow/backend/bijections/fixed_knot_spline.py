@@ -11,7 +11,7 @@ from ..engine import NO_BUFFERS, Workspace, can_use_kernels, differentiable_grad
 from ..engine.kernels import KnotMap, knot_table
 from .base import Bijection
 
-__all__ = ["KnotSpline", "QuantileSpline", "PooledSpline", "merged_knots"]
+__all__ = ["KnotSpline", "PooledSpline", "QuantileSpline", "merged_knots"]
 
 
 class _KnotNode(torch.autograd.Function):

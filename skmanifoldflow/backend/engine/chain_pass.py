@@ -22,11 +22,11 @@ class KernelLayer(Protocol):
     is_in_place: bool
     constant_names: tuple[str, ...]
 
-    def weights(self) -> list[Tensor]: ...  # noqa: D102
+    def weights(self) -> list[Tensor]: ...
 
-    def constants(self) -> list[Tensor]: ...  # noqa: D102
+    def constants(self) -> list[Tensor]: ...
 
-    def kernel(self, wiring: Wiring) -> Kernel: ...  # noqa: D102
+    def kernel(self, wiring: Wiring) -> Kernel: ...
 
 
 class ChainPass:

@@ -32,9 +32,9 @@ class KernelChain(Protocol):
 
     trained: TrainedWeights | None
 
-    def kernel_layers(self) -> Sequence[KernelLayer]: ...  # noqa: D102
+    def kernel_layers(self) -> Sequence[KernelLayer]: ...
 
-    def by_layer(  # noqa: D102
+    def by_layer(
         self, x: Tensor, context: Tensor | None, inverse: bool
     ) -> tuple[Tensor, Tensor]: ...
 

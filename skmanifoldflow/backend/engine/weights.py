@@ -150,7 +150,7 @@ class TrainedWeights(ChainWeights):
         self._zero: list[int] = []
 
     def __deepcopy__(self, memo: Any) -> None:
-        """A copy of a chain is not trained: its weights are no parts of these matrices."""
+        """Return None: the weights of a copied chain are not stored in these matrices."""
 
     def __reduce__(self) -> Any:
         return type(None), ()

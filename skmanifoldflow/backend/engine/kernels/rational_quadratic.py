@@ -130,8 +130,9 @@ class RationalQuadratic:
     def prepare_backward(
         self, space: Workspace, grad_log: Tensor, grad_size: Tensor, grad_slopes: Tensor
     ) -> None:
-        """Take the buffer (K, ...) of the gradient of log f', and those (K, 2, ...) for the
-        gradients of sizes and slopes.
+        """Take the buffers of the gradients.
+
+        That of log f' has shape (K, ...); those of sizes and slopes have shape (K, 2, ...).
         """
         # Shape (K, 1, ...) against (K, 3, ...).
         self.grad_log = grad_log[:, None]

@@ -170,7 +170,8 @@ class SplineKernel(ElementwiseKernel):
         shares = torch.softmax(logits.reshape(2, b, m * n), 1)
         edges = self._cumulate(shares, None)[None]
         # Below the slope at the ends, and above the row that is not used.
-        slopes = torch.constant_pad_nd(slopes.reshape(1, b - 1, m * n), (0, 0, 1, 1))
+        end = slopes.new_zeros(1, 1, m * n)
+        slopes = torch.cat([end, slopes.reshape(1, b - 1, m * n), end], 1)
         return torch.cat([edges, slopes[:, None]], 1)
 
     def backward(self, grad: Tensor) -> None:
