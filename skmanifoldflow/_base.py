@@ -209,8 +209,8 @@ class BaseManifoldFlow(FittedFlow, ABC):
             raise
         except BaseException:
             # A failed fit leaves the estimator, and the model of an earlier fit, as it was.
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
 
     def _fit(self, X):
@@ -232,7 +232,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
 
         Where it comes meanwhile, all is done again from the trained weights.
         """
-        trained = {}
+        trained: dict[str, Any] = {}
 
         def conclude():
             best = max(range(len(restarts)), key=lambda i: self._rank(restarts[i], reports[i]))
@@ -327,7 +327,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
 
     def _train_restarts(self, plan):
         """Prepare and train all starts; return them, their reports, and whether of Ctrl-C."""
-        restarts = []
+        restarts: list[_Restart] = []
         for seed in plan.seeds:
             # Scores of several starts can be compared only on the same rows in the same units.
             restarts.append(self._prepare_restart(plan, seed, restarts[0] if restarts else None))

@@ -303,19 +303,19 @@ class FittedFlow(
     def _sample(self, draw, n_samples, random_state, temperature, manifold_deviation):
         """Check the arguments of `sample` and draw rows chunk by chunk."""
         check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or n_samples < 1:
+        if not isinstance(n_samples, Integral) or int(n_samples) < 1:
             raise ValueError(
                 f"Invalid value for 'n_samples': {n_samples!r}. The sampling requires at least one "
                 "sample."
             )
         options = {"temperature": temperature, "manifold_deviation": manifold_deviation}
         for name, value in options.items():
-            if not isinstance(value, Real) or not 0 <= value < math.inf:
+            if not isinstance(value, Real) or not 0 <= float(value) < math.inf:
                 raise ValueError(f"{name} must be >= 0 and finite, got {value!r}.")
         generator = make_generator(check_random_state(random_state).randint(2**31))
         rows = np.empty((n_samples, self.n_features_in_), dtype=self._dtype)
         with torch.no_grad():
-            for chunk in chunks(n_samples, self.n_features_in_):
+            for chunk in chunks(int(n_samples), self.n_features_in_):
                 drawn = draw(chunk.stop - chunk.start, generator, **options)
                 rows[chunk] = self._from_flow(drawn).numpy()
         return self._named(rows)

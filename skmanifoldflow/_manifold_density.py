@@ -1,12 +1,13 @@
 """Density on the manifold of a fitted flow that has a single one."""
 
+from ._inference import FittedFlow
 from .backend.device import standard_context, to_host
 from .backend.geometry import log_volume_element
 
 __all__ = ["ManifoldDensityMixin"]
 
 
-class ManifoldDensityMixin:
+class ManifoldDensityMixin(FittedFlow):
     """Density on the manifold, of the estimators that have a single one."""
 
     @standard_context()

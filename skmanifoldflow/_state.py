@@ -1,5 +1,7 @@
 """What of a fitted flow is stored in a pickle, and how it comes back."""
 
+from typing import Any
+
 from sklearn.base import BaseEstimator
 
 from ._checks import warn
@@ -26,6 +28,10 @@ class StoredFlow(BaseEstimator):
     #: Class of the configuration that `_build_flow` takes.
     _config_type: type[FlowConfig]
     _config: FlowConfig
+    _flow: Any
+    _standardizer: Standardizer
+    n_components_: int
+    n_features_in_: int
     #: Parameters of earlier versions by name: the parameter that takes the place of each, with the
     #: new value for each old one, or None where nothing does.
     _obsolete_parameters: dict[str, tuple[str, dict] | None] = {}

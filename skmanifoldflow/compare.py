@@ -200,7 +200,7 @@ def compare(
     seed = rng.randint(2**31 - 1)
     chosen = _choose(estimators, n_components, X_train.shape, seed)
     comparison = Comparison([], {}, X_train, X_test, y_train, y_test, steps[kept], kept)
-    has_classes = y is not None and _are_classes(y_train[:_MAX_EMBEDDED_ROWS])
+    has_classes = y_train is not None and _are_classes(y_train[:_MAX_EMBEDDED_ROWS])
     if callback is not None:
         callback(comparison)
     for i, (name, estimator) in enumerate(chosen.items()):
@@ -256,19 +256,19 @@ def _choose(estimators, n_components, shape, seed):
         )
     if n_components is None:
         n_components = 2 if shape[1] > 2 else 1
-    if not isinstance(n_components, Integral) or not 1 <= n_components <= shape[1]:
+    if not isinstance(n_components, Integral) or not 1 <= int(n_components) <= shape[1]:
         raise ValueError(
             f"n_components must be an integer between 1 and {shape[1]}, the number of columns that "
             f"vary, got {n_components!r}."
         )
-    return {name: ESTIMATORS[name](n_components, shape, seed) for name in names}
+    return {name: ESTIMATORS[name](int(n_components), shape, seed) for name in names}
 
 
 def _value_steps(X, value_step):
     """Return the width of the uniform noise of each column."""
     if value_step is None:
         return np.zeros(X.shape[1])
-    if isinstance(value_step, Real) and 0 < value_step < np.inf:
+    if isinstance(value_step, Real) and 0 < float(value_step) < np.inf:
         return np.full(X.shape[1], float(value_step))
     if not isinstance(value_step, str) or value_step != "auto":
         raise ValueError(f"value_step must be 'auto', a number > 0 or None, got {value_step!r}.")

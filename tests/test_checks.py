@@ -50,7 +50,7 @@ def test_columns_that_cannot_be_used_are_named(table, case, method):
 
 def test_several_columns_are_named_together(table):
     X = table.assign(city=TEXT, street=TEXT, size=np.nan)
-    with pytest.raises(ValueError, match="Columns 'city', 'street' hold text.* Column 'size' has"):
+    with pytest.raises(ValueError, match=r"Columns 'city', 'street' hold text.* Column 'size' has"):
         NoisyInjectiveFlow().fit(X)
     many = pd.DataFrame({f"c{j}": TEXT for j in range(9)})
     with pytest.raises(ValueError, match="'c4' and 4 more hold text"):
@@ -62,7 +62,7 @@ def test_columns_of_arrays_have_numbers(table):
     X[3, 1] = np.nan
     with pytest.raises(ValueError, match="Column 1 has missing cells"):
         NoisyInjectiveFlow().fit(X)
-    with pytest.raises(ValueError, match="'Ulm'. Column 3 holds text"):
+    with pytest.raises(ValueError, match=r"'Ulm'. Column 3 holds text"):
         NoisyInjectiveFlow().fit(np.column_stack([table.astype(object), TEXT]))
 
 
@@ -140,7 +140,7 @@ def test_small_gains_of_the_last_epoch_are_not_worth_a_warning(monkeypatch, tabl
 @pytest.mark.parametrize("exponent", [-155, -170, -300])
 def test_underflow_is_named(Estimator, exponent, table):
     X = table.to_numpy() * [1.0, 10.0**exponent, 1.0]
-    with pytest.raises(ValueError, match="underflows in columns 1.*Rescale"):
+    with pytest.raises(ValueError, match=r"underflows in columns 1.*Rescale"):
         Estimator(**SMALL).fit(X)
 
 
@@ -157,7 +157,7 @@ def test_small_rows_above_it_are_a_matter_of_units(Estimator, table):
 def test_other_columns_than_in_fit_are_named_by_scikit_learn(table):
     model = NoisyInjectiveFlow(**SMALL).fit(table)
     other = table.rename(columns={"age": "years"}).assign(weight=np.nan)
-    with pytest.raises(ValueError, match="feature names should match(.|\n)*years(.|\n)*age"):
+    with pytest.raises(ValueError, match=r"feature names should match(.|\n)*years(.|\n)*age"):
         model.score_samples(other)
 
 

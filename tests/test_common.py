@@ -374,7 +374,7 @@ def test_bad_rows(model, rows):
         model.sample(1, temperature=-1)
     with pytest.raises(ValueError, match="overflows"):
         clone(model).fit(rows * 1e200)
-    with pytest.raises(ValueError, match="early_stopping=True with .* sets 10 rows aside"):
+    with pytest.raises(ValueError, match=r"early_stopping=True with .* sets 10 rows aside"):
         clone(model).set_params(early_stopping=True).fit(rows[:11])
 
 

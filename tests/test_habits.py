@@ -55,9 +55,9 @@ def test_weighted_score(model, table):
 
 
 def test_weights_of_a_score_are_checked(model, table):
-    with pytest.raises(ValueError, match="inconsistent|shape"):
+    with pytest.raises(ValueError, match=r"inconsistent|shape"):
         model.score(table, sample_weight=np.ones(3))
-    with pytest.raises(ValueError, match="[Nn]egative"):
+    with pytest.raises(ValueError, match=r"[Nn]egative"):
         model.score(table, sample_weight=-np.ones(len(table)))
     with pytest.raises(ValueError, match="non-zero"):
         model.score(table, sample_weight=np.zeros(len(table)))

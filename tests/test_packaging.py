@@ -9,6 +9,7 @@ import tarfile
 import tomllib
 import zipfile
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ def test_what_is_imported_is_declared_and_the_reverse(project):
     imported -= {*sys.stdlib_module_names, "skmanifoldflow"}
     declared = names_of(project["dependencies"])
     assert declared <= imported
-    optional = names_of(sum(project["optional-dependencies"].values(), []))
+    optional = names_of(chain.from_iterable(project["optional-dependencies"].values()))
     assert imported <= declared | optional
 
 

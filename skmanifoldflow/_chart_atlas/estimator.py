@@ -14,7 +14,7 @@ from .._mixture_of_pca import MAX_COMPLETE_FEATURES
 from ..backend.device import make_generator, to_host
 from .build import ChartAtlasConfig, build_flow
 from .dimensions import chart_dimensions
-from .inference import ChartInferenceMixin
+from .inference import ChartInference
 from .initialization import initialize_charts, initialize_quantizer
 from .objective import AtlasLikelihood
 from .selection import complete_image_config, complete_table_config
@@ -25,7 +25,7 @@ __all__ = ["ChartAtlasFlow"]
 _N_IMAGE_COMPONENTS = 16
 
 
-class ChartAtlasFlow(ChartInferenceMixin, BaseManifoldFlow):
+class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
     r"""Atlas of local flows on a vector-quantised embedding, for data of any topology.
 
     One flow cannot map a ball onto two spheres, a torus or linked circles. An atlas covers the rows

@@ -6,13 +6,18 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .._checks import check_coordinates
+from .._inference import FittedFlow
 from ..backend.device import standard_context
 
-__all__ = ["ChartInferenceMixin"]
+__all__ = ["ChartInference"]
 
 
-class ChartInferenceMixin:
+class ChartInference(FittedFlow):
     """Charts of rows, coordinates in charts, and samples from charts."""
+
+    n_charts_: int
+    chart_weights_: np.ndarray
+    chart_dimensions_: np.ndarray
 
     @standard_context()
     def covering_charts(self, X):
@@ -259,7 +264,7 @@ class ChartInferenceMixin:
 
     @standard_context()
     def latent_samples(self, X, *, random_state=None):
-        """Base coordinates of rows in charts that are drawn, k ~ p(k|x).
+        """Draw a chart of each row, k ~ p(k|x), and return the base coordinates in it.
 
         Parameters
         ----------

@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 
-from .._config import FlowConfig
+from .._config import FROM_ROWS, FlowConfig
 from .._geometry import in_float64_on_cpu
 from ..backend.architectures import density_flow, split_flow
 from ..backend.bijections import Bijection, Chain, ChannelSplit, PrincipalAxes
@@ -37,7 +37,7 @@ class JointManifoldConfig(FlowConfig):
 
     read_from_rows: ClassVar[frozenset[str]] = frozenset({"n_components"})
 
-    n_components: int | None = None
+    n_components: int = FROM_ROWS
     n_stages: int = 2
     stage_components: tuple[int, ...] | None = None
     split: str = "flat"
@@ -48,7 +48,6 @@ class JointManifoldConfig(FlowConfig):
     def all_stages(self) -> tuple[int, ...]:
         """Number of coordinates of each stage."""
         d = self.n_components
-        assert d is not None
         if self.stage_components is None:
             return (d,) * self.n_stages
         # A d that is read from the rows may be smaller than those given for further stages.
@@ -66,6 +65,7 @@ def build_flow(config: JointManifoldConfig, generator: torch.Generator) -> Manif
         generator=generator,
     )
     if config.split == "channel":
+        assert config.image_shape is not None
         bijection: Bijection = ChannelSplit(
             config.image_shape,
             d,
@@ -95,13 +95,18 @@ def initialize_flow(flow: ManifoldFlow, rows: torch.Tensor, noise_floor: float) 
 
     The deviations have the distribution of the penalty, which is normal for "gaussian" only.
     """
-    latent, bijection = flow.latent, flow.bijection
+    latent, bijection = cast(PenalizedSplit, flow.latent), flow.bijection
     d = latent.n_components
     with in_float64_on_cpu(flow):
         deviations = bijection.initialize(rows)[:, d:]
         if not deviations.shape[1]:
             return
-        axes = bijection if isinstance(bijection, ChannelSplit) else bijection.bijections[0]
+        split = (
+            bijection
+            if isinstance(bijection, ChannelSplit)
+            else cast(Chain, bijection).bijections[0]
+        )
+        axes = cast(ChannelSplit | PrincipalAxes, split)
         scale = latent.penalty.fit_scale(deviations, torch.finfo(deviations.dtype).tiny)
         # The mean of the deviations was estimated from the same rows.
         scale = scale * math.sqrt(len(rows) / (len(rows) - 1))

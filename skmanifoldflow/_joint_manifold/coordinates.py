@@ -1,6 +1,9 @@
 """Coordinates of the manifold of each stage, in data units and along principal axes."""
 
+from typing import cast
+
 import torch
+from torch import Tensor
 
 from .._geometry import affordable_rows, columns_in_data_units, varying_columns
 from .._linear import principal_axes
@@ -8,6 +11,7 @@ from ..backend.device import to_host
 from ..backend.flow import ManifoldFlow, chunks
 from ..backend.geometry import jacobian_columns
 from ..backend.standardize import Standardizer
+from .distribution import PenalizedSplit
 
 __all__ = ["set_coordinates"]
 
@@ -37,14 +41,15 @@ def set_coordinates(flow: ManifoldFlow, standardizer: Standardizer, rows: torch.
             for chunk in chunks(len(rows), n_features)
         ]
     )
-    for stage, latent in enumerate(flow.latent.stages, start=1):
+    split = cast(PenalizedSplit, flow.latent)
+    for stage, latent in enumerate(split.stages, start=1):
         d = latent.n_components
 
-        def decode(u, stage=stage):
-            return flow.decode(flow.latent.embed_stage(u, stage))
+        def decode(u: Tensor, stage: int = stage) -> Tensor:
+            return flow.decode(split.embed_stage(u, stage))
 
         metric = torch.zeros(d, d, dtype=torch.float64)
-        u = flow.latent.project_stage(z, stage)
+        u = split.project_stage(z, stage)
         picked = u[: affordable_rows(n_features * d)]
         for chunk in chunks(len(picked), n_features * d):
             x, columns = jacobian_columns(decode, picked[chunk], torch.eye(d).to(picked))

@@ -15,6 +15,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._base import BaseManifoldFlow
 from .._checks import check_image_shape, warn
+from .._config import FROM_ROWS
 from .._dimension import spectral_dimension
 from .._geometry import affordable_rows, mean_spectrum, noise_variance_read
 from .._linear import principal_axes, supported_components
@@ -369,7 +370,7 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
             flow=self.flow,
             image_shape=self._image_shape(),
             bounded=self.bounded,
-            n_components=None if self.n_components is None else int(self.n_components),
+            n_components=FROM_ROWS if self.n_components is None else int(self.n_components),
             n_stages=self.n_stages,
             stage_components=None if further is None else tuple(map(int, further)),
             split=self.split,
@@ -384,7 +385,9 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         d = supported_components(principal_axes(rows)[2], len(rows))
         return replace(choices, n_components=int(d))
 
-    _build_flow = staticmethod(build_flow)
+    @staticmethod
+    def _build_flow(config, generator):
+        return build_flow(config, generator)
 
     def _make_objective(self, flow, rows, generator, is_warm):
         rows = rows[:_MAX_INITIAL_ROWS]
@@ -402,7 +405,8 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
 
     def _train_restarts(self, plan):
         """Train one restart after the other, until one has found the manifold."""
-        trained, is_interrupted = [], False
+        trained: list = []
+        is_interrupted = False
         try:
             for seed in plan.seeds:
                 restart = self._prepare_restart(plan, seed, trained[0] if trained else None)

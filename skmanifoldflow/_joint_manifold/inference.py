@@ -166,7 +166,7 @@ class StagedFlow(ManifoldDensityMixin, FittedFlow):
         n_stages = len(self.stage_components_)
         if stage is None:
             return 1
-        if not isinstance(stage, Integral) or not 1 <= stage <= n_stages:
+        if not isinstance(stage, Integral) or not 1 <= int(stage) <= n_stages:
             raise ValueError(f"stage must be between 1 and {n_stages}, or None, got {stage!r}.")
         return int(stage)
 

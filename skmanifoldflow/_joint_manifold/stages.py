@@ -102,7 +102,8 @@ def train_stages(job: TrainingJob, log: Callable[[str, int], EpochLog | None]) -
     for stage, (refinement, inner) in enumerate(further, start=2):
         if is_interrupted:
             break
-        assert refinement is not None and inner is not None
+        assert refinement is not None
+        assert inner is not None
         before = {name: t.clone() for name, t in objective.state_dict().items()}
         try:
             objective.flow.requires_grad_(False)

@@ -1,6 +1,7 @@
 """The estimator ManifoldPriorFlow. Half of the module documents its parameters and attributes."""
 
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from .._base import BaseManifoldFlow
 from .._checks import check_image_shape, warn
 from .._chunked import rows_to_tensor
-from .._dimension import read_spectra, read_spectrum
+from .._dimension import LocalMixture, read_spectra, read_spectrum
 from .._geometry import in_float64_on_cpu, varying_columns
 from .._manifold_density import ManifoldDensityMixin
 from ..backend.device import standard_context
@@ -283,6 +284,8 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         self.verbose = verbose
 
     _config_type = ManifoldPriorConfig
+    _mixture: LocalMixture | None
+    _mixture_dimensions: Any
     # The predictions of a fitted model depend on none of these.
     _obsolete_parameters = {
         "spread": ("recipe", {"data": "default", "latent": "paper"}),

@@ -58,7 +58,8 @@ def local_spectra(flow, rows, units=None):
     """
     if rows.shape[1] > _MAX_FULL_FEATURES:
         return _leading_spectra(flow, rows)
-    return _spectra(flow, *_local_columns(flow, rows), units)
+    x, columns = _local_columns(flow, rows)
+    return _spectra(flow, x, columns, units)
 
 
 def spectra_and_lengths(flow, rows, units, n_components):
@@ -93,7 +94,8 @@ def spectra_and_lengths(flow, rows, units, n_components):
         rest = units.slope(x).square().mean().sqrt().expand(n_features - len(lengths))
         return spectra, torch.cat([lengths, rest])
     in_units = {"standardised": None} | ({"data": units} if units.mean_variance > 0 else {})
-    parts, squares = {name: [] for name in in_units}, []
+    parts: dict[str, list] = {name: [] for name in in_units}
+    squares = []
     for chunk in chunks(len(rows), elements_per_row(n_features)):
         x, columns = _local_columns(flow, rows[chunk])
         squares.append(units.columns(x, columns).square().sum(1))

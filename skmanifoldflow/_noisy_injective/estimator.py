@@ -403,11 +403,11 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
             ]
         with torch.no_grad(), in_float64_on_cpu(flow):
             flow.bijection.initialize(layer_rows)
-            y = [
+            parts = [
                 flow.bijection.forward_and_log_det(initial_rows[chunk])[0]
                 for chunk in chunks(len(initial_rows), rows.shape[1])
             ]
-            y = torch.cat(y)
+            y = torch.cat(parts)
             injection, prior = flow.latent.injection, flow.latent.prior
             smallest = _SMALLEST_COLUMNS[self.objective]
             initialize_injection(injection, y.numpy(), self.noise_covariance, smallest)

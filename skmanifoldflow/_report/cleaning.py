@@ -21,7 +21,7 @@ def clean(columns, y, target):
     missing or without two different ones; rows without a label; then, while fewer than half of the
     rows (or too few) are complete, the column with the most holes; and the other rows with holes.
     """
-    notes = []
+    notes: list[str] = []
     if not columns:
         raise ValueError(_nothing_left(notes))
     n_rows = len(next(iter(columns.values())) if y is None else y)
@@ -33,6 +33,42 @@ def clean(columns, y, target):
             notes.append(f"Left out, {reason}: {list_names(names, MAX_NAMES)}.")
         return names
 
+    columns = _numeric_columns(columns, leave_out)
+    names = np.array(list(columns), dtype=object)
+    if not len(names):
+        raise ValueError(_nothing_left(notes))
+    X = np.column_stack([columns[name] for name in names]).astype(np.float64)
+    del columns
+
+    if y is not None:
+        has_label = np.array([_is_known(value) for value in y.tolist()], dtype=bool)
+        if not has_label.all():
+            n_missing = np.count_nonzero(~has_label)
+            notes.append(f"Left out: {counted(n_missing, 'row')} without {target!r}.")
+        X, y = X[has_label], _labels(y[has_label])
+    if not len(X):
+        raise ValueError(_too_few(0, notes))
+    is_hole = ~np.isfinite(X)
+    is_kept = _kept_columns(X, is_hole, names, leave_out)
+    if not is_kept.any():
+        raise ValueError(" ".join(["No column is left that varies.", *notes]))
+
+    is_complete = ~is_hole[:, is_kept].any(axis=1)
+    n_broken = len(X) - np.count_nonzero(is_complete)
+    if n_broken:
+        where = names[is_kept & is_hole.any(axis=0)]
+        notes.append(
+            f"Left out: {n_broken} of {len(X)} rows, with missing or infinite values in "
+            f"{list_names(where, MAX_NAMES)}."
+        )
+    if len(X) - n_broken < MIN_ROWS:
+        raise ValueError(_too_few(len(X) - n_broken, notes))
+    y = y if y is None else y[is_complete]
+    return X[np.ix_(is_complete, is_kept)], y, notes
+
+
+def _numeric_columns(columns, leave_out):
+    """Return the columns that hold numbers, and not the numbers of the rows."""
     first = next(iter(columns), None)
     if first in _ROW_NAMES:
         del columns[first]
@@ -41,23 +77,11 @@ def clean(columns, y, target):
     leave_out([name for name, flag in is_number.items() if not flag], "not numeric")
     columns = {name: columns[name] for name, flag in is_number.items() if flag}
     counters = leave_out([n for n, v in columns.items() if _counts(v)], "numbers of the rows")
-    names = np.array([n for n in columns if n not in counters], dtype=object)
-    if not len(names):
-        raise ValueError(_nothing_left(notes))
-    X = np.column_stack([columns[name] for name in names]).astype(np.float64)
-    del columns
+    return {name: values for name, values in columns.items() if name not in counters}
 
-    if y is not None:
-        has_label = np.array([_is_known(value) for value in y.tolist()])
-        n_missing = len(y) - np.count_nonzero(has_label)
-        if n_missing:
-            notes.append(f"Left out: {counted(n_missing, 'row')} without {target!r}.")
-            X, y = X[has_label], y[has_label]
-        y = _labels(y)
-    if not len(X):
-        raise ValueError(_too_few(0, notes))
 
-    is_hole = ~np.isfinite(X)
+def _kept_columns(X, is_hole, names, leave_out):
+    """Return which columns vary and have so few holes that enough rows are complete."""
     n_holes = is_hole.sum(axis=0)
     is_kept = 2 * n_holes <= len(X)
     leave_out(list(names[~is_kept]), "more than half missing")
@@ -74,20 +98,7 @@ def clean(columns, y, target):
         is_kept[worst] = False
         dropped.append(names[worst])
     leave_out(dropped, "so that half of the rows are complete")
-    if not is_kept.any():
-        raise ValueError(" ".join(["No column is left that varies.", *notes]))
-
-    is_complete = ~is_hole[:, is_kept].any(axis=1)
-    n_broken = len(X) - np.count_nonzero(is_complete)
-    if n_broken:
-        where = names[is_kept & (n_holes > 0)]
-        notes.append(
-            f"Left out: {n_broken} of {len(X)} rows, with missing or infinite values in "
-            f"{list_names(where, MAX_NAMES)}."
-        )
-    if len(X) - n_broken < MIN_ROWS:
-        raise ValueError(_too_few(len(X) - n_broken, notes))
-    return X[np.ix_(is_complete, is_kept)], None if y is None else y[is_complete], notes
+    return is_kept
 
 
 def _counts(values):

@@ -28,7 +28,7 @@ class Data:
     y: np.ndarray | None = None
     y_name: str = "label"
     n_components: int | None = None
-    value_step: str | float = "auto"
+    value_step: str | float | None = "auto"
     image_shape: tuple[int, int] | None = None
     # Sentence on the units, and the exact log-density where it is known.
     units: str = ""

@@ -27,9 +27,9 @@ def report_figure(comparison, image_shape=None, y_name="label", seed=0):
     samplers = [name for name, model in comparison.models.items() if _sampler(model)]
     n_above, n_below = len(embedders), 1 + len(samplers) if samplers else 0
     heights = [_height(n) for n in (n_above, n_below) if n]
-    figure = Figure(figsize=(_WIDTH, sum(heights)), dpi=150, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
-    parts = iter(np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights)))
+    figure = Figure(figsize=(_WIDTH, sum(heights)), dpi=150)
+    figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
+    parts = iter(figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights).flat)
     if embedders:
         _plot_embeddings(next(parts), comparison, embedders, y_name)
     if samplers:

@@ -8,6 +8,7 @@ import itertools
 import re
 import statistics
 import warnings
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -235,7 +236,7 @@ class _Row(NamedTuple):
 
 def _parse(text, separator):
     """Return the first rows of a table."""
-    lines = io.StringIO(text, newline="")
+    lines: Iterable[str] = io.StringIO(text, newline="")
     if separator == " ":
         lines = (line.replace("\t", " ").strip(" ") for line in lines)
     reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
@@ -256,7 +257,8 @@ def _separate(content):
 
     The separator is the one that gives most rows the same width and makes most fields numbers.
     """
-    best_score, best, is_whole = -2.0, (",", []), False
+    best: tuple[str, list[_Row]] = (",", [])
+    best_score, is_whole = -2.0, False
     for separator in _SEPARATORS:
         if separator == " " and is_whole:
             # The white space is within fields.
@@ -397,7 +399,7 @@ def _is_run(values):
 
 def _unique(names):
     """Return names without repetitions or gaps, as pandas makes them."""
-    unique = {}
+    unique: dict[str, None] = {}
     for j, name in enumerate(names):
         name = base = name or f"Unnamed: {j}"
         n = 0

@@ -92,5 +92,5 @@ def test_arrays_of_every_layout_load(kind, tmp_path):
 def test_missing_arrays_are_named():
     arrays = arrays_from_module(build(0))
     del arrays["latent.mean"]
-    with pytest.raises(RuntimeError, match="latent.mean"):
+    with pytest.raises(RuntimeError, match=r"latent\.mean"):
         load_arrays(build(1), arrays)

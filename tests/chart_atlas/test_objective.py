@@ -1,5 +1,7 @@
 """Losses and weights of an atlas against scipy and each other's definitions."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -89,8 +91,7 @@ def test_loss_is_minus_the_log_likelihood_of_each_partition(numbers):
     log_density = _log_densities(x)
     edges = np.cumsum((0, *numbers))
     expected = [
-        logsumexp(log_density[:, i:j], axis=1).mean() - np.log(j - i)
-        for i, j in zip(edges[:-1], edges[1:], strict=True)
+        logsumexp(log_density[:, i:j], axis=1).mean() - np.log(j - i) for i, j in pairwise(edges)
     ]
     loss = _objective(atlas).loss(x, 0.5)
     assert loss.item() == pytest.approx(-np.mean(expected), abs=1e-7)
@@ -119,7 +120,7 @@ def test_a_sampled_chart_is_a_lower_bound_of_the_sum(numbers):
     log_density = _log_densities(x[:1])[0]
     edges = np.cumsum((0, *numbers))
     expected, total = [], []
-    for i, j in zip(edges[:-1], edges[1:], strict=True):
+    for i, j in pairwise(edges):
         expected.append(log_density[i:j].mean() - np.log(j - i))
         total.append(logsumexp(log_density[i:j]) - np.log(j - i))
     atlas = _build(MEANS, SCALES, numbers).float()

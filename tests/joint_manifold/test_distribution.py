@@ -1,6 +1,7 @@
 """Penalties and the split latent distribution against scipy, quadrature and Monte Carlo."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -193,7 +194,7 @@ def _nested(generator, n_distributions=3):
         PenalizedSplit(*sizes, penalty="huber")
         for sizes in ((4, 3), (3, 2), (2, 1))[:n_distributions]
     ]
-    for outer, inner in zip(latents, latents[1:], strict=False):
+    for outer, inner in pairwise(latents):
         d = inner.n_features
         outer.set_stage(split_flow("affine", d, 1, 2, (4,), generator=generator).double(), inner)
     return perturb(latents[0], 0.1, generator)

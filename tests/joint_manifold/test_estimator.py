@@ -230,7 +230,7 @@ def test_stages_that_do_not_exist(nested):
             model.transform(X, stage=stage)
         with pytest.raises(ValueError, match="stage must be between 1 and 3"):
             model.score_samples(X, stage=stage)
-    with pytest.raises(ValueError, match="expecting 2 features .* at stage=2"):
+    with pytest.raises(ValueError, match=r"expecting 2 features .* at stage=2"):
         model.inverse_transform(X, stage=2)
 
 

@@ -30,7 +30,7 @@ from skmanifoldflow.plotting import (
 from skmanifoldflow.plotting._rows import mosaic
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 
 @pytest.fixture(autouse=True)
@@ -431,7 +431,7 @@ def test_name_of_a_series(iris):
 
 @pytest.mark.parametrize("components", [(0, 4), (0, 1, 2), (), -1, (0.5, 1), "01"])
 def test_wrong_components(components, iris):
-    with pytest.raises(ValueError, match="components must be .* between 0 and 3"):
+    with pytest.raises(ValueError, match=r"components must be .* between 0 and 3"):
         EmbeddingDisplay(iris[0], components=components).plot()
 
 

@@ -1,7 +1,6 @@
 """The buffers of the kernels of one pass."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -55,8 +54,6 @@ class Workspace:
         # Scratch buffers by shape and dtype, and how many of each are in use.
         self._scratch: dict[Any, list[Tensor]] = {}
         self._n_used: dict[Any, int] = {}
-        #: Returns a buffer (K, *shape) whose contents last until the backward pass.
-        self.kept: Callable[..., Any] = self.new if trains else self.scratch
 
     def new(self, *shape: int, dtype: torch.dtype | None = None) -> Any:
         """Return a buffer (K, *shape) that nothing else uses."""
@@ -65,6 +62,10 @@ class Workspace:
         padded = aligned(size + (shape[:1] == (1,)))
         buffer = self._like.new_empty(self.n_fits, padded, dtype=dtype)
         return buffer[:, :size].view(self.n_fits, *shape)
+
+    def kept(self, *shape: int, dtype: torch.dtype | None = None) -> Any:
+        """Return a buffer (K, *shape) whose contents last until the backward pass."""
+        return (self.new if self.trains else self.scratch)(*shape, dtype=dtype)
 
     def scratch(self, *shape: int, dtype: torch.dtype | None = None) -> Any:
         """Return a buffer (K, *shape) that other kernels use too."""
@@ -90,7 +91,7 @@ class _NoBuffers(Workspace):
     def new(self, *shape: int, dtype: torch.dtype | None = None) -> Any:
         return None
 
-    scratch = new
+    kept = scratch = new
 
 
 #: The workspace of formulas that are to be differentiated by autograd or torch.func.
