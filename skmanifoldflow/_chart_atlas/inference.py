@@ -434,4 +434,5 @@ class ChartInference(FittedFlow):
         >>> model.local_dimension(X).shape
         (30,)
         """
-        return self.chart_dimensions_[self.predict(X)]
+        charts = self.predict(X)
+        return self.chart_dimensions_[charts]
