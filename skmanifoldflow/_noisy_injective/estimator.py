@@ -31,9 +31,9 @@ from .upsampling import UpsamplingInjection
 
 __all__ = ["NoisyInjectiveFlow"]
 
-# Bins of the spline of a column, each with some rows in it.
+# Bins of the spline of a column, each with some training rows in it.
 _MAX_MARGINAL_BINS = 64
-_ROWS_PER_BIN = 32
+_ROWS_PER_BIN = 28
 # Rows from which the splines of the columns start.
 _MAX_INITIAL_ROWS = 20_000
 # Length of the smallest column of A at the start, relative to the noise. The bound draws along it
