@@ -100,18 +100,20 @@ def step_turn(kind, n_features, batch_size):
     from skmanifoldflow.backend.bijections import Chain, MarginalSpline
     from skmanifoldflow.backend.device import make_generator
     from skmanifoldflow.backend.flow import ManifoldFlow
-    from skmanifoldflow.backend.training import TrainingSettings, train
+    from skmanifoldflow.backend.training import train
 
     try:
         from skmanifoldflow._noisy_injective.distribution import NoisyInjection
         from skmanifoldflow._noisy_injective.injections import LinearInjection
         from skmanifoldflow._noisy_injective.objective import InjectionLikelihood
+        from skmanifoldflow.backend.training_job import TrainingSettings
 
         initialize, move_to = MarginalSpline.initialize, ManifoldFlow.move_to
     except ModuleNotFoundError:
         # Where versions before a folder for each method had them.
         from skmanifoldflow.backend.latents import LinearInjection, NoisyInjection
         from skmanifoldflow.backend.objectives import InjectionLikelihood
+        from skmanifoldflow.backend.training import TrainingSettings
 
         initialize, move_to = MarginalSpline.start, ManifoldFlow.place
 

@@ -29,7 +29,8 @@ from skmanifoldflow.backend.architectures import density_flow
 from skmanifoldflow.backend.bijections import Chain, MarginalSpline
 from skmanifoldflow.backend.device import make_generator, single_threaded
 from skmanifoldflow.backend.flow import ManifoldFlow
-from skmanifoldflow.backend.training import TrainingSettings, train
+from skmanifoldflow.backend.training import train
+from skmanifoldflow.backend.training_job import TrainingSettings
 from skmanifoldflow.datasets import SCurve
 
 N_LAYERS = {"affine": 8, "spline": 4}

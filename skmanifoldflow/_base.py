@@ -9,16 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.base import _fit_context
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._checks import check_parameters, check_rows, list_names, warn
+from ._checks import check_parameters, check_rows, list_names
 from ._chunked import rows_to_tensor
 from ._columns import dequantization_step
 from ._config import FlowConfig
 from ._inference import FittedFlow
-from ._progress import epoch_log
+from ._progress import epoch_log, warn_of_training
 from .backend.device import (
     make_generator,
     resolve_device,
@@ -29,17 +28,14 @@ from .backend.device import (
 from .backend.flow import FlowModel
 from .backend.objective import Objective
 from .backend.standardize import Standardizer
-from .backend.training import TrainingInterrupted, TrainingJob, TrainingSettings, finish, train_all
+from .backend.training import train_all
+from .backend.training_job import TrainingInterrupted, TrainingJob, TrainingSettings, finish
 
 __all__ = ["BaseManifoldFlow"]
 
 # With fewer rows there is nothing to validate on, and a network would only learn them by heart.
 _MIN_ROWS_VALIDATED = 40
 _MIN_VALIDATION_ROWS = 10
-# Nats that a score may still rise by in the last epoch before anybody has to be told.
-_WORTH_MORE_EPOCHS = 0.01
-# Share of the gradient steps that may have been skipped before anybody has to be told.
-_WORTH_A_WARNING = 0.1
 
 
 class _FitInterrupted(KeyboardInterrupt):
@@ -219,7 +215,10 @@ class BaseManifoldFlow(FittedFlow, ABC):
             restarts, reports, is_interrupted = self._train_restarts(plan)
             report, is_interrupted = self._finish_fit(plan, restarts, reports, is_interrupted)
         try:
-            self._warn_of(plan, report, is_interrupted)
+            name, reached = type(self).__name__, self._reached(plan, report)
+            warn_of_training(
+                name, report, reached if is_interrupted else None, self.tol, self.max_iter
+            )
         except KeyboardInterrupt:
             is_interrupted = True
         finally:
@@ -263,33 +262,6 @@ class BaseManifoldFlow(FittedFlow, ABC):
     def _reached(self, plan, report):
         """Return as text how far an interrupted fit had come."""
         return f"epoch {report.n_iter} of {self.max_iter}"
-
-    def _warn_of(self, plan, report, is_interrupted):
-        """Warn of a training that was interrupted, or should have been another one."""
-        if is_interrupted:
-            warn(
-                f"{type(self).__name__} was interrupted after {self._reached(plan, report)}: it "
-                "has the best weights until then.",
-                ConvergenceWarning,
-            )
-            return
-        if report.n_skipped > _WORTH_A_WARNING * report.n_steps:
-            warn(
-                f"The gradient was not finite in {report.n_skipped} of {report.n_steps} steps, "
-                "which were skipped. Use a smaller learning_rate_init or a larger noise_floor.",
-                ConvergenceWarning,
-            )
-        least = max(self.tol, _WORTH_MORE_EPOCHS)
-        if report.stopped_early or report.last_improvement <= least:
-            return
-        knob = "Increase max_iter."
-        if report.n_iter < self.max_iter:
-            knob = f"The fit ended at its {self._max_steps} gradient steps: increase batch_size."
-        warn(
-            f"The score still rose by {report.last_improvement:.2g} nats in the last of "
-            f"{report.n_iter} epochs, more than {least:g}. {knob}",
-            ConvergenceWarning,
-        )
 
     def _plan(self, X) -> _Plan:
         """Check rows and parameters, and settle what all starts of a fit have in common."""

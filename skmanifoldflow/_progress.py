@@ -6,7 +6,17 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
-__all__ = ["Progress", "epoch_log", "listening", "report"]
+from sklearn.exceptions import ConvergenceWarning
+
+from ._checks import warn
+from .backend.training_job import TrainingReport
+
+__all__ = ["Progress", "epoch_log", "listening", "report", "warn_of_training"]
+
+# Nats that a score may still rise by in the last epoch before anybody has to be told.
+_WORTH_MORE_EPOCHS = 0.01
+# Share of the gradient steps that may have been skipped before anybody has to be told.
+_WORTH_A_WARNING = 0.1
 
 
 class Progress(NamedTuple):
@@ -108,3 +118,46 @@ def epoch_log(
         report(progress, verbose)
 
     return log
+
+
+def warn_of_training(
+    estimator: str, report: TrainingReport, reached: str | None, tol: float, max_iter: int
+) -> None:
+    """Warn of a training that was interrupted, or that should have been another one.
+
+    Parameters
+    ----------
+    estimator : str
+        Name of the class that is fitted.
+    report : TrainingReport
+        What happened.
+    reached : str or None
+        How far the training had come when it was interrupted; None if it was not.
+    tol : float
+        What counts as better, in nats.
+    max_iter : int
+        Epochs that were asked for.
+    """
+    if reached is not None:
+        warn(
+            f"{estimator} was interrupted after {reached}: it has the best weights until then.",
+            ConvergenceWarning,
+        )
+        return
+    if report.n_skipped > _WORTH_A_WARNING * report.n_steps:
+        warn(
+            f"The gradient was not finite in {report.n_skipped} of {report.n_steps} steps, which "
+            "were skipped. Use a smaller learning_rate_init or a larger noise_floor.",
+            ConvergenceWarning,
+        )
+    least = max(tol, _WORTH_MORE_EPOCHS)
+    if report.stopped_early or report.last_improvement <= least:
+        return
+    remedy = "Increase max_iter."
+    if report.n_iter < max_iter:
+        remedy = f"The fit ended after {report.n_steps} gradient steps: increase batch_size."
+    warn(
+        f"The score still rose by {report.last_improvement:.2g} nats in the last of "
+        f"{report.n_iter} epochs, more than {least:g}. {remedy}",
+        ConvergenceWarning,
+    )

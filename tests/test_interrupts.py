@@ -13,7 +13,7 @@ from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow,
 from skmanifoldflow._chart_atlas.quantization import Quantization
 from skmanifoldflow._joint_manifold.objective import JointLikelihood
 from skmanifoldflow._progress import listening
-from skmanifoldflow.backend import training
+from skmanifoldflow.backend import training, training_job
 from skmanifoldflow.backend.training import _Together
 from skmanifoldflow.datasets import SCurve
 from skmanifoldflow.model_selection import StackedSearchCV
@@ -110,7 +110,7 @@ def test_of_several_restarts_the_best_is_kept(rows):
             if epoch == 3:
                 raise KeyboardInterrupt
 
-        with pytest.raises(training.TrainingInterrupted) as caught:
+        with pytest.raises(training_job.TrainingInterrupted) as caught:
             training.train(*job[:-1], log=stop)
         best.append(caught.value.reports[0].best_score)
     with interrupted(), interrupt_after(3):

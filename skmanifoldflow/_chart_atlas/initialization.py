@@ -7,7 +7,8 @@ from torch import Tensor
 from .._linear import principal_axes
 from .._mixture_of_pca import fit_mixture, partition
 from ..backend.device import move, to_host
-from ..backend.training import TrainingSettings, train
+from ..backend.training import train
+from ..backend.training_job import TrainingSettings
 from .atlas import Atlas, AtlasEnsemble
 from .chart_maps import ChartMap
 from .quantization import Quantization

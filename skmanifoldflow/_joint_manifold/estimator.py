@@ -20,7 +20,7 @@ from .._dimension import spectral_dimension
 from .._geometry import affordable_rows, mean_spectrum, noise_variance_read
 from .._linear import principal_axes, supported_components
 from ..backend.bijections import squeezed_shapes
-from ..backend.training import SecondInterrupt
+from ..backend.training_job import SecondInterrupt
 from .build import JointManifoldConfig, build_flow, initialize_flow
 from .coordinates import set_coordinates
 from .inference import StagedFlow

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
 
-from ..backend.training import (
+from ..backend.training import train_all
+from ..backend.training_job import (
     EpochLog,
     SecondInterrupt,
     TrainingInterrupted,
     TrainingJob,
     TrainingReport,
     finish,
-    train_all,
 )
 from .objective import JointLikelihood
 

@@ -53,4 +53,4 @@ class LatentDistribution(nn.Module, ABC):
         temperature: float = 1.0,
         manifold_deviation: float = 1.0,
     ) -> Tensor:
-        """Draw latent rows (n, D); the knobs scale the variance of u and of the noise."""
+        """Draw latent rows (n, D); the options scale the variances of u and of the noise."""

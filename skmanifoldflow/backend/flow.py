@@ -60,7 +60,7 @@ class FlowModel(nn.Module, ABC):
 
     @abstractmethod
     def sample(self, n_samples: int, generator: torch.Generator, **options: float) -> Tensor:
-        """Draw standardised rows (n, D); the knobs are those of `LatentDistribution.sample`."""
+        """Draw standardised rows (n, D); options are those of `LatentDistribution.sample`."""
 
 
 class Outliers(nn.Module):

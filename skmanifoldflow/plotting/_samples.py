@@ -21,7 +21,7 @@ _IMAGE_COLUMNS = 8
 class SampleDisplay:
     """Samples of a model, as points over the data or as images.
 
-    There is one panel, or one for each value of a knob of the model. Panels drawn by
+    There is one panel, or one for each value of an option of the model. Panels drawn by
     `from_estimator` start from the same random state, so that a row is the same latent draw in all
     of them, as in figures 1 and 5 of [1]_. They have the same axes, or the same range of values.
 
@@ -126,7 +126,7 @@ class SampleDisplay:
             Training or test rows to compare with.
         n_samples : int, default=None
             Samples in each panel. None is the number of rows of data shown, 1000 without data, 48
-            images, or 10 images for each value of a knob.
+            images, or 10 images for each value of an option.
         temperatures : list of float, default=None
             Values t of the parameter `temperature` of `sample`, each with a panel. None leaves the
             default of the model.
@@ -151,7 +151,7 @@ class SampleDisplay:
         ImportError
             If matplotlib is not installed.
         ValueError
-            If the estimator has no method `sample`, if both knobs are given, or if X or the shape
+            If the estimator has no method `sample`, if both options are given, or if X or the shape
             of images does not fit the samples.
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
@@ -171,33 +171,33 @@ class SampleDisplay:
         if image_shape is None:
             image_shape = getattr(model, "image_shape", None)
 
-        knob, symbol, title = None, None, None
+        option, symbol, title = None, None, None
         values: Any = (None,)
         if temperatures is not None:
-            knob, symbol, values = "temperature", "t", temperatures
+            option, symbol, values = "temperature", "t", temperatures
             title = "Samples at temperature t"
         elif manifold_deviations is not None:
-            knob, symbol, values = "manifold_deviation", "s", manifold_deviations
+            option, symbol, values = "manifold_deviation", "s", manifold_deviations
             title = "Samples at manifold deviation s"
         if unwrapped.units is not None:
             title = f"{title}, {unwrapped.units}" if title else f"Samples {unwrapped.units}"
         values = np.atleast_1d(values).tolist()
         if not values:
-            raise ValueError(f"{knob}s must hold at least one value, got none.")
+            raise ValueError(f"{option}s must hold at least one value, got none.")
 
         if n_samples is None:
             if image_shape is not None:
-                n_samples = _N_IMAGES_PER_STRIP if knob else _N_IMAGES
+                n_samples = _N_IMAGES_PER_STRIP if option else _N_IMAGES
             else:
                 n_samples = _MAX_POINTS if data is None else min(len(data), _MAX_POINTS)
         seed = random_state
         if not isinstance(seed, Integral):
             seed = check_random_state(seed).randint(2**31)
-        options = [{knob: value} if knob else {} for value in values]
+        options = [{option: value} if option else {} for value in values]
         samples = [model.sample(n_samples, random_state=seed, **o) for o in options]
         display = cls(
             np.stack([check_array(unwrapped.from_model(rows)) for rows in samples]),
-            labels=[f"{symbol} = {value:g}" for value in values] if knob else None,
+            labels=[f"{symbol} = {value:g}" for value in values] if option else None,
             title=title,
             data=data,
             image_shape=image_shape,

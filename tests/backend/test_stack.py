@@ -12,7 +12,8 @@ from skmanifoldflow.backend.bijections import Chain, MarginalSpline
 from skmanifoldflow.backend.device import make_generator
 from skmanifoldflow.backend.flow import ManifoldFlow
 from skmanifoldflow.backend.optimizer import Optimizer
-from skmanifoldflow.backend.training import TrainingJob, TrainingSettings, train, train_all
+from skmanifoldflow.backend.training import train, train_all
+from skmanifoldflow.backend.training_job import TrainingJob, TrainingSettings
 
 N_ROWS, N_VALIDATION = 90, 30
 

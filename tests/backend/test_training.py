@@ -10,7 +10,8 @@ from torch import nn
 from skmanifoldflow.backend.device import make_generator
 from skmanifoldflow.backend.objective import Objective
 from skmanifoldflow.backend.optimizer import CLIP_NORM, Optimizer
-from skmanifoldflow.backend.training import TrainingSettings, train
+from skmanifoldflow.backend.training import train
+from skmanifoldflow.backend.training_job import TrainingSettings
 
 
 def settings(**kwargs):

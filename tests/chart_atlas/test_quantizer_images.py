@@ -11,7 +11,8 @@ from sklearn.decomposition import PCA
 from skmanifoldflow._chart_atlas.chart_maps import ChartFrames
 from skmanifoldflow._chart_atlas.quantization import Quantization
 from skmanifoldflow._chart_atlas.quantizer import ImageAutoencoder, Quantizer
-from skmanifoldflow.backend.training import TrainingSettings, train
+from skmanifoldflow.backend.training import train
+from skmanifoldflow.backend.training_job import TrainingSettings
 
 # Even sides, odd ones, colour, a line and a single pixel.
 IMAGE_SHAPES = [(1, 8, 8), (1, 7, 5), (3, 4, 6), (1, 1, 9), (2, 1, 1)]
