@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -147,9 +148,9 @@ class ManifoldFlow(FlowModel):
 
     @property
     def tensor_options(self) -> dict[str, Any]:
-        like = next((p for p in self.bijection.parameters()), None)
-        if like is None:
-            return {"device": self.latent.mean.device, "dtype": self.latent.mean.dtype}
+        # A bijection may have weights, constants alone, or neither.
+        tensors = chain(self.bijection.parameters(), self.bijection.buffers())
+        like = next((t for t in tensors if t.is_floating_point()), self.latent.mean)
         return {"device": like.device, "dtype": like.dtype}
 
     def log_prob(self, x: Tensor, **kwargs: Any) -> Tensor:

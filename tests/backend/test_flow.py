@@ -133,3 +133,11 @@ def test_chunks_cover_every_row_once(n_rows, elements_per_row):
     pieces = [rows[chunk] for chunk in chunks(n_rows, elements_per_row)]
     assert np.array_equal(np.concatenate([rows[:0], *pieces]), rows)
     assert all(len(p) == 1 or len(p) * elements_per_row <= 2**20 for p in pieces)
+
+
+def test_a_bijection_without_weights_has_the_dtype_of_its_constants():
+    flow = ManifoldFlow(Chain([Orthogonal(2, generator=make_generator(0))]), LearnedCovariance(2))
+    flow.move_to(CPU, torch.float32)
+    rows = flow.sample(3, make_generator(1))
+    assert rows.dtype == torch.float32
+    assert torch.isfinite(flow.log_prob(rows)).all()
