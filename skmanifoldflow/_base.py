@@ -124,8 +124,11 @@ class BaseManifoldFlow(FittedFlow, ABC):
     def _choices(self, n_features: int) -> FlowConfig:
         """Return what the flow is built from, with None for what is read from the rows."""
 
-    def _read_rows(self, choices: FlowConfig, raw: torch.Tensor) -> FlowConfig:
-        """Return the choices with what is read from raw training rows, validation rows left out."""
+    def _read_rows(self, choices: FlowConfig, raw: torch.Tensor, step: torch.Tensor) -> FlowConfig:
+        """Return the choices with what is read from raw training rows, validation rows left out.
+
+        Values are to be spread over the `step` of their column.
+        """
         return choices
 
     @staticmethod
@@ -288,14 +291,29 @@ class BaseManifoldFlow(FittedFlow, ABC):
         order_seed, *seeds = random_state.randint(2**31, size=1 + n_restarts).tolist()
         order = torch.randperm(len(raw), generator=make_generator(order_seed))
         n_validation = self._n_validation(len(raw))
-        config = self._config if previous else self._read_rows(choices, raw[order[n_validation:]])
-        is_image = config.image_shape is not None
+        is_image = choices.image_shape is not None
         step = dequantization_step(self, raw, is_image, np.finfo(X.dtype).eps)
+        if previous:
+            config = self._config
+        else:
+            config = self._read_rows(choices, raw[order[n_validation:]], step)
         width = max(self._layer_sizes(), default=1)
         batch_size = self._batch_size(len(raw), n_features)
         work = batch_size * width * max(width, n_features)
-        split = raw, order, n_validation, step
-        return _Plan(*split, config, previous, device, dtype, batch_size, seeds, work, began)
+        return _Plan(
+            raw=raw,
+            order=order,
+            n_validation=n_validation,
+            step=step,
+            config=config,
+            previous=previous,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+            seeds=seeds,
+            work=work,
+            began=began,
+        )
 
     def _train_restarts(self, plan):
         """Prepare and train all starts; return them, their reports, and whether of Ctrl-C."""

@@ -79,5 +79,7 @@ def in_float64_on_cpu(flow: ManifoldFlow) -> Iterator[None]:
     """
     device = flow.latent.mean.device
     flow.move_to(torch.device("cpu"), torch.float64)
-    yield
-    flow.move_to(device, torch.float32)
+    try:
+        yield
+    finally:
+        flow.move_to(device, torch.float32)

@@ -18,6 +18,17 @@ _MAX_LAYERS_PER_ARRAY = 200
 # What a stored model is recognised by.
 _DIGESTED = ("_flow", "_standardizer", "_config", "n_components_")
 
+# What a configuration or weights that were changed may raise.
+_DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
 
 class StoredFlow(BaseEstimator):
     """State of an estimator: weights as numpy arrays, the configuration as a dict.
@@ -87,8 +98,8 @@ class StoredFlow(BaseEstimator):
             self._restore(self._flow)
             self._standardizer = self._new_standardizer(config)
             load_arrays(self._standardizer, standardizer)
-            device = self.device_
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            device, _ = self.device_, self._dtype
+        except _DAMAGE as error:
             # Half a model must not look like a fitted one.
             self.__dict__.pop("_flow", None)
             reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -14,7 +14,12 @@ from sklearn.datasets import make_moons
 from sklearn.decomposition import FactorAnalysis
 from sklearn.exceptions import ConvergenceWarning
 
-from skmanifoldflow import JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow
+from skmanifoldflow import (
+    ChartAtlasFlow,
+    JointManifoldFlow,
+    ManifoldPriorFlow,
+    NoisyInjectiveFlow,
+)
 from skmanifoldflow.backend import training
 
 SMALL = {"n_layers": 2, "hidden_layer_sizes": (8,), "max_iter": 3, "random_state": 0}
@@ -121,6 +126,25 @@ def test_damaged_files_do_not_load(model, damage):
     ):
         other.__setstate__(state)
     assert not hasattr(other, "_flow")
+
+
+@pytest.mark.parametrize(
+    ("Estimator", "changes"),
+    [
+        (ManifoldPriorFlow, {"image_shape": (1, 2, 2)}),
+        (JointManifoldFlow, {"split": "channel"}),
+        (ChartAtlasFlow, {"image_shape": [2]}),
+        (ChartAtlasFlow, {"n_charts": ()}),
+    ],
+)
+def test_damaged_configurations_of_the_first_version_do_not_load(Estimator, changes):
+    """Its models have no digest, so that whatever builds the flow meets the damage."""
+    rows = np.random.RandomState(0).standard_normal((50, 4))
+    state = Estimator(**SMALL).fit(rows).__getstate__()
+    del state["_digest"]
+    state["_config"] = state["_config"] | changes
+    with pytest.raises(ValueError, match="is damaged, or was changed"):
+        Estimator.__new__(Estimator).__setstate__(state)
 
 
 @pytest.mark.parametrize("damage", DAMAGES[:6], ids=lambda damage: damage.__name__)

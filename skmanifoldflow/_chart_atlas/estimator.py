@@ -8,7 +8,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._base import BaseManifoldFlow
 from .._checks import check_image_shape
-from .._columns import dequantization_step
 from .._config import FROM_ROWS
 from .._mixture_of_pca import MAX_COMPLETE_FEATURES
 from ..backend.device import make_generator, to_host
@@ -330,17 +329,11 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
             overlap=self.overlap,
         )
 
-    def _read_rows(self, choices, raw):
-        if self.n_charts is not None and self.n_charts > len(raw):
-            raise ValueError(
-                f"n_charts={self.n_charts} must be at most the number of rows that are trained on, "
-                f"{len(raw)}."
-            )
+    def _read_rows(self, choices, raw, step):
         if choices.image_shape is not None:
             return complete_image_config(choices, len(raw))
-        if self.dequantize:
+        if step.any():
             # Repeated values would be taken for charts.
-            step = dequantization_step(self, raw, False, np.finfo(self._dtype).eps)
             raw = raw + step * torch.rand(raw.shape, dtype=raw.dtype, generator=make_generator(0))
         rows = self._new_standardizer(choices).fit(raw).forward_and_log_det(raw)[0].numpy()
         return complete_table_config(choices, rows, self.noise_floor)
@@ -350,6 +343,11 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
         return build_flow(config, generator)
 
     def _make_objective(self, flow, rows, generator, is_warm):
+        if self.n_charts is not None and self.n_charts > len(rows):
+            raise ValueError(
+                f"n_charts={self.n_charts} must be at most the number of rows that are trained on, "
+                f"{len(rows)}."
+            )
         batch_size = self._batch_size(*rows.shape)
         if not is_warm:
             # Few rows train nothing: then no parameter asks for a gradient.

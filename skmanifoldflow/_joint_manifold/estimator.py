@@ -36,8 +36,6 @@ _PCA_MARGIN = 1.1
 # Largest number of rows from which the principal axes are computed.
 _MAX_INITIAL_ROWS = 20_000
 
-# A restart as the base class prepares it, with the `TrainedStages` of its training.
-
 
 class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
     r"""Flow whose latent space is split into a manifold and deviations from it, learned jointly.
@@ -378,7 +376,7 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
             noise_floor=self.noise_floor,
         )
 
-    def _read_rows(self, choices, raw):
+    def _read_rows(self, choices, raw, step):
         if choices.n_components is not None:
             return choices
         rows = self._new_standardizer(choices).fit(raw).forward_and_log_det(raw)[0].numpy()

@@ -6,14 +6,13 @@ from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_is_fitted
 
 from .._checks import check_coordinates
-from .._inference import FittedFlow
 from .._manifold_density import ManifoldDensityMixin
 from ..backend.device import standard_context
 
 __all__ = ["StagedFlow"]
 
 
-class StagedFlow(ManifoldDensityMixin, FittedFlow):
+class StagedFlow(ManifoldDensityMixin):
     """Methods of a fitted model that take a stage."""
 
     @standard_context()

@@ -30,7 +30,6 @@ class ManifoldPriorConfig(FlowConfig):
 
 def build_flow(config: ManifoldPriorConfig, generator: torch.Generator) -> ManifoldFlow:
     """Return an unfitted flow: layers that preserve volume, and the prior."""
-    assert config.flow is not None
     layers = config.n_layers, config.hidden_layer_sizes
     if config.image_shape:
         assert config.scale_floor is not None

@@ -29,8 +29,8 @@ _MAX_INITIAL_ROWS = 10_000
 _IMAGE_BATCH_SIZE = 128
 # Arguments of the objective, by the recipe.
 _RECIPES = {
-    "default": {"spread": "data", "prior_update": "closed_form", "entropy": "ignore"},
-    "paper": {"spread": "latent", "prior_update": "gradient", "entropy": "ignore"},
+    "default": {"spread": "data", "prior_update": "closed_form"},
+    "paper": {"spread": "latent", "prior_update": "gradient"},
 }
 
 

@@ -37,7 +37,7 @@ class SpreadLikelihood(Objective):
     does not depend on a volume-preserving g, so minimising the cross-entropy E[-log N(z~; m, C)] is
     maximum likelihood of the inflated data. With spread "latent" noise is added to z = g(x)
     instead, as in the source, and the expectation over the noise is taken in closed form. Its
-    entropy depends on g, and entropy "taylor" estimates it.
+    entropy depends on g and is ignored, as in the source.
 
     The departure from isometry is penalised twice: (log ||J_g v||^2)^2 for random unit vectors v,
     by a finite difference, and the squared error of latent distances against geodesic distances of
@@ -51,8 +51,6 @@ class SpreadLikelihood(Objective):
         Where the noise is added.
     prior_update : {"closed_form", "gradient"}
         Whether m, C are moments of z~, or m, A of C = A A' + s^2 I are trained.
-    entropy : {"ignore", "taylor"}
-        Whether the entropy of z~ is dropped or estimated on the batch (spread "latent" only).
     isometry : float
         Weight of the departure from isometry.
     noise_start, noise_floor : float
@@ -94,7 +92,6 @@ class SpreadLikelihood(Objective):
         *,
         spread: str,
         prior_update: str,
-        entropy: str,
         isometry: float,
         noise_start: float,
         noise_floor: float,
@@ -105,7 +102,6 @@ class SpreadLikelihood(Objective):
         self.flow = flow
         self.spread = spread
         self.prior_update = prior_update
-        self.entropy = entropy
         self.isometry = isometry
         self.noise_start = noise_start
         self.noise_floor = noise_floor
@@ -227,7 +223,7 @@ class SpreadLikelihood(Objective):
     @property
     def _is_closed_form(self) -> bool:
         """Whether the gradient of the cross-entropy is known."""
-        return self.a is None and self.entropy == "ignore"
+        return self.a is None
 
     def _moments(self, centred: Tensor, s: float) -> Tensor:
         """Return the second moments (D, D) of z~ - m, given rows z - m or z~ - m."""
@@ -244,9 +240,8 @@ class SpreadLikelihood(Objective):
         return 0.5 * (log_det + square + len(moments) * math.log(2 * math.pi))
 
     def _cross_entropy(self, z: Tensor, progress: float) -> Tensor:
-        """Return E[-log N(z~; m, C)] of a batch, minus H(z~) where the entropy is estimated."""
-        n, n_features = z.shape
-        s = self.noise(progress)
+        """Return E[-log N(z~; m, C)] of a batch."""
+        s, n_features = self.noise(progress), z.shape[1]
         if self.a is not None and self.m is not None:
             a = torch.tril(self.a)
             noise = s**2 * torch.eye(n_features, dtype=z.dtype, device=z.device)
@@ -259,15 +254,8 @@ class SpreadLikelihood(Objective):
             centred = z - z.mean(0)
             covariance = self._moments(centred.detach().to(statistics_dtype(z.device)), s)
             precision, log_det = (t.to(z) for t in self._closed_form_prior(covariance, z, progress))
-        loss = self._normal_cross_entropy(self._moments(centred, s), precision, log_det)
-        if self.entropy == "taylor":
-            log_kernel = -0.5 * (
-                torch.cdist(z, z).square() / s**2 + n_features * math.log(2 * math.pi * s**2)
-            )
-            loss = loss + (torch.logsumexp(log_kernel, dim=1) - math.log(n)).mean()
-        return loss
+        return self._normal_cross_entropy(self._moments(centred, s), precision, log_det)
 
-    @torch.no_grad()
     def _closed_form_prior(
         self, covariance: Tensor, batch: Tensor, progress: float
     ) -> tuple[Tensor, Tensor]:

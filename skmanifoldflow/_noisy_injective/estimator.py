@@ -1,4 +1,7 @@
-"""NoisyInjectiveFlow: a flow above an injective linear map with normal noise."""
+"""NoisyInjectiveFlow: a flow above an injective linear map with normal noise.
+
+Half of the module documents parameters and attributes.
+"""
 
 from dataclasses import replace
 from numbers import Integral, Real
@@ -364,7 +367,7 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
             n_importance_samples=self.n_importance_samples,
         )
 
-    def _read_rows(self, choices, raw):
+    def _read_rows(self, choices, raw, step):
         n_bins = max(2, min(_MAX_MARGINAL_BINS, len(raw) // _ROWS_PER_BIN))
         config = replace(choices, n_marginal_bins=n_bins)
         if config.n_components is not FROM_ROWS or config.injection == "upsampling":

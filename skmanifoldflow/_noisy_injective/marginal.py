@@ -50,13 +50,13 @@ class _StackedMarginal:
         precision = torch.bmm(transposed, self.scaled)
         precision.diagonal(dim1=1, dim2=2).add_(1)
         factor, info = torch.linalg.cholesky_ex(precision)
+        # NaN where Lam is not positive definite, which the training loop handles.
+        factor.masked_fill_((info != 0)[:, None, None], math.nan)
         # C^-1 A = Sigma^-1 A Lam^-1, whose products with A are what C^-1 lacks of Sigma^-1.
         self.columns = torch.bmm(self.scaled, torch.cholesky_inverse(factor))
         mu = y - b.unsqueeze(1)
         self.m = torch.bmm(mu, self.columns)
         log_det = factor.diagonal(dim1=1, dim2=2).log().sum(1).mul_(2)
-        # NaN where Lam is not positive definite, which the training loop handles.
-        log_det.masked_fill_(info != 0, math.nan)
         self.r = torch.baddbmm(mu, self.m, transposed, alpha=-1)
         self.e, self.constant = marginal(self.r, self.variance, log_det)
 

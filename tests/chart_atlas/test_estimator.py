@@ -588,3 +588,23 @@ def test_charts_cover_the_rows_near_their_centres(curve, settings):
     np.testing.assert_array_equal(model.covering_charts(curve[:1]), covers[:1])
     float32 = model.covering_charts(curve.astype(np.float32))
     assert (float32 == covers).mean() > 0.99
+
+
+def test_the_step_of_repeated_values_is_that_of_all_rows():
+    """Whichever rows are set aside: the only 9 of each column may be among them."""
+    X = np.random.RandomState(0).choice([0.0, 4.0, 8.0], size=(100, 2))
+    X[0] = 9
+    for seed in range(10):
+        model = ChartAtlasFlow(
+            dequantize=True, bounded=(0.0, 10.0), **SMALL | {"random_state": seed}
+        )
+        plan = model._plan(X)
+        assert plan.step.tolist() == [1, 1]
+
+
+def test_more_charts_than_rows_are_an_error_after_a_warm_start_too():
+    rng = np.random.RandomState(0)
+    model = ChartAtlasFlow(n_charts=20, warm_start=True, **SMALL)
+    model.fit(rng.standard_normal((200, 2)))
+    with pytest.raises(ValueError, match="n_charts=20 must be at most the number of rows"):
+        model.fit(rng.standard_normal((12, 2)))

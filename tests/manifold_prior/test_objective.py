@@ -37,7 +37,6 @@ def build(bijection=None, n_features=D, n_free=None, dtype=torch.float64, **kwar
     settings = {
         "spread": "data",
         "prior_update": "closed_form",
-        "entropy": "ignore",
         "isometry": 0.0,
         "noise_start": 0.3,
         "noise_floor": FLOOR,
@@ -270,16 +269,6 @@ def test_trained_prior_has_a_gradient():
 # Entropy
 
 
-@pytest.mark.parametrize("n_rows", [10, 60])
-def test_taylor_entropy_is_that_of_the_kernel_mixture(n_rows):
-    rows = correlated_rows(n_rows)
-    plain, taylor = (build(spread="latent", entropy=entropy) for entropy in ("ignore", "taylor"))
-    s = taylor.noise(0.0)
-    mixture = [np.prod(stats.norm.pdf(row, rows, s), axis=1).mean() for row in rows.numpy()]
-    difference = taylor.loss(rows, 0.0) - plain.loss(rows, 0.0)
-    assert difference.item() == pytest.approx(np.log(mixture).mean())
-
-
 # Isometry
 
 
@@ -336,12 +325,10 @@ def test_unconnected_rows_have_no_distance_error():
     assert actual == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    ("spread", "entropy"), [("data", "ignore"), ("latent", "ignore"), ("latent", "taylor")]
-)
+@pytest.mark.parametrize("spread", ["data", "latent"])
 @pytest.mark.parametrize("geodesics", ["none", "all", "unconnected"])
-def test_gradient_of_all_terms_is_that_of_finite_differences(spread, entropy, geodesics):
-    kwargs = {"spread": spread, "entropy": entropy, "isometry": 0.5}
+def test_gradient_of_all_terms_is_that_of_finite_differences(spread, geodesics):
+    kwargs = {"spread": spread, "isometry": 0.5}
     if geodesics != "none":
         kwargs["geodesics"] = euclidean(correlated_rows(20, seed=4))
     if geodesics == "unconnected":
@@ -383,7 +370,6 @@ def test_all_terms_have_finite_gradients():
 MODES = [
     {"spread": "data"},
     {"spread": "latent"},
-    {"spread": "latent", "entropy": "taylor"},
     {"spread": "data", "prior_update": "gradient"},
     {"spread": "latent", "prior_update": "gradient"},
     {"spread": "data", "isometry": 0.1},

@@ -148,3 +148,21 @@ def test_a_default_training_calls_the_loss(monkeypatch):
     for estimator in (NoisyInjectiveFlow(2, max_iter=1), ManifoldPriorFlow(2, max_iter=1)):
         with pytest.raises(AssertionError, match="the loss"):
             estimator.fit(rows)
+
+
+def test_a_lost_fit_of_a_stack_leaves_the_others_alone():
+    """Where A' Sigma^-1 A + I is not positive definite in rounding, that fit is NaN."""
+    pair = [
+        LinearInjection(4, 2, noise_covariance="spherical", noise_floor=1e-3).double()
+        for _ in range(2)
+    ]
+    with torch.no_grad():
+        pair[1].a.zero_()
+        pair[1].a[0] = 1e9
+    y = torch.randn(2, 5, 4, dtype=torch.float64, generator=make_generator(0))
+    value, grad_y, gradients = negative_log_prob(pair, y)
+    alone, grad_alone, _ = negative_log_prob(pair[:1], y[:1])
+    assert value[0] == alone[0]
+    assert torch.equal(grad_y[:1], grad_alone)
+    assert value[1].isnan()
+    assert all(torch.isfinite(gradient[0]).all() for gradient in gradients.values())
