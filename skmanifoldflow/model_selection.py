@@ -63,6 +63,21 @@ class StackedSearchCV(GridSearchCV):
         -------
         self : object
             The fitted search.
+
+        Raises
+        ------
+        ValueError
+            If the parameters of the search contradict each other, or all fits fail.
+
+        Examples
+        --------
+        >>> from skmanifoldflow import NoisyInjectiveFlow
+        >>> from skmanifoldflow.datasets import SinCurve
+        >>> from skmanifoldflow.model_selection import StackedSearchCV
+        >>> X, _ = SinCurve(noise=0.05).sample(200, random_state=0)
+        >>> flow = NoisyInjectiveFlow(1, n_layers=2, max_iter=1, random_state=0)
+        >>> StackedSearchCV(flow, {"weight_decay": [0.0, 0.1]}, cv=2).fit(X).n_splits_
+        2
         """
         self._validate_params()
         is_plain = isinstance(self.estimator, NoisyInjectiveFlow) and self.scoring is None

@@ -68,6 +68,14 @@ class Manifold(ABC):
         ------
         ValueError
             If `n_samples` is not an integer of at least 1.
+
+        Examples
+        --------
+        >>> from skmanifoldflow.datasets import SinCurve
+        >>> curve = SinCurve(noise=0.05)
+        >>> X, coordinates = curve.sample(3, random_state=0)
+        >>> X.shape, coordinates.shape
+        ((3, 2), (3, 1))
         """
         if not isinstance(n_samples, Integral) or n_samples < 1:
             raise ValueError(f"n_samples must be an integer >= 1, got {n_samples!r}")
@@ -90,6 +98,18 @@ class Manifold(ABC):
         -------
         X : ndarray of shape (n, n_features)
             Points of the manifold.
+
+        Raises
+        ------
+        ValueError
+            If coordinates are not finite, or not as many columns as the manifold has dimensions.
+
+        Examples
+        --------
+        >>> from skmanifoldflow.datasets import SinCurve
+        >>> curve = SinCurve(noise=0.05)
+        >>> curve.embed([[0.0]])
+        array([[0., 0.]])
         """
         return self._embed(self._check_coordinates(coordinates))
 
@@ -106,6 +126,18 @@ class Manifold(ABC):
         log_density : ndarray of shape (n,)
             In nats, with respect to the manifold's own volume (arc length, area, ...), at the
             points ``embed(coordinates)``; -inf outside the support.
+
+        Raises
+        ------
+        ValueError
+            If coordinates are not finite, or not as many columns as the manifold has dimensions.
+
+        Examples
+        --------
+        >>> from skmanifoldflow.datasets import SinCurve
+        >>> curve = SinCurve(noise=0.05)
+        >>> curve.log_density_manifold([[0.0], [1.0]]).shape
+        (2,)
         """
         return self._log_density_manifold(self._check_coordinates(coordinates))
 
@@ -121,6 +153,18 @@ class Manifold(ABC):
         -------
         local_dimension : ndarray of shape (n,)
             Integers; all equal to `dimension` unless that is None.
+
+        Raises
+        ------
+        ValueError
+            If coordinates are not finite, or not as many columns as the manifold has dimensions.
+
+        Examples
+        --------
+        >>> from skmanifoldflow.datasets import SinCurve
+        >>> curve = SinCurve(noise=0.05)
+        >>> curve.local_dimension([[0.0], [1.0]])
+        array([1, 1])
         """
         return np.full(len(self._check_coordinates(coordinates)), self.dimension)
 
@@ -162,6 +206,14 @@ class NoisyManifold(Manifold):
         ------
         ValueError
             If `noise` is 0, where no such density exists, or if `X` has a wrong shape.
+
+        Examples
+        --------
+        >>> from skmanifoldflow.datasets import SinCurve
+        >>> curve = SinCurve(noise=0.05)
+        >>> X, _ = curve.sample(3, random_state=0)
+        >>> curve.log_density(X).shape
+        (3,)
         """
         if self.noise == 0:
             raise ValueError(
@@ -182,6 +234,18 @@ class NoisyManifold(Manifold):
         -------
         distance : ndarray of shape (n,)
             In data units.
+
+        Raises
+        ------
+        ValueError
+            If rows are not finite, or do not have `n_features` columns.
+
+        Examples
+        --------
+        >>> from skmanifoldflow.datasets import SinCurve
+        >>> curve = SinCurve(noise=0.05)
+        >>> bool(curve.distance([[0.0, 0.0]])[0] < 1e-9)
+        True
         """
         return self._distance(_check_rows(X, self.n_features, "X"))
 

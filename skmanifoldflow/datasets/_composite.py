@@ -69,6 +69,19 @@ class StickAndBall(NoisyManifold):
         -------
         local_dimension : ndarray of shape (n,)
             1 on the stick, 3 in the ball.
+
+        Raises
+        ------
+        ValueError
+            If coordinates are not as `sample` returns them.
+
+        Examples
+        --------
+        >>> from skmanifoldflow.datasets import StickAndBall
+        >>> shape = StickAndBall(noise=0.0)
+        >>> X, coordinates = shape.sample(200, random_state=0)
+        >>> sorted(set(shape.local_dimension(coordinates).tolist()))
+        [1, 3]
         """
         return (~np.isnan(self._check_coordinates(coordinates))).sum(axis=1)
 

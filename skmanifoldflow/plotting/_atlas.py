@@ -147,6 +147,16 @@ class AtlasDisplay:
             If the estimator has no charts, or if space, partition or components do not fit.
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
+
+        Examples
+        --------
+        >>> from skmanifoldflow import ChartAtlasFlow
+        >>> from skmanifoldflow.datasets import LinkedCircles
+        >>> from skmanifoldflow.plotting import AtlasDisplay
+        >>> X, _ = LinkedCircles(noise=0.05).sample(100, random_state=0)
+        >>> atlas = ChartAtlasFlow(n_charts=4, max_iter=1, random_state=0).fit(X)
+        >>> AtlasDisplay.from_estimator(atlas, X).chart_colors_.shape
+        (4, 4)
         """
         check_matplotlib(f"{cls.__name__}.from_estimator")
         unwrapped = Unwrapped(estimator)
@@ -203,6 +213,14 @@ class AtlasDisplay:
         ValueError
             If what is given does not fit together, or the axes do not have a dimension for each
             column.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skmanifoldflow.plotting import AtlasDisplay
+        >>> points, probabilities = np.array([[0.0, 1.0], [2.0, 3.0]]), np.eye(2)
+        >>> AtlasDisplay(points, probabilities).plot().chart_colors_.shape
+        (2, 4)
         """
         check_matplotlib(f"{type(self).__name__}.plot")
         points = check_array(self.points, input_name="points")

@@ -99,6 +99,15 @@ class EmbeddingDisplay:
             If the estimator has no method `transform`, or if components or y do not fit the rows.
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.decomposition import PCA
+        >>> from skmanifoldflow.plotting import EmbeddingDisplay
+        >>> X, y = load_iris(return_X_y=True)
+        >>> EmbeddingDisplay.from_estimator(PCA(2).fit(X), X, y).embedding.shape
+        (150, 2)
         """
         check_matplotlib(f"{cls.__name__}.from_estimator")
         unwrapped = Unwrapped(estimator)
@@ -138,6 +147,13 @@ class EmbeddingDisplay:
             If matplotlib is not installed.
         ValueError
             If components or y do not fit the rows.
+
+        Examples
+        --------
+        >>> from skmanifoldflow.plotting import EmbeddingDisplay
+        >>> display = EmbeddingDisplay([[0.0, 1.0], [2.0, 3.0]]).plot()
+        >>> display.scatter_.get_offsets().shape
+        (2, 2)
         """
         check_matplotlib(f"{type(self).__name__}.plot")
         embedding = check_array(self.embedding, input_name="embedding")

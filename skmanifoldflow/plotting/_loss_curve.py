@@ -72,6 +72,16 @@ class LossCurveDisplay:
             If the estimator has no loss curve.
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
+
+        Examples
+        --------
+        >>> from skmanifoldflow import ManifoldPriorFlow
+        >>> from skmanifoldflow.datasets import SinCurve
+        >>> from skmanifoldflow.plotting import LossCurveDisplay
+        >>> X, _ = SinCurve(noise=0.05).sample(200, random_state=0)
+        >>> flow = ManifoldPriorFlow(n_layers=2, max_iter=2, random_state=0).fit(X)
+        >>> len(LossCurveDisplay.from_estimator(flow).loss_curve)
+        2
         """
         check_matplotlib(f"{cls.__name__}.from_estimator")
         model = Unwrapped(estimator).model
@@ -101,6 +111,12 @@ class LossCurveDisplay:
             If matplotlib is not installed.
         ValueError
             If there are no losses, or not one validation score for each.
+
+        Examples
+        --------
+        >>> from skmanifoldflow.plotting import LossCurveDisplay
+        >>> LossCurveDisplay([3.0, 2.0, 1.5]).plot().ax_.get_xlabel()
+        'epoch'
         """
         check_matplotlib(f"{type(self).__name__}.plot")
         from matplotlib.ticker import MaxNLocator

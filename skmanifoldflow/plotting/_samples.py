@@ -155,6 +155,16 @@ class SampleDisplay:
             of images does not fit the samples.
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
+
+        Examples
+        --------
+        >>> from skmanifoldflow import ManifoldPriorFlow
+        >>> from skmanifoldflow.datasets import SinCurve
+        >>> from skmanifoldflow.plotting import SampleDisplay
+        >>> X, _ = SinCurve(noise=0.05).sample(200, random_state=0)
+        >>> flow = ManifoldPriorFlow(n_layers=2, max_iter=2, random_state=0).fit(X)
+        >>> len(SampleDisplay.from_estimator(flow, X, random_state=0).axes_)
+        1
         """
         check_matplotlib(f"{cls.__name__}.from_estimator")
         unwrapped = Unwrapped(estimator)
@@ -224,6 +234,13 @@ class SampleDisplay:
             If matplotlib is not installed.
         ValueError
             If data, labels or the shape of images do not fit the samples.
+
+        Examples
+        --------
+        >>> from skmanifoldflow.plotting import SampleDisplay
+        >>> display = SampleDisplay([[[0.0, 1.0], [2.0, 3.0]]]).plot()
+        >>> len(display.axes_)
+        1
         """
         check_matplotlib(f"{type(self).__name__}.plot")
         samples = check_array(self.samples, allow_nd=True, input_name="samples")

@@ -76,6 +76,16 @@ class SpectrumDisplay:
             If the estimator has no spectrum.
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
+
+        Examples
+        --------
+        >>> from skmanifoldflow import ManifoldPriorFlow
+        >>> from skmanifoldflow.datasets import SinCurve
+        >>> from skmanifoldflow.plotting import SpectrumDisplay
+        >>> X, _ = SinCurve(noise=0.05).sample(200, random_state=0)
+        >>> flow = ManifoldPriorFlow(n_layers=2, max_iter=2, random_state=0).fit(X)
+        >>> len(SpectrumDisplay.from_estimator(flow).spectrum)
+        2
         """
         check_matplotlib(f"{cls.__name__}.from_estimator")
         model = Unwrapped(estimator).model
@@ -106,6 +116,13 @@ class SpectrumDisplay:
         ------
         ImportError
             If matplotlib is not installed.
+
+        Examples
+        --------
+        >>> from skmanifoldflow.plotting import SpectrumDisplay
+        >>> display = SpectrumDisplay([2.1, 0.003], noise_variance=4e-4, intrinsic_dimension=1)
+        >>> display.plot().ax_.get_yscale()
+        'log'
         """
         check_matplotlib(f"{type(self).__name__}.plot")
         from matplotlib.ticker import MaxNLocator
