@@ -64,12 +64,10 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
     Parameters
     ----------
     n_components : int or None, default=None
-        Number of coordinates d. None takes the number of principal components, less than that of
-        the columns, whose probabilistic PCA has the best Bayesian information criterion: columns of
-        A that the covariance of the rows does not support are left out. That is a matter of the
-        linear start and sees no curvature: it is not the dimension of a curved sheet. Equal to the
-        number of columns there is no noise, and the model is a plain flow (except with
-        ``injection="coupling"``).
+        Number of coordinates d. With None, the Bayesian information criterion of probabilistic PCA
+        chooses d, smaller than the number of columns. PCA does not see curvature: for a bent sheet
+        give d yourself. With as many coordinates as columns there is no noise, and the model is a
+        plain flow (except with ``injection="coupling"``).
     flow : {"spline", "affine", "additive", "autoregressive"}, default="spline"
         Kind of layer. Rational-quadratic splines are the most exact for data of few columns, affine
         couplings the fastest. Autoregressive layers draw samples column by column. Images take
@@ -107,7 +105,7 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
     noise_start : float or None, default=None
         Standard deviation of the noise added to training rows at first, in standardised units. It
         falls to `noise_floor` over the first half of the training; it must not be below
-        `noise_floor`. None is `noise_floor`: going from coarse to fine is no gain here.
+        `noise_floor`. None means constant noise: annealing did not help on the sets tried.
     noise_floor : float, default=0.001
         Standard deviation of the noise that is added to training rows in the end, and the least one
         of Sigma, in standardised units. It bounds the likelihood on exact manifolds. Where columns
@@ -118,9 +116,8 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         `dequantize` it must reach to the largest value plus its step.
     dequantize : bool, default=False
         Add U[0, step) to the training rows, anew in every epoch, step being the spacing of the
-        values of each column, or of all pixels. For integers and other data with ties. The model is
-        then one of X + U: rows that are scored are taken as they are given, so score X + step / 2,
-        or X + U, and round samples down.
+        values of each column, or of all pixels. For integers and other data with ties. Scores then
+        refer to X + U: call ``score_samples(X + step / 2)``, and round samples down.
     max_iter : int, default=100
         Largest number of epochs. Whatever it is, training ends after 20 000 gradient steps.
     batch_size : int or "auto", default="auto"

@@ -1,8 +1,8 @@
 """Displays in the manner of scikit-learn; matplotlib is imported when one is drawn.
 
-Each has a class method ``from_estimator`` that computes what is drawn and draws it. The display
-keeps the numbers and, after drawing, the matplotlib objects, in attributes that end in an
-underscore: what is not an argument can be changed there.
+Each has a class method ``from_estimator`` that computes what is drawn and draws it. Change colours
+and labels after drawing through the matplotlib objects that the display keeps, such as
+``display.ax_`` and ``display.scatter_``.
 """
 
 from ._atlas import AtlasDisplay
