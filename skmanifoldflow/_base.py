@@ -271,11 +271,6 @@ class BaseManifoldFlow(FittedFlow, ABC):
         began = time.monotonic()
         X = check_rows(self, X, ensure_min_samples=2)
         n_features = X.shape[1]
-        if self.n_components is not None and self.n_components > n_features:
-            raise ValueError(
-                f"n_components={self.n_components} must be between 1 and "
-                f"n_features={n_features}, or None."
-            )
         check_parameters(self, X)
         self._check_method_parameters(n_features)
         device = resolve_device(self.device)

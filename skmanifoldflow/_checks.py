@@ -203,6 +203,11 @@ def column_names(estimator):
 
 def check_parameters(estimator, X):
     """Check the common parameters, as far as `_parameter_constraints` cannot express it."""
+    n_components, n_features = estimator.n_components, X.shape[1]
+    if n_components is not None and n_components > n_features:
+        raise ValueError(
+            f"n_components={n_components} must be between 1 and n_features={n_features}, or None."
+        )
     sizes = estimator.hidden_layer_sizes
     if not isinstance(sizes, Integral) and any(
         not isinstance(size, Integral) or size < 1 for size in sizes
