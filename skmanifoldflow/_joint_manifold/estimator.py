@@ -377,7 +377,7 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         )
 
     def _read_rows(self, choices, raw, step):
-        if choices.n_components is not None:
+        if choices.n_components is not FROM_ROWS:
             return choices
         rows = self._new_standardizer(choices).fit(raw).forward_and_log_det(raw)[0].numpy()
         d = supported_components(principal_axes(rows)[2], len(rows))
@@ -488,5 +488,3 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
                 "reconstruction or n_init.",
                 ConvergenceWarning,
             )
-
-    # ------------------------------------------------------------------ checks of `StagedFlow`
