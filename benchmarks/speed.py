@@ -33,6 +33,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from _peers import compiled_by_jax
 from sklearn.model_selection import GridSearchCV
 from torch import nn
 
@@ -247,9 +248,7 @@ def peer_step(module, log_prob, X):
 
 def flowjax_step(n_features, width, units, X):
     """A step as flowjax takes it, compiled as a whole; its rows are a JAX array."""
-    import equinox
     import jax
-    import optax
     from flowjax.bijections import Affine
     from flowjax.distributions import StandardNormal
     from flowjax.flows import coupling_flow
@@ -263,26 +262,9 @@ def flowjax_step(n_features, width, units, X):
         nn_depth=2,
         nn_activation=getattr(jax.nn, units.__name__.lower()),
     )
-    params, static = equinox.partition(flow, equinox.is_inexact_array)
-    optimizer = optax.adam(1e-3)
-    state = optimizer.init(params)
     X = jax.numpy.asarray(X.numpy())
-
-    @equinox.filter_value_and_grad
-    def loss_and_gradient(params, X):
-        return -equinox.combine(params, static).log_prob(X).mean()
-
-    @equinox.filter_jit
-    def update(params, state, X):
-        loss, gradient = loss_and_gradient(params, X)
-        updates, state = optimizer.update(gradient, state)
-        return equinox.apply_updates(params, updates), state, loss
-
-    def step():
-        nonlocal params, state
-        params, state, _ = jax.block_until_ready(update(params, state, X))
-
-    return step
+    step, _ = compiled_by_jax(flow, 1e-3, X)
+    return lambda: jax.block_until_ready(step(X))
 
 
 COMPILED_STEPS = {"flowjax": flowjax_step}
