@@ -10,6 +10,7 @@ from .fixed_knot_spline import PooledSpline
 from .linear import Orthogonal, Permutation, PrincipalAxes
 from .marginal_spline import MarginalSpline
 from .spline import SplineCoupling, SplineMap
+from .stretched import StretchedChain
 
 __all__ = [
     "AdditiveCoupling",
@@ -29,5 +30,6 @@ __all__ = [
     "ShiftMap",
     "SplineCoupling",
     "SplineMap",
+    "StretchedChain",
     "squeezed_shapes",
 ]

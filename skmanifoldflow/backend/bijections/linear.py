@@ -8,7 +8,7 @@ from torch import Tensor
 from ..engine.kernels import MatrixKernel, PermutationKernel, Wiring
 from .base import Bijection, KernelBijection
 
-__all__ = ["Orthogonal", "Permutation", "PrincipalAxes"]
+__all__ = ["LinearMap", "Orthogonal", "Permutation", "PrincipalAxes"]
 
 
 class Orthogonal(KernelBijection):
@@ -60,6 +60,55 @@ class Orthogonal(KernelBijection):
 
     def structure(self) -> Hashable:
         return "orthogonal"
+
+    def kernel(self, wiring: Wiring) -> MatrixKernel:
+        return MatrixKernel(wiring)
+
+
+class LinearMap(KernelBijection):
+    """Fixed linear map z = x W, the identity until `set` gives it a matrix.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of columns D.
+    """
+
+    n_log_slopes = 1
+    constant_names = ("matrix", "inverse_matrix")
+    matrix: Tensor
+    inverse_matrix: Tensor
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__()
+        self.register_buffer("matrix", torch.eye(n_features))
+        self.register_buffer("inverse_matrix", torch.eye(n_features))
+
+    def set(self, matrix: Tensor, inverse_matrix: Tensor) -> None:
+        """Take W (D, D) and its inverse."""
+        self.matrix.copy_(matrix)
+        self.inverse_matrix.copy_(inverse_matrix)
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> "LinearMap":
+        dtype = self.matrix.dtype
+        super()._apply(fn, recurse)
+        if self.matrix.dtype != dtype:
+            # Rounded to float32 and cast back, one is the inverse of the other to 1e-7 only.
+            self.inverse_matrix.copy_(torch.linalg.inv(self.matrix))
+        return self
+
+    def forward_and_log_det(
+        self, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return x @ self.matrix, torch.linalg.slogdet(self.matrix)[1].expand(len(x))
+
+    def inverse_and_log_det(
+        self, z: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return z @ self.inverse_matrix, torch.linalg.slogdet(self.inverse_matrix)[1].expand(len(z))
+
+    def structure(self) -> Hashable:
+        return "linear map"
 
     def kernel(self, wiring: Wiring) -> MatrixKernel:
         return MatrixKernel(wiring)

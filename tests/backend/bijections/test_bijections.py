@@ -18,7 +18,9 @@ from skmanifoldflow.backend.bijections import (
     Orthogonal,
     Permutation,
     SplineCoupling,
+    StretchedChain,
 )
+from skmanifoldflow.backend.bijections.linear import LinearMap
 
 N_ROWS = 6
 N_CONTEXT = 2
@@ -33,6 +35,22 @@ def coupling(kind, n_features, generator, **kwargs):
 
 def elementwise(n_features, generator, **kwargs):
     return AffineCoupling(n_features, n_features, (16,), generator=generator, **kwargs)
+
+
+def linear_map(n_features, generator):
+    bijection = LinearMap(n_features)
+    matrix = torch.randn(n_features, n_features, dtype=torch.float64, generator=generator)
+    # Singular values between 1 and 3.
+    matrix = 2 * torch.eye(n_features) + matrix / torch.linalg.matrix_norm(matrix, 2)
+    bijection.set(matrix, torch.linalg.inv(matrix))
+    return bijection
+
+
+def stretched(n_features, generator):
+    chain = StretchedChain(n_features, [coupling(AffineCoupling, n_features, generator)])
+    scales = torch.linspace(1.0, 0.03, n_features)
+    chain.initialize(scales * torch.randn(500, n_features, generator=generator))
+    return chain
 
 
 BIJECTIONS = {
@@ -55,6 +73,8 @@ BIJECTIONS = {
     ),
     "orthogonal": lambda d, g: Orthogonal(d, generator=g),
     "permutation": lambda d, g: Permutation(d, generator=g),
+    "linear map": linear_map,
+    "stretched": stretched,
     "empty chain": lambda d, g: Chain([]),
     "additive chain": lambda d, g: volume_preserving_flow("additive", d, 4, (16,), generator=g),
     "affine chain": lambda d, g: volume_preserving_flow("affine", d, 4, (16,), generator=g),
@@ -73,6 +93,8 @@ CHANGING_VOLUME = [
     "affine, context",
     "elementwise",
     "elementwise, context",
+    "linear map",
+    "stretched",
     "mixed chain",
     "spline",
     "spline, context",

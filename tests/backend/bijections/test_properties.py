@@ -25,6 +25,7 @@ from skmanifoldflow.backend.bijections import (
     PrincipalAxes,
     SplineCoupling,
     SplineMap,
+    StretchedChain,
 )
 from skmanifoldflow.backend.bijections.actnorm import ActNorm
 from skmanifoldflow.backend.bijections.fixed_knot_spline import KnotSpline, QuantileSpline
@@ -80,6 +81,10 @@ def in_principal_axes(case, generator):
     return InPrincipalAxes(case.n_features, inner, floor=0.1)
 
 
+def stretched(case, generator):
+    return StretchedChain(case.n_features, [coupling(SplineCoupling)(case, generator)])
+
+
 def flow(kind):
     def build(case, generator):
         context = {"n_context": case.n_context}
@@ -99,6 +104,7 @@ COUPLINGS_AND_MIXINGS = {
     "permutation": lambda case, generator: Permutation(case.n_features, generator=generator),
     "affine flow": flow("affine"),
     "spline flow": flow("spline"),
+    "stretched": stretched,
 }
 OTHERS = {
     "principal axes": lambda case, generator: PrincipalAxes(
@@ -167,6 +173,8 @@ def build(case, dtype):
     for module in bijection.modules():
         if isinstance(module, INITIALIZED_FROM_ROWS):
             module.initialize(rows)
+        elif isinstance(module, StretchedChain):
+            module.stretch(rows)
         elif isinstance(module, QuantileSpline):
             module.fit(torch.randn(rows.shape, dtype=dtype, generator=generator))
     with torch.no_grad():

@@ -13,10 +13,20 @@ from skmanifoldflow.backend.bijections import (
     Permutation,
     SplineCoupling,
 )
+from skmanifoldflow.backend.bijections.linear import LinearMap
 from skmanifoldflow.backend.device import make_generator
 from skmanifoldflow.backend.engine import ChainPass
 
 D, N_ROWS = 5, 37
+
+
+def linear_map(generator):
+    layer = LinearMap(D)
+    matrix = torch.eye(D, dtype=torch.float64)
+    matrix += 0.1 * torch.randn(D, D, dtype=torch.float64, generator=generator)
+    layer.set(matrix, torch.linalg.inv(matrix))
+    return layer
+
 
 LAYERS = {
     "additive": lambda g, c: AdditiveCoupling(D, 2, (6, 4), generator=g, n_context=c),
@@ -29,6 +39,7 @@ LAYERS = {
     "marginals": lambda g, c: MarginalSpline(D, 6),
     "orthogonal": lambda g, c: Orthogonal(D, generator=g),
     "permutation": lambda g, c: Permutation(D, generator=g),
+    "linear map": lambda g, c: linear_map(g),
 }
 CHAINS = {name: [name] for name in LAYERS} | {
     "marginals twice": ["marginals", "orthogonal", "marginals"],

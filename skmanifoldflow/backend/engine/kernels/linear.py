@@ -23,14 +23,22 @@ class CopyKernel(Kernel):
 
 
 class MatrixKernel(Kernel):
-    """Rows times fixed orthogonal matrices Q (K, D, D), or Q' if `wiring.inverse`."""
+    """Rows times fixed matrices (K, D, D), or times their inverses if `wiring.inverse`.
+
+    A layer has both as constants, or a matrix alone that is orthogonal. The log-determinant is the
+    same for all rows, and where the layer has one it is written once.
+    """
 
     def __init__(self, wiring: Wiring) -> None:
-        (q,) = wiring.constants
+        matrix, *inverse = wiring.constants
+        if wiring.inverse:
+            matrix = inverse[0] if inverse else matrix.mT
+        if wiring.log_slopes.shape[1]:
+            wiring.log_slopes.copy_(torch.linalg.slogdet(matrix)[1][:, None, None])
         self.x, self.z = wiring.x, wiring.new_columns()
         self.grad_x, self.grad_z = wiring.grad_x, wiring.other_grad
         # Rows are columns here.
-        self.matrix, self.transposed = (q, q.mT) if wiring.inverse else (q.mT, q)
+        self.matrix, self.transposed = matrix.mT, matrix
 
     def forward(self) -> None:
         torch.bmm(self.matrix, self.x, out=self.z)
