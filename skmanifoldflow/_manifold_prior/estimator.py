@@ -111,12 +111,12 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         Whether to add noise U[0, step) to the training rows, where step is the spacing of the
         values of a column. Use it for integers and other data with ties. Scores then refer to
         X + noise: call ``score_samples(X + step / 2)``, and round samples down.
-    max_iter : int, default=80
+    max_iter : int, default=60
         Largest number of epochs. The training also ends after 20 000 gradient steps.
     batch_size : int or "auto", default="auto"
         Number of rows in a gradient step. "auto" takes 64 to 128 rows, up to 512 where there are
         many columns, and 128 images.
-    learning_rate_init : float, default=8e-3
+    learning_rate_init : float, default=1.2e-2
         Peak of the one-cycle learning rate. Networks of more than 64 hidden units need a smaller
         one.
     weight_decay : float, default=0.0
@@ -243,9 +243,9 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         noise_floor=0.02,
         bounded=None,
         dequantize=False,
-        max_iter=80,
+        max_iter=60,
         batch_size="auto",
-        learning_rate_init=8e-3,
+        learning_rate_init=1.2e-2,
         weight_decay=0.0,
         early_stopping="auto",
         validation_fraction=0.1,

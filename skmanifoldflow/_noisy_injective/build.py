@@ -7,7 +7,7 @@ import torch
 
 from .._config import FROM_ROWS, FlowConfig
 from ..backend.architectures import density_flow, image_flow
-from ..backend.bijections import Bijection, Chain, MarginalSpline
+from ..backend.bijections import Bijection, Chain, MarginalSpline, StretchedChain
 from ..backend.flow import ManifoldFlow
 from .distribution import NoisyInjection
 from .injections import Injection, LinearInjection, SquareInjection
@@ -29,6 +29,8 @@ class NoisyInjectiveConfig(FlowConfig):
         Side of the blocks of pixels with ``injection="upsampling"``; else unused.
     n_marginal_bins : int
         Bins of the spline of each column, by the number of rows.
+    is_stretched : bool
+        Whether the layers of a table act where its narrow directions are stretched.
     """
 
     read_from_rows: ClassVar[frozenset[str]] = frozenset({"n_components", "n_marginal_bins"})
@@ -41,6 +43,8 @@ class NoisyInjectiveConfig(FlowConfig):
     noise_floor: float = 1e-3
     n_latent_layers: int = 0
     n_importance_samples: int = 32
+    # Models of earlier versions are not.
+    is_stretched: bool = False
 
 
 def build_flow(config: NoisyInjectiveConfig, generator: torch.Generator) -> ManifoldFlow:
@@ -56,6 +60,8 @@ def build_flow(config: NoisyInjectiveConfig, generator: torch.Generator) -> Mani
         layers = density_flow(
             config.flow, config.n_features, config.n_layers, sizes, generator=generator
         )
+        if config.is_stretched:
+            layers = StretchedChain(config.n_features, layers.bijections)
         bijection = Chain([MarginalSpline(config.n_features, config.n_marginal_bins), layers])
     injection = _injection(config, generator)
     prior: Bijection | None = None

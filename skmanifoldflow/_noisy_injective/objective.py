@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..backend.device import randn
 from ..backend.engine import KnownLoss
 from ..backend.flow import ManifoldFlow, chunks
+from ..backend.networks import last_weights
 from ..backend.objective import Objective
 from .distribution import NoisyInjection
 from .injections import LinearInjection
@@ -48,7 +49,11 @@ class InjectionLikelihood(Objective):
     # Share of the training after which the noise has reached its floor.
     annealing = 0.5
     # Where rows are few, averages overfit much less than the weights do.
-    averaging = 0.05
+    averaging = 0.1
+    decays_linearly = True
+    # Rows, and rows per column, from which the last layers of the networks have steps of `Muon`.
+    # With fewer they are no better than steps of Adam, and dearer.
+    min_rows_orthogonalized, min_rows_per_feature_orthogonalized = 1000, 100
     # Share of a batch that is reconstructed: a pass back through the flow costs as much as one
     # through it.
     share_reconstructed = 0.5
@@ -90,6 +95,14 @@ class InjectionLikelihood(Objective):
     def undecayed_parameters(self) -> list[nn.Parameter]:
         # Networks only are drawn to zero, and with them a layer to the identity.
         return [p for name, p in self.named_parameters() if "conditioner" not in name]
+
+    def orthogonalized_parameters(self) -> list[nn.Parameter]:
+        # The last layers give the parameters of the splines. Such steps of the hidden layers too
+        # are as good where rows lie near a manifold, and worse where they do not.
+        per_feature = self.min_rows_per_feature_orthogonalized * self.latent.injection.n_features
+        if self.n_rows < max(self.min_rows_orthogonalized, per_feature):
+            return []
+        return last_weights(self.flow.bijection)
 
     def structure(self) -> Hashable | None:
         parts = self.flow.bijection.structure(), self.latent.injection.structure()

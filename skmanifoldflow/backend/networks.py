@@ -16,6 +16,7 @@ __all__ = [
     "ConvNet",
     "Linear",
     "MaskedMLP",
+    "last_weights",
 ]
 
 
@@ -75,6 +76,12 @@ class MLP(nn.Module):
     def weights(self) -> list[Tensor]:
         """Return weight and bias of one layer after the other."""
         return [p for layer in self.layers for p in layer.parameters()]
+
+
+def last_weights(module: nn.Module) -> list[nn.Parameter]:
+    """Return the weight of the last layer of every `MLP` in a module."""
+    networks = [part for part in module.modules() if isinstance(part, MLP)]
+    return [cast(nn.Parameter, network.weights()[-2]) for network in networks]
 
 
 class MaskedMLP(nn.Module):

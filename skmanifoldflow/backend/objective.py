@@ -19,6 +19,8 @@ class Objective(nn.Module, ABC):
     annealing: float = 0.0
     # Share of the steps over which weights are averaged.
     averaging: float = 0.0
+    # Whether the learning rate falls along a straight line, or else along half a cosine.
+    decays_linearly: bool = False
     # Standard deviations between which the noise on the rows falls.
     noise_start: float = 0.0
     noise_floor: float = 0.0
@@ -67,6 +69,10 @@ class Objective(nn.Module, ABC):
 
     def undecayed_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that weight decay must not touch."""
+        return []
+
+    def orthogonalized_parameters(self) -> list[nn.Parameter]:
+        """Return the matrices that `Muon` moves; all else is moved by Adam."""
         return []
 
     def reset_running_moments(self) -> None:

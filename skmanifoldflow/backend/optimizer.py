@@ -1,7 +1,7 @@
-"""Adam on flat weights, for one fit or several of one architecture."""
+"""Adam and Muon on flat weights, for one fit or several of one architecture."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -9,21 +9,14 @@ from torch import Tensor, nn
 
 from .bijections import Chain
 from .engine import TrainedWeights, aligned
+from .muon import Muon
 from .objective import Objective
 from .torch_private import buffers, fused_adamw_, version
 from .torch_private import parameters as parameters_of
 
-__all__ = ["Adam", "Optimizer", "State", "one_cycle", "release"]
+__all__ = ["Adam", "Optimizer", "State", "release"]
 
 CLIP_NORM = 5.0
-_WARM_UP = 0.1
-
-
-def one_cycle(progress: float) -> float:
-    """Return the factor of the learning rate."""
-    if progress < _WARM_UP:
-        return 0.1 + 0.9 * progress / _WARM_UP
-    return 0.5 * (1 + math.cos(math.pi * (progress - _WARM_UP) / (1 - _WARM_UP)))
 
 
 class State(NamedTuple):
@@ -77,10 +70,16 @@ class Adam:
         What is trained of each fit; their storage changes.
     weight_decays : sequence of float
         Share of the parameters of each fit that is taken off in a step, times the learning rate.
+    orthogonalized : collection of int, default=()
+        Identities of those of the first fit that are matrices moved by `Muon` instead. Adam sees
+        gradients of zero there, and does no more than the decay.
     """
 
     def __init__(
-        self, fits: Sequence[Sequence[nn.Parameter]], weight_decays: Sequence[float]
+        self,
+        fits: Sequence[Sequence[nn.Parameter]],
+        weight_decays: Sequence[float],
+        orthogonalized: Collection[int] = (),
     ) -> None:
         # Where each of the parameters of the first fit starts, by its identity.
         self.starts: dict[int, int] = {}
@@ -102,11 +101,23 @@ class Adam:
                 p.data = self.values[k, start:stop].view_as(p)
                 p.grad = self.gradient[k, start:stop].view_as(p)
         self.average = self.values.clone()
+        self.muons = self._muons([p for p in fits[0] if id(p) in orthogonalized and p.numel()])
         self._rows = [list(m) for m in (self.values, self.gradient, self.mean, self.square)]
+
+    def _muons(self, parameters: Sequence[nn.Parameter]) -> list[Muon]:
+        """Return what moves matrices, those of one shape together; filters count as rows."""
+        views: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+        for p in parameters:
+            shape, start = (len(p), p.numel() // len(p)), self.starts[id(p)]
+            of_fits = (m[:, start : start + p.numel()] for m in (self.values, self.gradient))
+            values, gradient = (part.unflatten(1, shape) for part in of_fits)
+            views.setdefault(shape, []).append((values, gradient))
+        return [Muon(*zip(*of_shape, strict=True)) for of_shape in views.values()]
 
     @torch.no_grad()
     def step(self, learning_rates: Sequence[float]) -> None:
         """Move the parameters along their gradients."""
+        directions = [muon.take_directions() for muon in self.muons]
         self.n_steps += 1
         self._count.fill_(self.n_steps)
         rates = list(zip(learning_rates, self.weight_decays, strict=True))
@@ -121,15 +132,18 @@ class Adam:
                 lr=learning_rate,
                 beta1=0.9,
                 beta2=0.999,
-                weight_decay=weight_decay,
+                # A step may not take off more than there is.
+                weight_decay=min(weight_decay, 1 / learning_rate),
                 eps=1e-8,
                 amsgrad=False,
                 maximize=False,
             )
+        for muon, of_muon in zip(self.muons, directions, strict=True):
+            muon.step(of_muon, learning_rates)
 
 
 class Optimizer:
-    """Adam for the decayed and for the undecayed parameters of K fits, with a clipping for each.
+    """Muon for matrices and Adam for the rest of K fits, with a clipping for each fit.
 
     Parameters
     ----------
@@ -143,6 +157,7 @@ class Optimizer:
         self.objectives, self._weight_decays = objectives, weight_decays
         model = objectives[0]
         undecayed = {id(p) for p in model.undecayed_parameters()}
+        orthogonalized = {id(p) for p in model.orthogonalized_parameters()}
         # One matrix has one dtype, and the latent distribution may be trained in float64.
         groups: dict[tuple[bool, torch.dtype], list[str]] = {}
         for name, p in model.named_parameters():
@@ -155,6 +170,7 @@ class Optimizer:
             Adam(
                 [[of_fit[name] for name in groups[key]] for of_fit in parameters],
                 [0.0] * len(objectives) if key[0] else weight_decays,
+                orthogonalized,
             )
             for key in keys
         ]
@@ -249,17 +265,17 @@ class Optimizer:
             group.n_steps = old.n_steps
             for name in ("mean", "square", "average"):
                 getattr(group, name).copy_(getattr(old, name)[list(which)])
+            for muon, old_muon in zip(group.muons, old.muons, strict=True):
+                muon.mean.copy_(old_muon.mean[:, list(which)])
         return new
 
-    def step(self, progress: float, learning_rates: Sequence[float]) -> list[bool]:
+    def step(self, learning_rates: Sequence[float]) -> list[bool]:
         """Take a step along the gradients, and set them to zero; tell which of them were finite.
 
         Parameters
         ----------
-        progress : float
-            Share of the training that is done, which gives a factor of the learning rates.
         learning_rates : sequence of float
-            Peak of each fit.
+            Learning rate of each fit.
         """
         norms = [torch.linalg.vector_norm(group.gradient, dim=1).tolist() for group in self.groups]
         norms = [math.hypot(*of_fit) for of_fit in zip(*norms, strict=True)]
@@ -270,9 +286,8 @@ class Optimizer:
                     group.gradient[k].zero_()
                 elif norm > CLIP_NORM:
                     group.gradient[k].div_(norm / CLIP_NORM)
-        factor = one_cycle(progress)
         for group in self.groups:
-            group.step([factor * learning_rate for learning_rate in learning_rates])
+            group.step(learning_rates)
             group.gradient.zero_()
         for chain in self._chains:
             chain.gradient_is_zero()

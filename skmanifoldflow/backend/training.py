@@ -27,6 +27,18 @@ _MAX_ROLLBACKS = 3
 _MAX_ROWS = 8192
 
 
+# Share of the training over which the learning rate rises.
+_WARM_UP = 0.1
+
+
+def schedule(progress: float, is_linear: bool) -> float:
+    """Return the factor of the learning rate: a rise, then a line or half a cosine to zero."""
+    if progress < _WARM_UP:
+        return 0.1 + 0.9 * progress / _WARM_UP
+    share = (progress - _WARM_UP) / (1 - _WARM_UP)
+    return 1 - share if is_linear else 0.5 * (1 + math.cos(math.pi * share))
+
+
 class _Fit:
     """One fit under way: when it ends, which weights are kept, and what it goes back to.
 
@@ -173,7 +185,6 @@ class _Together:
         shuffled = self._together([fit.shuffled() for fit in self.fits])
         total = torch.zeros(len(self.fits), device=shuffled.device)
         total, n_taken = total.to(statistics_dtype(total.device)), 0
-        learning_rates = [fit.learning_rate for fit in self.fits]
         for batch in shuffled.split(batch_size, -2):
             if self.step == self.n_steps:
                 break
@@ -184,7 +195,8 @@ class _Together:
             loss = self.objective.loss(batch, progress)
             (loss.sum() if isinstance(loss, Tensor) else loss).backward()
             total += loss.detach()
-            is_finite = self.optimizer.step(progress, learning_rates)
+            factor = schedule(progress, self.objective.decays_linearly)
+            is_finite = self.optimizer.step([factor * fit.learning_rate for fit in self.fits])
             for fit, has_gradient in zip(self.fits, is_finite, strict=True):
                 fit.report.n_steps += 1
                 fit.report.n_skipped += not has_gradient

@@ -40,7 +40,7 @@ class TrainingSettings:
     batch_size : int
         Rows of a gradient step.
     learning_rate : float
-        Peak of the one-cycle schedule: a linear rise over the first tenth, then half a cosine to 0.
+        Peak of the schedule: a linear rise over the first tenth, then half a cosine or a line to 0.
     weight_decay : float
         Decoupled weight decay.
     n_iter_no_change : int

@@ -2,6 +2,7 @@
 
 import torch
 
+from skmanifoldflow.backend.muon import Muon
 from skmanifoldflow.backend.optimizer import Adam
 
 
@@ -31,6 +32,36 @@ def test_adam_takes_the_steps_of_torch():
         reference.step()
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12)
+
+
+def test_decay_takes_off_no_more_than_there_is():
+    parameters = [torch.nn.Parameter(torch.ones(3))]
+    adam = Adam([parameters], [2.0])
+    adam.step([100.0])
+    assert (parameters[0].abs() < 1e-6).all()
+
+
+def test_matrices_have_steps_of_muon_and_the_decay():
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(6, 4, generator=generator))
+    bias = torch.nn.Parameter(torch.randn(6, generator=generator))
+    expected = weight.detach().clone()
+    values, gradient = expected[None].clone(), torch.zeros(1, 6, 4)
+    alone = Muon([values], [gradient])
+    other = torch.nn.Parameter(bias.detach().clone())
+    adam, reference = Adam([[weight, bias]], [0.3], {id(weight)}), Adam([[other]], [0.3])
+    for _ in range(3):
+        drawn = torch.randn(6, 4, generator=generator)
+        weight.grad.copy_(drawn)
+        gradient.copy_(drawn[None])
+        for p in (bias, other):
+            p.grad.fill_(0.5)
+        values.mul_(1 - 0.1 * 0.3)
+        alone.step(alone.take_directions(), [0.1])
+        adam.step([0.1])
+        reference.step([0.1])
+    torch.testing.assert_close(weight.detach(), values[0])
+    torch.testing.assert_close(bias, other)
 
 
 def test_parameters_are_views_of_one_vector():

@@ -124,11 +124,11 @@ def run(objective, rows=None, validation_rows=None, seed=0, log=None, **kwargs):
     return train(objective, lambda: rows, validation_rows, settings(**kwargs), generator, log)
 
 
-def one_cycle(progress):
-    """Return the factor of the learning rate: a linear rise to 1, then half a cosine to 0."""
-    return np.interp(progress, [0, 0.1], [0.1, 1]) * (
-        0.5 + 0.5 * math.cos(math.pi * max(0, (progress - 0.1) / 0.9))
-    )
+def schedule(progress, is_linear=False):
+    """Return the factor of the learning rate: a linear rise to 1, then half a cosine or a line."""
+    fall = np.interp(progress, [0.1, 1], [1, 0])
+    fall = fall if is_linear else 0.5 - 0.5 * math.cos(math.pi * fall)
+    return np.interp(progress, [0, 0.1], [0.1, 1]) * fall
 
 
 def test_reaches_the_mean():
@@ -183,12 +183,14 @@ def test_storage_is_released():
         assert p.untyped_storage().nbytes() == p.numel() * p.element_size()
 
 
-def test_learning_rate_follows_one_cycle():
+@pytest.mark.parametrize("is_linear", [False, True], ids=["cosine", "linear"])
+def test_learning_rate_rises_and_falls(is_linear):
     # With a constant gradient each step of Adam is the learning rate.
     objective = Centre(1)
+    objective.decays_linearly = is_linear
     run(objective, torch.full((5, 1), 1e6, dtype=torch.float64), max_iter=50, learning_rate=0.01)
     steps = torch.stack([*objective.centres, objective.centre.detach()])[:, 0].diff()
-    expected = [0.01 * one_cycle(i / 50) for i in range(50)]
+    expected = [0.01 * schedule(i / 50, is_linear) for i in range(50)]
     np.testing.assert_allclose(steps, expected, rtol=1e-4)
 
 
@@ -339,7 +341,7 @@ def test_rolls_back_with_half_the_learning_rate(fault):
         assert torch.equal(before, retried)
         assert objective.progress[call - 1] == objective.progress[call] == progress
         # The first step of a new Adam is the learning rate, whatever the gradient.
-        expected = learning_rate * one_cycle(progress)
+        expected = learning_rate * schedule(progress)
         np.testing.assert_allclose((after - retried).abs(), expected, rtol=1e-5)
 
 
@@ -426,7 +428,7 @@ def test_flat_parameters_stay_views():
         gradient = dict(zip(objective.parameters(), expected, strict=True))
         before = [group.mean.clone() for group in optimizer.groups]
         objective.loss(shifted_rows(), 0.5).backward()
-        assert optimizer.step(0.5, [0.1]) == [True]
+        assert optimizer.step([0.1]) == [True]
         assert_shared(optimizer, groups)
         assert all((p.grad == 0).all() for p in objective.parameters())
         # Clipping scales all of them together, before Adam takes its mean of the gradients.
@@ -441,7 +443,7 @@ def test_flat_parameters_stay_views():
     objective.load_state_dict(start)
     assert_shared(optimizer, groups)
     objective.loss(shifted_rows(), 0.5).backward()
-    optimizer.step(0.5, [0.1])
+    optimizer.step([0.1])
     assert not torch.equal(objective.matrix, start["matrix"])
     assert optimizer.are_finite() == [True]
     with torch.no_grad():

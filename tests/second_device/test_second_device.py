@@ -20,6 +20,7 @@ from skmanifoldflow.backend.bijections import (
     Permutation,
     PrincipalAxes,
     SplineCoupling,
+    StretchedChain,
 )
 from skmanifoldflow.backend.bijections.actnorm import ActNorm
 from skmanifoldflow.backend.device import make_generator
@@ -49,6 +50,7 @@ CHAINS = {
     "linear conditioner": lambda g, c: density_flow("affine", D, 2, (), generator=g, n_context=c),
     "marginal": lambda g, c: Chain([MarginalSpline(D, 6)]),
     "orthogonal": lambda g, c: Chain([Orthogonal(D, generator=g), Orthogonal(D, generator=g)]),
+    "stretched": lambda g, c: StretchedChain(D, couplings(SplineCoupling, c, g)),
     "permutation": lambda g, c: Chain([Permutation(D, generator=g), Permutation(D, generator=g)]),
     "affine flow": lambda g, c: density_flow("affine", D, 3, (6,), generator=g, n_context=c),
     "spline flow": lambda g, c: density_flow("spline", D, 3, (6,), generator=g, n_context=c),
@@ -87,6 +89,8 @@ def build(name, n_context):
     for module in chain.modules():
         if isinstance(module, INITIALIZED_FROM_ROWS):
             module.initialize(torch.randn(50, D, generator=generator))
+        elif isinstance(module, StretchedChain):
+            module.stretch(torch.linspace(1, 0.1, D) * torch.randn(50, D, generator=generator))
     with torch.no_grad():
         for key, p in chain.named_parameters():
             p.add_((0.05 if "log_" in key else 0.4) * torch.randn(p.shape, generator=generator))

@@ -64,7 +64,7 @@ def test_a_penalty_adds_to_the_gradient(x, when):
     chain, optimizer = build("affine")
     weight = chain.kernel_layers()[0].conditioner.layers[0].weight
     keep_a_pass(chain, x)
-    optimizer.step(0.5, [0.0])
+    optimizer.step([0.0])
     z, log_det, _, vjp = chain.forward_with_vjp(x)
     parameters = list(chain.parameters())
     results = chain.by_layer(x)
