@@ -49,6 +49,12 @@ def test_predictions_are_those_stored(name):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("float64")])
+def test_a_warm_start_would_go_on(name):
+    model, stored = load(name)
+    assert model._config.agrees_with(model._choices(stored["X"].shape[1]))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("float64")])
 def test_stored_models_can_be_stored_again(name):
     model, stored = load(name)
     again = pickle.loads(pickle.dumps(model))

@@ -111,8 +111,8 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
         512, for tables.
     learning_rate_init : float, default=1e-2
         Peak of the learning rate, which rises over the first tenth of the training and then falls
-        along a straight line. The weights of the networks take steps along orthogonalised momentum
-        (Muon), all else steps of Adam.
+        along a straight line. The networks of a table's couplings take steps along orthogonalised
+        momentum (Muon), all else steps of Adam.
     weight_decay : float, default=0.1
         Decoupled weight decay of the networks.
     early_stopping : bool or "auto", default="auto"
@@ -122,7 +122,8 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
     validation_fraction : float, default=0.1
         Share of the rows set aside, at least 10 rows.
     n_iter_no_change : int, default=8
-        Number of epochs without an improvement by `tol` after which the training ends.
+        Number of epochs without an improvement by `tol` after which the training ends, from a
+        quarter of it on, and only after the noise has reached its floor.
     tol : float, default=1e-4
         Smallest improvement, in nats per row.
     n_init : int, default=1

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..backend.device import randn
 from ..backend.flow import chunks
+from ..backend.networks import weight_matrices
 from ..backend.objective import Objective
 from .atlas import AtlasEnsemble
 
@@ -84,9 +85,7 @@ class AtlasLikelihood(Objective):
         return [p for name, p in self.named_parameters() if "conditioner" not in name]
 
     def orthogonalized_parameters(self) -> list[nn.Parameter]:
-        # Those of all layers of the networks.
-        named = self.named_parameters()
-        return [p for name, p in named if "conditioner" in name and name.endswith("weight")]
+        return [p for weights in weight_matrices(self.flow) for p in weights]
 
     def _drawn(self, contained: Tensor) -> Tensor:
         """Return a mask (n, K) of one chart of each row and atlas, drawn by their weights."""

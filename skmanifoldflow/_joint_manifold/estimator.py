@@ -141,7 +141,7 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         Share of the rows that are set aside; at least 10 rows are.
     n_iter_no_change : int, default=40
         Number of epochs without an improvement by `tol` after which the training ends. They count
-        only after the noise has reached its floor.
+        from a quarter of the training on, and only after the noise has reached its floor.
     tol : float, default=1e-4
         Smallest improvement of the score, in nats per row.
     n_init : int, default=3

@@ -111,7 +111,7 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         Whether to add noise U[0, step) to the training rows, where step is the spacing of the
         values of a column. Use it for integers and other data with ties. Scores then refer to
         X + noise: call ``score_samples(X + step / 2)``, and round samples down.
-    max_iter : int, default=60
+    max_iter : int, default=50
         Largest number of epochs. The training also ends after 20 000 gradient steps.
     batch_size : int or "auto", default="auto"
         Number of rows in a gradient step. "auto" takes 64 to 128 rows, up to 512 where there are
@@ -128,8 +128,8 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
     validation_fraction : float, default=0.1
         Share of the rows that is set aside, but at least 10 rows.
     n_iter_no_change : int, default=20
-        Number of epochs without an improvement by `tol` that ends the training, once the noise has
-        reached its floor.
+        Number of epochs without an improvement by `tol` that ends the training, from a quarter of
+        it on and once the noise has reached its floor.
     tol : float, default=1e-4
         Smallest improvement, in nats per row.
     n_init : int, default=1
@@ -243,7 +243,7 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         noise_floor=0.02,
         bounded=None,
         dequantize=False,
-        max_iter=60,
+        max_iter=50,
         batch_size="auto",
         learning_rate_init=1.2e-2,
         weight_decay=0.0,

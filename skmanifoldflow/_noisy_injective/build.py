@@ -33,7 +33,9 @@ class NoisyInjectiveConfig(FlowConfig):
         Whether the layers of a table act where its narrow directions are stretched.
     """
 
-    read_from_rows: ClassVar[frozenset[str]] = frozenset({"n_components", "n_marginal_bins"})
+    read_from_rows: ClassVar[frozenset[str]] = frozenset(
+        {"n_components", "n_marginal_bins", "is_stretched"}
+    )
 
     n_components: int = FROM_ROWS
     n_marginal_bins: int = FROM_ROWS
@@ -61,7 +63,12 @@ def build_flow(config: NoisyInjectiveConfig, generator: torch.Generator) -> Mani
             config.flow, config.n_features, config.n_layers, sizes, generator=generator
         )
         if config.is_stretched:
-            layers = StretchedChain(config.n_features, layers.bijections)
+            layers = StretchedChain(
+                config.n_features,
+                layers.bijections,
+                n_components=config.n_components,
+                noise=config.noise_floor,
+            )
         bijection = Chain([MarginalSpline(config.n_features, config.n_marginal_bins), layers])
     injection = _injection(config, generator)
     prior: Bijection | None = None

@@ -137,8 +137,8 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
     learning_rate_init : float, default=1e-2
         Peak of the learning rate, which rises over the first tenth of the training and then falls
         along a straight line. From 1000 training rows and 100 rows per column on, the last
-        layers of the networks take steps along orthogonalised momentum (Muon [4]_) of 1.5 times the
-        size, all else steps of Adam.
+        layers of the networks of a table's couplings take steps along orthogonalised momentum (Muon
+        [4]_) of 1.5 times the size, all else steps of Adam.
     weight_decay : float or "auto", default="auto"
         Decoupled weight decay of the networks. "auto" is 250 over the number of rows, at most 1:
         few rows are soon learnt by heart, and many want sharp densities.
@@ -385,12 +385,15 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
             noise_floor=self.noise_floor,
             n_latent_layers=self.n_latent_layers,
             n_importance_samples=self.n_importance_samples,
-            is_stretched=self.image_shape is None and 1 < n_features <= _MAX_STRETCHED,
+            is_stretched=FROM_ROWS,
         )
 
     def _read_rows(self, choices, raw, step):
         n_bins = max(2, min(_MAX_MARGINAL_BINS, len(raw) // _ROWS_PER_BIN))
-        config = replace(choices, n_marginal_bins=n_bins)
+        is_table = self.image_shape is None and 1 < choices.n_features <= _MAX_STRETCHED
+        # Under wide noise the narrow directions are not narrow yet.
+        is_annealed = self.noise_start is not None and self.noise_start > self.noise_floor
+        config = replace(choices, n_marginal_bins=n_bins, is_stretched=is_table and not is_annealed)
         if config.n_components is not FROM_ROWS or config.injection == "upsampling":
             return config
         rows = self._new_standardizer(config).fit(raw).forward_and_log_det(raw)[0].numpy()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..backend.device import randn
 from ..backend.engine import KnownLoss
 from ..backend.flow import ManifoldFlow, chunks
-from ..backend.networks import last_weights
+from ..backend.networks import weight_matrices
 from ..backend.objective import Objective
 from .distribution import NoisyInjection
 from .injections import LinearInjection
@@ -102,7 +102,7 @@ class InjectionLikelihood(Objective):
         per_feature = self.min_rows_per_feature_orthogonalized * self.latent.injection.n_features
         if self.n_rows < max(self.min_rows_orthogonalized, per_feature):
             return []
-        return last_weights(self.flow.bijection)
+        return [weights[-1] for weights in weight_matrices(self.flow.bijection)]
 
     def structure(self) -> Hashable | None:
         parts = self.flow.bijection.structure(), self.latent.injection.structure()

@@ -19,6 +19,7 @@ _COEFFICIENTS = (
 # Ratio of the sides of a matrix from which products of small Gram matrices are cheaper.
 _TALL = 1.5
 _TINY = 1e-12
+_SIDE = 4
 
 
 def orthogonalize(x: Tensor) -> Tensor:
@@ -72,18 +73,27 @@ class Muon:
 
     def __init__(self, values: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         self.values, self.gradients = list(values), list(gradients)
-        # Moving average of the gradients, and the gradients.
-        self.mean = torch.zeros_like(torch.stack(self.values))
-        self._gradient = torch.empty_like(self.mean)
+        self._rows, self._columns = self.values[0].shape[1:]
+        # Products of a stack have the bits of those of one fit where each matrix has the same place
+        # in a cache line; zeros fill them up to sides that are multiples of four.
+        sides = (-(-side // _SIDE) * _SIDE for side in (self._rows, self._columns))
+        shape = len(self.values), len(self.values[0]), *sides
+        # Decayed sum of the gradients, and the gradients.
+        self.sum = self.values[0].new_zeros(shape)
+        self._gradient = torch.zeros_like(self.sum)
+        self._windows = list(self._without_zeros(self._gradient))
+
+    def _without_zeros(self, padded: Tensor) -> Tensor:
+        return padded[..., : self._rows, : self._columns]
 
     def take_directions(self) -> Tensor:
         """Return the directions (k, K, m, n) of a step, and set the gradients to zero."""
-        gradient = torch.stack(self.gradients, out=self._gradient)
-        for view in self.gradients:
-            view.zero_()
-        self.mean.lerp_(gradient, 1 - self.momentum)
-        ahead = torch.lerp(gradient, self.mean, self.momentum)
-        return orthogonalize(ahead.flatten(0, 1)).view(self.mean.shape)
+        for window, gradient in zip(self._windows, self.gradients, strict=True):
+            window.copy_(gradient)
+            gradient.zero_()
+        self.sum.mul_(self.momentum).add_(self._gradient)
+        ahead = torch.mul(self.sum, self.momentum).add_(self._gradient)
+        return self._without_zeros(orthogonalize(ahead.flatten(0, 1)).view(ahead.shape))
 
     def step(self, directions: Tensor, learning_rates: Sequence[float]) -> None:
         """Move the matrices of each fit against their directions."""

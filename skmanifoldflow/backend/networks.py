@@ -16,7 +16,7 @@ __all__ = [
     "ConvNet",
     "Linear",
     "MaskedMLP",
-    "last_weights",
+    "weight_matrices",
 ]
 
 
@@ -78,10 +78,10 @@ class MLP(nn.Module):
         return [p for layer in self.layers for p in layer.parameters()]
 
 
-def last_weights(module: nn.Module) -> list[nn.Parameter]:
-    """Return the weight of the last layer of every `MLP` in a module."""
+def weight_matrices(module: nn.Module) -> list[list[nn.Parameter]]:
+    """Return the weights of the layers, first to last, of every `MLP` in a module."""
     networks = [part for part in module.modules() if isinstance(part, MLP)]
-    return [cast(nn.Parameter, network.weights()[-2]) for network in networks]
+    return [cast(list[nn.Parameter], network.weights()[::2]) for network in networks]
 
 
 class MaskedMLP(nn.Module):

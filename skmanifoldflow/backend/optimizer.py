@@ -133,7 +133,7 @@ class Adam:
                 beta1=0.9,
                 beta2=0.999,
                 # A step may not take off more than there is.
-                weight_decay=min(weight_decay, 1 / learning_rate),
+                weight_decay=weight_decay / max(1.0, weight_decay * learning_rate),
                 eps=1e-8,
                 amsgrad=False,
                 maximize=False,
@@ -266,7 +266,7 @@ class Optimizer:
             for name in ("mean", "square", "average"):
                 getattr(group, name).copy_(getattr(old, name)[list(which)])
             for muon, old_muon in zip(group.muons, old.muons, strict=True):
-                muon.mean.copy_(old_muon.mean[:, list(which)])
+                muon.sum.copy_(old_muon.sum[:, list(which)])
         return new
 
     def step(self, learning_rates: Sequence[float]) -> list[bool]:

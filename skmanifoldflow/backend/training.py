@@ -25,8 +25,6 @@ __all__ = ["train", "train_all"]
 _MAX_ROLLBACKS = 3
 # Rows of one batch of a stack; so many fits share a step.
 _MAX_ROWS = 8192
-
-
 # Share of the training over which the learning rate rises.
 _WARM_UP = 0.1
 

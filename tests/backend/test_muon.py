@@ -51,6 +51,7 @@ def test_steps_are_those_of_nesterov_momentum():
         for i, gradient in enumerate(gradients):
             drawn = torch.randn(2, 5, 3, generator=generator)
             gradient.copy_(drawn)
+            # As a moving average, whose directions are those of the sum.
             mean[i] = 0.9 * mean[i] + 0.1 * drawn
             direction = orthogonalize(0.1 * drawn + 0.9 * mean[i])
             for k, rate in enumerate(rates):

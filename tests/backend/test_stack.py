@@ -29,6 +29,7 @@ def job(
     noise_covariance="diag",
     square=False,
     hidden=(6,),
+    orthogonalizes=False,
     **changes,
 ):
     generator = make_generator(seed)
@@ -54,6 +55,8 @@ def job(
         n_rows=N_ROWS,
         generator=generator,
     )
+    if orthogonalizes:
+        likelihood.min_rows_orthogonalized = likelihood.min_rows_per_feature_orthogonalized = 0
     settings = {
         "max_iter": 6,
         "max_steps": 1000,
@@ -110,6 +113,19 @@ def test_any_number_of_rows_has_the_bits_of_one_fit(batch_size, hidden):
         return [job(k, batch_size=batch_size, hidden=hidden, max_iter=3) for k in range(3)]
 
     assert are_stacked(jobs()) == (batch_size >= 16)
+    assert_same(jobs(), jobs())
+
+
+# Matrices of (11, 3) and (9, 5) elements and more have ends that loops treat apart.
+@pytest.mark.parametrize("hidden", [(3,), (5,), (9, 5), (64, 64)], ids=str)
+@pytest.mark.parametrize("kind", ["spline", "affine"])
+def test_orthogonalized_steps_have_the_bits_of_one_fit(kind, hidden):
+    def jobs():
+        common = {"kind": kind, "hidden": hidden, "orthogonalizes": True, "max_iter": 3}
+        return [job(k, learning_rate=0.01 / (k + 1), **common) for k in range(3)]
+
+    assert jobs()[0].objective.orthogonalized_parameters()
+    assert are_stacked(jobs())
     assert_same(jobs(), jobs())
 
 
@@ -178,9 +194,11 @@ def test_gradients_are_those_of_autograd(kind, noise_covariance, layer_seed):
                 group.gradient.zero_()
 
 
-def test_each_ends_when_it_would_alone():
+@pytest.mark.parametrize("orthogonalizes", [False, True])
+def test_each_ends_when_it_would_alone(orthogonalizes):
     def jobs():
-        return [job(0), job(1, tol=10.0, n_iter_no_change=2), job(2, tol=10.0, n_iter_no_change=4)]
+        ends = [{}, {"tol": 10.0, "n_iter_no_change": 2}, {"tol": 10.0, "n_iter_no_change": 4}]
+        return [job(k, orthogonalizes=orthogonalizes, **end) for k, end in enumerate(ends)]
 
     assert_same(jobs(), jobs())
 

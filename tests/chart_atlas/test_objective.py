@@ -287,3 +287,12 @@ def test_decay_touches_the_networks_of_the_flow_alone():
     assert networks
     assert all(id(p.embedding) in undecayed for p in objective.atlas.partitions)
     assert {id(p) for p in objective.parameters()} - undecayed == networks
+
+
+def test_matrices_of_the_networks_have_orthogonalized_steps():
+    objective = _objective(_build(MEANS, SCALES, (2, 3)))
+    expected = {
+        id(p) for name, p in objective.named_parameters() if "conditioner" in name and p.ndim == 2
+    }
+    assert expected
+    assert {id(p) for p in objective.orthogonalized_parameters()} == expected

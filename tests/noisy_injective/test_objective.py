@@ -166,3 +166,31 @@ def test_a_lost_fit_of_a_stack_leaves_the_others_alone():
     assert torch.equal(grad_y[:1], grad_alone)
     assert value[1].isnan()
     assert all(torch.isfinite(gradient[0]).all() for gradient in gradients.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "n_rows", "n_matrices"),
+    [
+        ("spline", 1000, 2),
+        ("spline", 999, 0),
+        ("affine", 10**6, 2),
+        # Its networks have masks, which a step of that kind does not know of.
+        ("autoregressive", 10**6, 0),
+    ],
+)
+def test_last_layers_have_orthogonalized_steps_where_there_are_rows(kind, n_rows, n_matrices):
+    objective = build(kind=kind)
+    objective.n_rows = n_rows
+    found = {id(p) for p in objective.orthogonalized_parameters()}
+    assert len(found) == n_matrices
+    for coupling in objective.flow.bijection.modules():
+        if n_matrices and hasattr(coupling, "conditioner"):
+            assert id(coupling.conditioner.layers[-1].weight) in found
+
+
+def test_wide_rows_need_more_rows_for_orthogonalized_steps():
+    objective = build()
+    objective.min_rows_per_feature_orthogonalized = 500
+    for n_rows, has_any in [(1499, False), (1500, True)]:
+        objective.n_rows = n_rows
+        assert bool(objective.orthogonalized_parameters()) == has_any

@@ -32,6 +32,7 @@ KINDS = {
     "prior_bounded": (ManifoldPriorFlow, {"bounded": (-8.0, 8.0)}),
     "prior_images": (ManifoldPriorFlow, {**IMAGES, "n_components": 3}),
     "injective": (NoisyInjectiveFlow, {"n_components": 2}),
+    "injective_stretched": (NoisyInjectiveFlow, {"n_components": 3}),
     "injective_all_columns": (NoisyInjectiveFlow, {"n_components": 4}),
     "injective_affine_reconstruction": (
         NoisyInjectiveFlow,
@@ -114,6 +115,10 @@ def make(kind, dtype):
     X, fresh = make_rows(n_features)
     if parameters.get("dequantize"):
         X, fresh = np.round(4 * X), np.round(4 * fresh)
+    if kind == "injective_stretched":
+        # A direction is narrow.
+        for part in (X, fresh):
+            part[:, 3] = part[:, 0] + 0.1 * part[:, 3]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = Estimator(**SMALL | parameters).fit(X.astype(dtype))

@@ -1,4 +1,4 @@
-"""Linear maps of unit volume that mix the columns between couplings."""
+"""Linear maps that mix the columns between couplings, or stretch them."""
 
 from collections.abc import Callable, Hashable
 
@@ -75,37 +75,44 @@ class LinearMap(KernelBijection):
     """
 
     n_log_slopes = 1
-    constant_names = ("matrix", "inverse_matrix")
+    constant_names = ("matrix", "inverse_matrix", "log_det")
     matrix: Tensor
     inverse_matrix: Tensor
+    log_det: Tensor
 
     def __init__(self, n_features: int) -> None:
         super().__init__()
         self.register_buffer("matrix", torch.eye(n_features))
         self.register_buffer("inverse_matrix", torch.eye(n_features))
+        self.register_buffer("log_det", torch.zeros(()))
 
-    def set(self, matrix: Tensor, inverse_matrix: Tensor) -> None:
-        """Take W (D, D) and its inverse."""
+    def set(self, matrix: Tensor) -> None:
+        """Take W (D, D)."""
         self.matrix.copy_(matrix)
-        self.inverse_matrix.copy_(inverse_matrix)
+        self._invert()
+
+    def _invert(self) -> None:
+        # Of the matrix as it is rounded.
+        matrix = self.matrix.to("cpu", torch.float64)
+        self.inverse_matrix.copy_(torch.linalg.inv(matrix))
+        self.log_det.copy_(torch.linalg.slogdet(matrix)[1])
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "LinearMap":
         dtype = self.matrix.dtype
         super()._apply(fn, recurse)
         if self.matrix.dtype != dtype:
-            # Rounded to float32 and cast back, one is the inverse of the other to 1e-7 only.
-            self.inverse_matrix.copy_(torch.linalg.inv(self.matrix))
+            self._invert()
         return self
 
     def forward_and_log_det(
         self, x: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        return x @ self.matrix, torch.linalg.slogdet(self.matrix)[1].expand(len(x))
+        return x @ self.matrix, self.log_det.expand(len(x))
 
     def inverse_and_log_det(
         self, z: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        return z @ self.inverse_matrix, torch.linalg.slogdet(self.inverse_matrix)[1].expand(len(z))
+        return z @ self.inverse_matrix, -self.log_det.expand(len(z))
 
     def structure(self) -> Hashable:
         return "linear map"

@@ -17,10 +17,15 @@ def rows(n=4000, seed=0):
     return torch.tensor(rng.standard_normal((n, 4)) * SCALES @ axes.T)
 
 
-def chain(n_features=4, dtype=torch.float64):
+def chain(n_features=4, dtype=torch.float64, **kwargs):
     generator = make_generator(0)
     couplings = [SplineCoupling(n_features, n_features // 2, (8,), generator=generator)]
-    return StretchedChain(n_features, couplings).to(dtype)
+    return StretchedChain(n_features, couplings, **kwargs).to(dtype)
+
+
+def gains(stretched):
+    """Return the factors of the directions, the largest first."""
+    return np.linalg.svd(first_map(stretched).matrix.numpy(), compute_uv=False)
 
 
 def first_map(stretched):
@@ -81,3 +86,30 @@ def test_wide_rows_are_left_alone():
     stretched = chain()
     stretched.initialize(torch.tensor(np.random.RandomState(0).standard_normal((500, 4))))
     assert torch.equal(first_map(stretched).matrix.round(decimals=12), torch.eye(4).double())
+
+
+def test_directions_of_one_noise_are_stretched_alike():
+    x = rows()
+    variances = np.linalg.eigvalsh(np.cov(x.numpy().T, bias=True)) / (1 - 4 / len(x))
+    stretched = chain(n_components=2)
+    stretched.stretch(x)
+    gain = np.sqrt(0.1 / variances[:2].mean())
+    np.testing.assert_allclose(gains(stretched), [gain, gain, 1, 1], rtol=1e-9)
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.3, 1.0])
+def test_noise_widens_narrow_directions(noise):
+    x = rows()
+    variances = np.linalg.eigvalsh(np.cov(x.numpy().T, bias=True)) / (1 - 4 / len(x)) + noise**2
+    stretched = chain(noise=noise)
+    stretched.stretch(x)
+    expected = np.maximum(1, np.sqrt(0.1 / variances))
+    np.testing.assert_allclose(gains(stretched), expected, rtol=1e-9)
+
+
+def test_directions_without_any_variance_are_stretched_by_a_finite_factor():
+    x = rows()
+    x[:, 2] = x[:, 0]
+    stretched = chain()
+    stretched.stretch(x)
+    assert gains(stretched)[0] == pytest.approx(np.sqrt(0.1 / 1e-6))

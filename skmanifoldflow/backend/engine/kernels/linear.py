@@ -25,16 +25,19 @@ class CopyKernel(Kernel):
 class MatrixKernel(Kernel):
     """Rows times fixed matrices (K, D, D), or times their inverses if `wiring.inverse`.
 
-    A layer has both as constants, or a matrix alone that is orthogonal. The log-determinant is the
-    same for all rows, and where the layer has one it is written once.
+    A layer has them, their inverses and log-determinants (K) as constants, or matrices alone that
+    are orthogonal. The log-determinants are the same for all rows, and are written once.
     """
 
     def __init__(self, wiring: Wiring) -> None:
-        matrix, *inverse = wiring.constants
-        if wiring.inverse:
-            matrix = inverse[0] if inverse else matrix.mT
-        if wiring.log_slopes.shape[1]:
-            wiring.log_slopes.copy_(torch.linalg.slogdet(matrix)[1][:, None, None])
+        matrix, *rest = wiring.constants
+        if rest:
+            inverse, log_det = rest
+            if wiring.inverse:
+                matrix, log_det = inverse, -log_det
+            wiring.log_slopes.copy_(log_det[:, None, None])
+        elif wiring.inverse:
+            matrix = matrix.mT
         self.x, self.z = wiring.x, wiring.new_columns()
         self.grad_x, self.grad_z = wiring.grad_x, wiring.other_grad
         # Rows are columns here.
