@@ -3,6 +3,7 @@
     python benchmarks/convergence.py fits --before DIR     # default fits: CPU s and nats
     python benchmarks/convergence.py curves --before DIR   # nats by CPU s, beside other libraries
     python benchmarks/convergence.py large --before DIR    # CPU s to the same nats, 1e5 or 1e6 rows
+    python benchmarks/convergence.py images --before DIR   # CPU s and bits per dimension
     python benchmarks/convergence.py others --before DIR   # the other three estimators
 
 DIR is the root of a checkout; ``--after DIR`` names the other one, which is else that of this
@@ -24,6 +25,9 @@ standardised by the training rows, and nats are per test row in these units.
 The standard error of a difference is the larger of two: over test rows of the paired differences of
 a row averaged over the random states, and over the random states of the mean differences.
 
+Images are the first 10 000 of Fashion-MNIST and the official test images, and the flow is the plain
+one of `density.py images`; in place of nats stand bits per dimension with a minus sign.
+
 Other libraries train with Adam at their fastest setting on the S-curve. Their curves are the best
 value so far on the test rows, in their favour; compilation by JAX, about 7 CPU s, is not counted.
 
@@ -43,7 +47,7 @@ from pathlib import Path
 
 import numpy as np
 import sklearn.datasets
-from _data import ENVIRONMENT_VARIABLE, load_keel, load_table, split_table
+from _data import ENVIRONMENT_VARIABLE, load_fashion_mnist, load_keel, load_table, split_table
 from _peers import SPLINES, flowjax_training, looks, timed
 from _workers import VERSIONS, Worker, WorkerError, add_set, add_versions, fingerprint, serve
 
@@ -147,6 +151,13 @@ def rows_of(name, state):
     return (train - mean) / scale, (test - mean) / scale, coordinates
 
 
+def images_of(state):
+    """Integer training images, and test images with U[0, 1) added."""
+    train, _, test, _ = load_fashion_mnist()
+    noise = np.random.RandomState(state).random_sample(test.shape)
+    return train[:10_000].astype(np.float32), (test + noise).astype(np.float32), None
+
+
 @functools.lru_cache
 def warm_up(Estimator):
     """What a process does only once must not count."""
@@ -157,20 +168,30 @@ def fitted(estimator, name, state, parameters, is_embedding):
     """Fit an estimator and return its CPU seconds, epochs and what it says of the test rows."""
     import skmanifoldflow
 
-    train, test, coordinates = rows_of(name, state)
+    is_image = name == "Fashion-MNIST"
+    train, test, coordinates = images_of(state) if is_image else rows_of(name, state)
     Estimator = getattr(skmanifoldflow, estimator)
     warm_up(Estimator)
     # JSON has no tuples.
     parameters = {key: tuple(p) if isinstance(p, list) else p for key, p in parameters.items()}
+    if is_image:
+        from density import IMAGE_FLOW, IMAGE_MODELS
+
+        parameters = IMAGE_FLOW | IMAGE_MODELS["plain flow"] | parameters
+        # All epochs are run; the best one is kept all the same.
+        parameters["n_iter_no_change"] = parameters["max_iter"]
     model = Estimator(random_state=state, **parameters)
     gc.collect()
     _, seconds = timed(model.fit, train)
+    scores = model.score_samples(test)
+    if is_image:
+        scores = scores / (math.log(2) * test.shape[1])
     reply = {
         "rows": hashlib.sha256(train.tobytes() + test.tobytes()).hexdigest()[:16],
         "shape": train.shape,
         "seconds": seconds,
         "epochs": model.n_iter_,
-        "scores": model.score_samples(test).round(4).tolist(),
+        "scores": scores.round(4).tolist(),
     }
     if is_embedding:
         from manifold_prior import affine_r2
@@ -344,6 +365,19 @@ def large(args):
     print(f"as many nats as before: {reached}")
 
 
+def images(args):
+    """CPU seconds and bits per dimension on Fashion-MNIST, fewer epochs after than before."""
+    versions = Versions(args)
+    print(f"NoisyInjectiveFlow, Fashion-MNIST\n{HEADER}", flush=True)
+    for epochs in zip(args.max_iter, args.max_iter_after, strict=True):
+        before, after = ({"max_iter": max_iter} for max_iter in epochs)
+        states = states_of(args, "reported", 1)
+        replies = versions.fit("NoisyInjectiveFlow", "Fashion-MNIST", states, before, after)
+        versions.end()
+        if replies:
+            report(f"epochs {epochs[0]}, {epochs[1]}", replies)
+
+
 def curves(args):
     """Held-out nats by CPU seconds for several numbers of epochs, beside other libraries."""
     versions, lines = Versions(args), {}
@@ -425,7 +459,7 @@ def draw(lines, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="what", required=True)
-    for run in (fits, curves, large, others):
+    for run in (fits, curves, large, images, others):
         command = commands.add_parser(run.__name__, help=run.__doc__.splitlines()[0])
         command.set_defaults(run=run)
         add_versions(command)
@@ -437,11 +471,14 @@ def main():
         if run is others:
             estimators = ["ManifoldPriorFlow", "ChartAtlasFlow", "JointManifoldFlow"]
             add("--estimators", nargs="+", default=estimators, help="these only")
-        else:
+        elif run is not images:
             add("--estimator", default="NoisyInjectiveFlow", help="its name")
         if run is large:
             add("--rows", type=int, default=100_000, help="training rows")
             add("--max-iter-after", type=int, nargs="+", default=[5, 10, 20], help="epochs after")
+        elif run is images:
+            add("--max-iter", type=int, nargs="+", default=[6, 8, 16], help="epochs before")
+            add("--max-iter-after", type=int, nargs="+", default=[4, 5, 10], help="epochs after")
         else:
             add("--only", nargs="+", help="sets of these names")
         if run is fits:
