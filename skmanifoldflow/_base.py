@@ -12,12 +12,14 @@ from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._checks import check_parameters, check_rows, list_names
+from ._checks import check_parameters, check_rows, list_names, warn
 from ._chunked import rows_to_tensor
 from ._columns import dequantization_step
 from ._config import FlowConfig
+from ._duplicates import find_duplicates
 from ._inference import FittedFlow
 from ._progress import epoch_log, warn_of_training
+from ._split import Split, split_rows
 from .backend.device import (
     make_generator,
     resolve_device,
@@ -36,6 +38,8 @@ __all__ = ["BaseManifoldFlow"]
 # With fewer rows there is nothing to validate on, and a network would only learn them by heart.
 _MIN_ROWS_VALIDATED = 40
 _MIN_VALIDATION_ROWS = 10
+# Share of the rows that are copies from which on somebody has to be told.
+_SHARE_TOLD = 0.05
 # Share of the training before which it does not stop early: the first long steps may make a fit
 # worse for a while.
 _MIN_PROGRESS = 0.25
@@ -49,9 +53,7 @@ class _Plan(NamedTuple):
     """What is known before the first start of a fit."""
 
     raw: torch.Tensor
-    # Of the rows, those that are set aside first, and how many these are.
-    order: torch.Tensor
-    n_validation: int
+    split: Split
     step: torch.Tensor
     config: FlowConfig
     previous: FlowModel | None
@@ -71,7 +73,7 @@ class _Restart(NamedTuple):
     job: TrainingJob
     standardizer: Standardizer
     prepare: Callable[[torch.Tensor], torch.Tensor]
-    order: torch.Tensor
+    split: Split
     # What else a method knows of its training.
     result: Any = None
 
@@ -288,20 +290,22 @@ class BaseManifoldFlow(FittedFlow, ABC):
         n_restarts = 1 if previous else self.n_init
         order_seed, *seeds = random_state.randint(2**31, size=1 + n_restarts).tolist()
         order = torch.randperm(len(raw), generator=make_generator(order_seed))
-        n_validation = self._n_validation(len(raw))
+        split = self._split(X, order)
         is_image = choices.image_shape is not None
-        step = dequantization_step(self, raw, is_image, np.finfo(X.dtype).eps)
+        # Equal values of rows that repeat are no ties.
+        distinct = raw if split.groups is None else raw[split.distinct(torch.arange(len(raw)))]
+        step = dequantization_step(self, distinct, is_image, np.finfo(X.dtype).eps)
         if previous:
             config = self._config
         else:
-            config = self._read_rows(choices, raw[order[n_validation:]], step)
+            # Copies of rows know no more than one of them.
+            config = self._read_rows(choices, raw[split.distinct(split.training)], step)
         width = max(self._layer_sizes(), default=1)
         batch_size = self._batch_size(len(raw), n_features)
         work = batch_size * width * max(width, n_features)
         return _Plan(
             raw=raw,
-            order=order,
-            n_validation=n_validation,
+            split=split,
             step=step,
             config=config,
             previous=previous,
@@ -388,6 +392,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         Standardisation is that of the first start, where there was one.
         """
         raw, step, config, device = plan.raw, plan.step, plan.config, plan.device
+        split = plan.split
         generator = make_generator(seed)
 
         def dequantize(rows):
@@ -406,14 +411,13 @@ class BaseManifoldFlow(FittedFlow, ABC):
             # Part of a new flow is float64, which cannot be filled from MPS.
             flow.load_state_dict({name: t.cpu() for name, t in plan.previous.state_dict().items()})
         flow.move_to(device, torch.float32)
-        if self.early_stopping == "auto" and len(raw) < _MIN_ROWS_VALIDATED:
+        if self.early_stopping == "auto" and not split.n_validation:
             flow.requires_grad_(False)
 
-        order, n_validation = plan.order, plan.n_validation
         validation = None
-        if n_validation:
-            validation = prepare(raw[order[:n_validation]]).to(device, torch.float32)
-        train_raw = raw[order[n_validation:]]
+        if split.n_validation:
+            validation = prepare(raw[split.distinct(split.validation)]).to(device, torch.float32)
+        train_raw = raw[split.training]
         prepared = prepare(train_raw)
         train_rows = prepared.to(device, torch.float32)
 
@@ -437,10 +441,24 @@ class BaseManifoldFlow(FittedFlow, ABC):
             averaging=objective.averaging,
         )
         job = TrainingJob(objective, epoch_rows, validation, settings, generator, len(train_raw))
-        return _Restart(job, standardizer, prepare, order)
+        return _Restart(job, standardizer, prepare, split)
+
+    def _split(self, X, order) -> Split:
+        """Set rows aside, and with each of them its copies."""
+        duplicates = find_duplicates(X)
+        groups = duplicates.groups
+        split = split_rows(order, groups, self._n_validation(int(groups.max()) + 1))
+        if duplicates.n_repeated >= _SHARE_TOLD * len(X):
+            nearly = "" if duplicates.kind == "equal" else "nearly "
+            warn(
+                f"{duplicates.n_repeated} of {len(X)} rows are {nearly}equal to others: "
+                f"{int(groups.max()) + 1} are distinct. A row and its copies are set aside, or "
+                "trained on, together."
+            )
+        return split
 
     def _n_validation(self, n_samples):
-        """Return the number of rows that are set aside."""
+        """Return the number of rows that are set aside; copies of rows do not count."""
         validate = self.early_stopping
         if validate == "auto":
             validate = n_samples >= _MIN_ROWS_VALIDATED

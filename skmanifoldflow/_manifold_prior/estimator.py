@@ -358,9 +358,9 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
             if self.n_components is None and reading.units == "data":
                 latent.order_by_variance(lengths)
                 lengths = latent.component_scale
-            x, n_held_out = x[shuffled].numpy(), self._n_validation(len(rows))
+            x, split = x[shuffled].numpy(), restart.split
             report, better = read_flow_dimension(
-                objective, rows, x, units, reading, lengths, score, restart.order, n_held_out
+                objective, rows, x, units, reading, lengths, score, split.order, split.n_validation
             )
             # The marginals are those of the coordinates in their final order.
             latent.set_components(self.n_components or report.dimension, lengths)

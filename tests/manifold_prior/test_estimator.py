@@ -249,6 +249,7 @@ def degenerate_rows():
 
 
 @pytest.mark.filterwarnings("ignore:.*hold many ties.*:UserWarning")
+@pytest.mark.filterwarnings("ignore:200 of 200 rows are equal to others.*:UserWarning")
 @pytest.mark.parametrize(("name", "X"), list(degenerate_rows()), ids=lambda v: str(v)[:22])
 def test_degenerate_rows_give_finite_results(name, X):
     model = ManifoldPriorFlow(max_iter=10, **SMALL).fit(X)
