@@ -100,6 +100,17 @@ def _read_idx(path):
     return np.frombuffer(data, np.uint8, offset=4 + 4 * n_axes).reshape(shape)
 
 
+def fill_up(X, rng):
+    """Add U[0, step) to columns of which more than half of the rows share their value, in place."""
+    for column in X.T:
+        values, counts = np.unique(column, return_counts=True)
+        if counts[counts > 1].sum() > len(X) / 2:
+            gaps = np.diff(values)
+            # Smaller ones are rounding.
+            step = gaps[gaps > 1e-9 * np.ptp(values)].min()
+            column += step * rng.random_sample(len(X))
+
+
 def load_fashion_mnist(data_dir=None):
     """Official split of Fashion-MNIST: X_train, y_train, X_test, y_test.
 

@@ -47,7 +47,14 @@ from pathlib import Path
 
 import numpy as np
 import sklearn.datasets
-from _data import ENVIRONMENT_VARIABLE, load_fashion_mnist, load_keel, load_table, split_table
+from _data import (
+    ENVIRONMENT_VARIABLE,
+    fill_up,
+    load_fashion_mnist,
+    load_keel,
+    load_table,
+    split_table,
+)
 from _peers import SPLINES, flowjax_training, looks, timed
 from _workers import VERSIONS, Worker, WorkerError, add_set, add_versions, fingerprint, serve
 
@@ -116,13 +123,7 @@ def table(name):
     R = np.linalg.qr((X - X.mean(axis=0)) / X.std(axis=0), mode="r")
     X = X[:, np.abs(np.diag(R)) > 1e-5 * math.sqrt(len(X))]
     rng = np.random.RandomState(0)
-    for column in X.T:
-        values, counts = np.unique(column, return_counts=True)
-        if counts[counts > 1].sum() > len(X) / 2:
-            gaps = np.diff(values)
-            # Smaller ones are rounding.
-            step = gaps[gaps > 1e-9 * np.ptp(values)].min()
-            column += step * rng.random_sample(len(X))
+    fill_up(X, rng)
     order = rng.permutation(len(X))
     n_test = min(round(0.2 * len(X)), MAX_TEST_ROWS)
     return X[order[n_test:]], X[order[:n_test]]

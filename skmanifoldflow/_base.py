@@ -196,7 +196,9 @@ class BaseManifoldFlow(FittedFlow, ABC):
             `max_iter` was reached, if a tenth of the gradients were not finite, or if the fit was
             interrupted after its first epoch.
         UserWarning
-            If columns hold many ties, as integers do, and `dequantize` is False.
+            If columns hold many ties, as integers do, and `dequantize` is False, or if a twentieth
+            of the rows are copies of others, exactly or nearly: a row and its copies are set aside,
+            or trained on, together.
 
         Examples
         --------
