@@ -19,6 +19,7 @@ LAYERS = [
     {"backend"},
     {"_checks", "_linear", "_progress", "_unwrap"},
     {"_columns", "_config", "_mixture_of_pca"},
+    {"_duplicates", "_split"},
     {"_dimension"},
     {"_geometry", "_state"},
     {"_chunked"},
