@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.base import _fit_context
-from sklearn.utils import check_random_state
+from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._checks import check_parameters, check_rows, list_names, warn
@@ -19,7 +19,7 @@ from ._config import FlowConfig
 from ._duplicates import find_duplicates
 from ._inference import FittedFlow
 from ._progress import epoch_log, warn_of_training
-from ._split import Split, split_rows
+from ._split import Split, split_groups, split_rows
 from .backend.device import (
     make_generator,
     resolve_device,
@@ -54,6 +54,8 @@ class _Plan(NamedTuple):
 
     raw: torch.Tensor
     split: Split
+    # Raw rows that are validated on.
+    validation: torch.Tensor | None
     step: torch.Tensor
     config: FlowConfig
     previous: FlowModel | None
@@ -161,7 +163,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
 
     @standard_context()
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, *, groups=None, X_val=None):
         """Fit the model to data.
 
         Parameters
@@ -171,6 +173,13 @@ class BaseManifoldFlow(FittedFlow, ABC):
             computes in float64; the weights are trained in float32.
         y : Ignored
             Not used, present for API consistency by convention.
+        groups : array-like of shape (n_samples,), default=None
+            Labels of groups of rows that depend on each other, such as the readings of one place or
+            the rows of one patient. The rows of a group are set aside, or trained on, together. By
+            default copies of rows, exact or near ones, are found and kept together.
+        X_val : array-like of shape (n_validation_samples, n_features), default=None
+            Rows to validate on in place of those that are set aside from X: all of X is then
+            trained on.
 
         Returns
         -------
@@ -180,7 +189,9 @@ class BaseManifoldFlow(FittedFlow, ABC):
         Raises
         ------
         ValueError
-            If the rows are not finite, fewer than two, or if parameters contradict each other.
+            If the rows are not finite, fewer than two, or if parameters contradict each other; if
+            there are not two groups, or `groups` is given with `X_val`, or one of them with
+            ``early_stopping=False``.
         FloatingPointError
             If the training loss kept becoming non-finite at ever smaller learning rates.
         KeyboardInterrupt
@@ -210,7 +221,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         """
         before = dict(vars(self))
         try:
-            return self._fit(X)
+            return self._fit(X, groups, X_val)
         except _FitInterrupted:
             raise
         except BaseException:
@@ -219,8 +230,8 @@ class BaseManifoldFlow(FittedFlow, ABC):
             self.__dict__.update(before)
             raise
 
-    def _fit(self, X):
-        plan = self._plan(X)
+    def _fit(self, X, groups=None, X_val=None):
+        plan = self._plan(X, groups, X_val)
         with single_threaded(plan.work):
             restarts, reports, is_interrupted = self._train_restarts(plan)
             report, is_interrupted = self._finish_fit(plan, restarts, reports, is_interrupted)
@@ -273,7 +284,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         """Return as text how far an interrupted fit had come."""
         return f"epoch {report.n_iter} of {self.max_iter}"
 
-    def _plan(self, X) -> _Plan:
+    def _plan(self, X, groups=None, X_val=None) -> _Plan:
         """Check rows and parameters, and settle what all starts of a fit have in common."""
         began = time.monotonic()
         X = check_rows(self, X, ensure_min_samples=2)
@@ -292,7 +303,15 @@ class BaseManifoldFlow(FittedFlow, ABC):
         n_restarts = 1 if previous else self.n_init
         order_seed, *seeds = random_state.randint(2**31, size=1 + n_restarts).tolist()
         order = torch.randperm(len(raw), generator=make_generator(order_seed))
-        split = self._split(X, order)
+        self._check_validation(X, groups, X_val)
+        split = self._split(X, order, groups, X_val)
+        if X_val is not None:
+            X_val = check_rows(self, X_val, reset=False)
+            check_parameters(self, X_val)
+            validation = rows_to_tensor(X_val)
+        else:
+            held_out = split.distinct(split.validation)
+            validation = raw[held_out] if len(held_out) else None
         is_image = choices.image_shape is not None
         # Equal values of rows that repeat are no ties.
         distinct = raw if split.groups is None else raw[split.distinct(torch.arange(len(raw)))]
@@ -308,6 +327,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         return _Plan(
             raw=raw,
             split=split,
+            validation=validation,
             step=step,
             config=config,
             previous=previous,
@@ -413,12 +433,11 @@ class BaseManifoldFlow(FittedFlow, ABC):
             # Part of a new flow is float64, which cannot be filled from MPS.
             flow.load_state_dict({name: t.cpu() for name, t in plan.previous.state_dict().items()})
         flow.move_to(device, torch.float32)
-        if self.early_stopping == "auto" and not split.n_validation:
+        validation = plan.validation
+        if validation is not None:
+            validation = prepare(validation).to(device, torch.float32)
+        elif self.early_stopping == "auto":
             flow.requires_grad_(False)
-
-        validation = None
-        if split.n_validation:
-            validation = prepare(raw[split.distinct(split.validation)]).to(device, torch.float32)
         train_raw = raw[split.training]
         prepared = prepare(train_raw)
         train_rows = prepared.to(device, torch.float32)
@@ -445,17 +464,37 @@ class BaseManifoldFlow(FittedFlow, ABC):
         job = TrainingJob(objective, epoch_rows, validation, settings, generator, len(train_raw))
         return _Restart(job, standardizer, prepare, split)
 
-    def _split(self, X, order) -> Split:
-        """Set rows aside, and with each of them its copies."""
+    def _check_validation(self, X, groups, X_val):
+        """Raise ValueError where what a fit is validated on contradicts its parameters."""
+        for name, value in (("groups", groups), ("X_val", X_val)):
+            if value is not None and not self.early_stopping:
+                raise ValueError(f"{name} is of use with early_stopping=True or 'auto' only.")
+        if groups is not None and X_val is not None:
+            raise ValueError("With X_val no rows of X are set aside: groups must be None.")
+
+    def _split(self, X, order, groups, X_val) -> Split:
+        """Set rows aside, and with each of them its copies or those of its group."""
+        if groups is not None:
+            groups = column_or_1d(groups)
+            check_consistent_length(X, groups)
+            groups = np.unique(groups, return_inverse=True)[1]
+            return split_groups(order, groups, self._n_validation(len(X)))
         duplicates = find_duplicates(X)
         groups = duplicates.groups
-        split = split_rows(order, groups, self._n_validation(int(groups.max()) + 1))
+        n_validation = 0 if X_val is not None else self._n_validation(int(groups.max()) + 1)
+        split = split_rows(order, groups, n_validation)
         if duplicates.n_repeated >= _SHARE_TOLD * len(X):
             nearly = "" if duplicates.kind == "equal" else "nearly "
             warn(
                 f"{duplicates.n_repeated} of {len(X)} rows are {nearly}equal to others: "
                 f"{int(groups.max()) + 1} are distinct. A row and its copies are set aside, or "
                 "trained on, together."
+            )
+        elif duplicates.kind == "suspected":
+            warn(
+                "Rows look like readings of the same places, which are not clearly apart: a row "
+                "that is set aside may have others like it that are trained on. Give the place of "
+                "each row as groups."
             )
         return split
 

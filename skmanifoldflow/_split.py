@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Split", "split_rows"]
+__all__ = ["Split", "split_groups", "split_rows"]
 
 
 class Split(NamedTuple):
@@ -19,7 +19,7 @@ class Split(NamedTuple):
     n_validation : int
         Number of rows that are set aside.
     groups : Tensor of int of shape (n,) or None
-        Group of each row, those of a table; None where each row is a group of its own.
+        Group of copies that each row of the table is in; None where none are copies.
     """
 
     order: Tensor
@@ -45,6 +45,32 @@ class Split(NamedTuple):
 
 
 def split_rows(order, groups, n_validation):
+    """Set rows aside with their copies, at random.
+
+    Parameters
+    ----------
+    order : Tensor of int of shape (n,)
+        Random order of the rows.
+    groups : ndarray of int of shape (n,)
+        Group of copies that each row is in, from 0 on.
+    n_validation : int
+        Number of groups to set aside. Those that hold more than a tenth of all rows are trained on.
+
+    Returns
+    -------
+    split : Split
+        Where no rows are copies, the first `n_validation` rows of the order are set aside.
+    """
+    n_rows = len(order)
+    counts = np.bincount(groups)
+    if len(counts) == n_rows:
+        return Split(order, n_validation, None)
+    drawn = _drawn_groups(order, groups)
+    drawn = drawn[counts[drawn] <= max(1, n_rows // 10)]
+    return _aside(order, groups, drawn[:n_validation])._replace(groups=torch.from_numpy(groups))
+
+
+def split_groups(order, groups, n_validation):
     """Set groups of rows aside, at random.
 
     Parameters
@@ -54,25 +80,53 @@ def split_rows(order, groups, n_validation):
     groups : ndarray of int of shape (n,)
         Group of each row, from 0 on.
     n_validation : int
-        Number of groups to set aside. Those that hold more than a tenth of all rows are trained on.
+        Number of rows that the groups set aside should have in all. They have half as many more at
+        most, or are the smallest group, if that is at most half of the rows.
 
     Returns
     -------
     split : Split
-        Where each row is a group, the first `n_validation` rows of the order are set aside.
+        No rows are copies.
+
+    Raises
+    ------
+    ValueError
+        If there is no such group.
     """
-    n_rows = len(order)
+    if not n_validation:
+        return Split(order, 0, None)
     counts = np.bincount(groups)
-    if len(counts) == n_rows:
-        return Split(order, n_validation, None)
-    of_order = groups[order.numpy()]
-    # Each group is as likely as another: where its first row has come in the order decides.
+    chosen, n_rows = [], 0
+    for group in _drawn_groups(order, groups):
+        if n_rows < n_validation and n_rows + counts[group] <= max(1, 1.5 * n_validation):
+            chosen.append(group)
+            n_rows += counts[group]
+    if not chosen:
+        smallest = int(counts.argmin())
+        if counts[smallest] > len(order) // 2:
+            raise ValueError(
+                f"Of {len(counts)} groups one has to be set aside: got {counts[smallest]} of "
+                f"{len(order)} rows in the smallest one."
+            )
+        chosen = [smallest]
+    return _aside(order, groups, chosen)
+
+
+def _drawn_groups(order, groups):
+    """Return the groups in a random order.
+
+    Where the first row of a group in the table has come in the order of the rows decides, so that
+    large groups are not drawn earlier.
+    """
     first = np.unique(groups, return_index=True)[1]
-    by_first = of_order[np.isin(order.numpy(), first)]
-    may_be = by_first[counts[by_first] <= max(1, n_rows // 10)]
-    is_held_out = np.zeros(len(counts), dtype=bool)
-    is_held_out[may_be[:n_validation]] = True
+    return groups[order.numpy()[np.isin(order.numpy(), first)]]
+
+
+def _aside(order, groups, chosen):
+    """Return the split with groups set aside."""
+    is_held_out = np.zeros(int(groups.max()) + 1, dtype=bool)
+    is_held_out[chosen] = True
+    of_order = groups[order.numpy()]
     # The order within both parts stays.
     sides = np.argsort(~is_held_out[of_order], kind="stable")
-    n_held_out = int(counts[is_held_out].sum())
-    return Split(order[torch.from_numpy(sides)], n_held_out, torch.from_numpy(groups))
+    return Split(order[torch.from_numpy(sides)], int(is_held_out[of_order].sum()), None)

@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+from sklearn import get_config
 from sklearn.base import clone, is_classifier
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
@@ -57,7 +58,8 @@ class StackedSearchCV(GridSearchCV):
         y : array-like of shape (n_samples,), default=None
             Used by the splitter only.
         **params : dict
-            As for `GridSearchCV`; with any, fits are not stacked.
+            As for `GridSearchCV`; with any, fits are not stacked. `groups` needs metadata routing:
+            without it the splitter alone would get them, and each fit would split the groups.
 
         Returns
         -------
@@ -67,7 +69,8 @@ class StackedSearchCV(GridSearchCV):
         Raises
         ------
         ValueError
-            If the parameters of the search contradict each other, or all fits fail.
+            If the parameters of the search contradict each other, all fits fail, or `groups` are
+            given without metadata routing.
 
         Examples
         --------
@@ -83,6 +86,12 @@ class StackedSearchCV(GridSearchCV):
         is_plain = isinstance(self.estimator, NoisyInjectiveFlow) and self.scoring is None
         # Only from scikit-learn 1.9 on there are callbacks, which follow each fit.
         has_callbacks = bool(getattr(self, "_skl_callbacks", None))
+        if params.get("groups") is not None and not get_config()["enable_metadata_routing"]:
+            raise ValueError(
+                "Without metadata routing the splitter alone gets groups, and each fit splits them "
+                "again. Use sklearn.set_config(enable_metadata_routing=True) and "
+                "estimator.set_fit_request(groups=True), or False where that is wanted."
+            )
         if not is_plain or params or callable(self.refit) or has_callbacks:
             return super().fit(X, y, **params)
         X, y = indexable(X, y)

@@ -85,6 +85,10 @@ def test_readings_that_are_not_apart_are_suspected(rng):
     duplicates = find_duplicates(places + 0.05 * rng.standard_normal(places.shape))
     assert duplicates.kind == "suspected"
     assert duplicates.n_repeated == 0
+    with pytest.warns(UserWarning, match="Give the place of each row as groups"):
+        NoisyInjectiveFlow(n_layers=2, max_iter=1, random_state=0).fit(
+            places + 0.05 * rng.standard_normal(places.shape)
+        )
     wide = find_duplicates(places + 0.3 * rng.standard_normal(places.shape))
     assert wide.kind == "none"
 

@@ -250,8 +250,12 @@ def test_groups_and_parameters_of_a_fit(stacks):
     groups = np.arange(len(X)) // 30
     kwargs = {"cv": GroupKFold(2), "refit": False}
     grid = {"learning_rate_init": [1e-3]}
-    ours = StackedSearchCV(flow(), grid, **kwargs).fit(X, groups=groups)
-    theirs = GridSearchCV(flow(), grid, **kwargs).fit(X, groups=groups)
+    with pytest.raises(ValueError, match="the splitter alone gets groups"):
+        StackedSearchCV(flow(), grid, **kwargs).fit(X, groups=groups)
+    with config_context(enable_metadata_routing=True):
+        estimator = flow().set_fit_request(groups=True)
+        ours = StackedSearchCV(estimator, grid, **kwargs).fit(X, groups=groups)
+        theirs = GridSearchCV(estimator, grid, **kwargs).fit(X, groups=groups)
     assert not stacks
     np.testing.assert_array_equal(
         ours.cv_results_["mean_test_score"], theirs.cv_results_["mean_test_score"]

@@ -358,9 +358,14 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
             if self.n_components is None and reading.units == "data":
                 latent.order_by_variance(lengths)
                 lengths = latent.component_scale
-            x, split = x[shuffled].numpy(), restart.split
+            x, order = x[shuffled].numpy(), restart.split.order
+            all_rows, n_held_out = rows, restart.split.n_validation
+            if held_out is not None and not n_held_out:
+                # They are no rows of the table.
+                all_rows, n_held_out = torch.cat([held_out.to(rows), rows]), len(held_out)
+                order = torch.arange(len(all_rows))
             report, better = read_flow_dimension(
-                objective, rows, x, units, reading, lengths, score, split.order, split.n_validation
+                objective, all_rows, x, units, reading, lengths, score, order, n_held_out
             )
             # The marginals are those of the coordinates in their final order.
             latent.set_components(self.n_components or report.dimension, lengths)
