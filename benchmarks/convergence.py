@@ -448,7 +448,8 @@ def draw(lines, path):
         y = np.maximum.accumulate(np.maximum(ends, 0) - gaps) + gaps
         y = np.minimum.accumulate((np.minimum(y, 1) + gaps[::-1])[::-1])[::-1] - gaps[::-1]
         for label, end, at in zip(curves, ends, y, strict=True):
-            text = label if end >= 0 else f"{label} (below)"
+            text = "skmanifoldflow" if label == "after" else label
+            text += " (below)" if end < 0 else ""
             ax.text(1.03, at, text, color=COLORS[label], transform=ax.transAxes, va="center")
     for ax in axes.flat[len(lines) :]:
         ax.remove()

@@ -129,9 +129,8 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
     max_iter : int, default=30
         Largest number of epochs, over which the learning rate falls to zero. Most fits to some
         hundred rows end by themselves before; where the score still rises at the end a warning says
-        so, and `max_iter=100` gains some hundredths of a nat on sheets, and a tenth to half a nat
-        on tables of ten columns and more. Whatever it is, training ends after 20 000 gradient
-        steps.
+        so, and `max_iter=100` gains a tenth to half a nat on tables of ten columns and more, and
+        next to nothing on sheets. Whatever it is, training ends after 20 000 gradient steps.
     batch_size : int or "auto", default="auto"
         Rows of a gradient step; by default a fortieth of them, between 32 and 256, or 32 images.
     learning_rate_init : float, default=1e-2
