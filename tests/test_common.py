@@ -320,7 +320,7 @@ def test_n_init_compares_restarts_on_the_same_rows(Estimator, rows, monkeypatch)
     settings = {**SMALL, **one_distribution, "learning_rate_init": 1e-9}
     Estimator(random_state=0, n_init=3, **settings).fit(rows)
     assert len(restarts) == len(reports) == 3
-    assert len({restart.order.numpy().tobytes() for restart in restarts}) == 1
+    assert len({restart.split.order.numpy().tobytes() for restart in restarts}) == 1
     # What is left of a difference is the noise that inflates the rows.
     assert np.ptp([report.best_score for report in reports]) < 0.02
 
@@ -531,7 +531,7 @@ def test_what_is_read_from_rows_is_read_from_training_rows(Estimator):
     assert None not in read.values()
     assert read["n_components"] < 6
     other = X.copy()
-    other[plan.order[: plan.n_validation].numpy()] = 9 * rng.standard_normal((plan.n_validation, 6))
+    other[plan.split.validation.numpy()] = 9 * rng.standard_normal((20, 6))
     assert model._plan(other).config == plan.config
-    other[plan.order[plan.n_validation :].numpy()] = rng.standard_normal((180, 6))
+    other[plan.split.training.numpy()] = rng.standard_normal((180, 6))
     assert model._plan(other).config != plan.config

@@ -70,7 +70,7 @@ def validation_score(model, rows, seed=0):
     """Return the mean log-density of the rows that a fit set aside, in standardised units."""
     plan = model._plan(rows)
     restart = model._prepare_restart(plan, plan.seeds[0], None)
-    held_out = rows[restart.order[: len(restart.job.validation_rows)].numpy()]
+    held_out = rows[restart.split.validation.numpy()]
     return model.score(held_out) + float(model._standardizer.scale.log().sum())
 
 

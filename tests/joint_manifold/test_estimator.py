@@ -340,6 +340,7 @@ def test_warm_start_goes_on_from_the_model():
 
 
 @pytest.mark.filterwarnings("ignore:.*hold many ties.*:UserWarning")
+@pytest.mark.filterwarnings("ignore:400 of 400 rows are equal to others.*:UserWarning")
 @pytest.mark.parametrize(
     "change",
     [

@@ -296,6 +296,7 @@ def test_units_do_not_matter(change, log_jacobian):
 
 
 @pytest.mark.filterwarnings("ignore:.*hold many ties.*:UserWarning")
+@pytest.mark.filterwarnings("ignore:400 of 400 rows are equal to others.*:UserWarning")
 @pytest.mark.parametrize(
     "change",
     [

@@ -93,7 +93,7 @@ class LinearMap(KernelBijection):
 
     def _invert(self) -> None:
         # Of the matrix as it is rounded.
-        matrix = self.matrix.to("cpu", torch.float64)
+        matrix = self.matrix.cpu().double()
         self.inverse_matrix.copy_(torch.linalg.inv(matrix))
         self.log_det.copy_(torch.linalg.slogdet(matrix)[1])
 
