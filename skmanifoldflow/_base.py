@@ -190,8 +190,8 @@ class BaseManifoldFlow(FittedFlow, ABC):
         ------
         ValueError
             If the rows are not finite, fewer than two, or if parameters contradict each other; if
-            there are not two groups, or `groups` is given with `X_val`, or one of them with
-            ``early_stopping=False``.
+            rows are to be set aside and no group has two rows at least and half of them at most; if
+            `groups` is given with `X_val`, or `X_val` with ``early_stopping=False``.
         FloatingPointError
             If the training loss kept becoming non-finite at ever smaller learning rates.
         KeyboardInterrupt
@@ -207,9 +207,9 @@ class BaseManifoldFlow(FittedFlow, ABC):
             `max_iter` was reached, if a tenth of the gradients were not finite, or if the fit was
             interrupted after its first epoch.
         UserWarning
-            If columns hold many ties, as integers do, and `dequantize` is False, or if a twentieth
-            of the rows are copies of others, exactly or nearly: a row and its copies are set aside,
-            or trained on, together.
+            If columns hold many ties, as integers do, and `dequantize` is False. If rows are set
+            aside and a twentieth of them all are copies of others, exactly or nearly, which are set
+            aside, or trained on, together; or if rows look like readings of the same places.
 
         Examples
         --------
@@ -306,7 +306,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         self._check_validation(X, groups, X_val)
         split = self._split(X, order, groups, X_val)
         if X_val is not None:
-            X_val = check_rows(self, X_val, reset=False)
+            X_val = check_rows(self, X_val, reset=False, ensure_min_samples=2)
             check_parameters(self, X_val)
             validation = rows_to_tensor(X_val)
         else:
@@ -316,6 +316,12 @@ class BaseManifoldFlow(FittedFlow, ABC):
         # Equal values of rows that repeat are no ties.
         distinct = raw if split.groups is None else raw[split.distinct(torch.arange(len(raw)))]
         step = dequantization_step(self, distinct, is_image, np.finfo(X.dtype).eps)
+        if X_val is not None and self.bounded is not None and step.any():
+            if bool((validation.amax(0) + step > self.bounded[1]).any()):
+                raise ValueError(
+                    f"With dequantize=True each value of X_val is spread over a step, so bounded="
+                    f"{self.bounded} must reach to the largest value plus its step."
+                )
         if previous:
             config = self._config
         else:
@@ -466,9 +472,8 @@ class BaseManifoldFlow(FittedFlow, ABC):
 
     def _check_validation(self, X, groups, X_val):
         """Raise ValueError where what a fit is validated on contradicts its parameters."""
-        for name, value in (("groups", groups), ("X_val", X_val)):
-            if value is not None and not self.early_stopping:
-                raise ValueError(f"{name} is of use with early_stopping=True or 'auto' only.")
+        if X_val is not None and not self.early_stopping:
+            raise ValueError("X_val is of use with early_stopping=True or 'auto' only.")
         if groups is not None and X_val is not None:
             raise ValueError("With X_val no rows of X are set aside: groups must be None.")
 
@@ -483,14 +488,14 @@ class BaseManifoldFlow(FittedFlow, ABC):
         groups = duplicates.groups
         n_validation = 0 if X_val is not None else self._n_validation(int(groups.max()) + 1)
         split = split_rows(order, groups, n_validation)
-        if duplicates.n_repeated >= _SHARE_TOLD * len(X):
-            nearly = "" if duplicates.kind == "equal" else "nearly "
+        if split.n_validation and duplicates.n_repeated >= _SHARE_TOLD * len(X):
+            nearly = "nearly " if duplicates.kind == "near" else ""
             warn(
                 f"{duplicates.n_repeated} of {len(X)} rows are {nearly}equal to others: "
                 f"{int(groups.max()) + 1} are distinct. A row and its copies are set aside, or "
                 "trained on, together."
             )
-        elif duplicates.kind == "suspected":
+        if split.n_validation and duplicates.kind == "suspected":
             warn(
                 "Rows look like readings of the same places, which are not clearly apart: a row "
                 "that is set aside may have others like it that are trained on. Give the place of "

@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._columns import spacing
-
 __all__ = ["Duplicates", "distinct_rows", "find_duplicates"]
 
 # Rows from which distances are measured, and how many of their neighbours.
@@ -27,8 +25,10 @@ _MIN_PLACES = 40
 _N_DISTANCES = 400
 # So many times as many pairs as independent columns would have are no chance.
 _NO_CHANCE = 10.0
-# A value of more than this share of the rows is one that a column may well take twice.
-_ATOM = 0.01
+# With fewer different rows, of columns that have values in common all the same, they are levels.
+_MIN_DISTINCT = 40
+# Distances, in standard deviations, that are rounding.
+_ROUNDING = 1e-7
 # Columns of the search for pairs, and elements of a block of distances.
 _MAX_TREE_FEATURES, _MAX_ELEMENTS = 8, 2**20
 
@@ -65,9 +65,9 @@ def find_duplicates(rows):
     """Find the rows that are copies of others.
 
     Equal rows are copies if there are ten times as many pairs as columns drawn independently would
-    give. Near copies are nearer to each other than a thousandth of the typical distance of nearest
-    neighbours among the rows left after merging, and readings of at least 40 places nearer than a
-    third of the distance to all other rows.
+    give, but for a few rows of columns that have values in common. Near copies are nearer to each
+    other than a thousandth of the typical distance of nearest neighbours among the rows left after
+    merging, and readings of at least 40 places nearer than a third of the distance to all others.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def find_duplicates(rows):
     alone = np.arange(len(rows))
     groups = _equal_rows(rows)
     has_equal = int(groups.max()) + 1 < len(rows)
-    if has_equal and not _is_no_chance(rows, groups):
+    if has_equal and (_are_levels(rows, groups) or not _is_no_chance(rows, groups)):
         return Duplicates(alone, "none")
     near, is_suspected = _near_rows(rows, groups)
     if near is not None:
@@ -125,56 +125,40 @@ def _equal_rows(rows):
     return _by_first_row(keys)
 
 
-def _is_no_chance(rows, groups, distance=0.0):
+def _are_levels(rows, groups):
+    """Tell whether the different rows are few, and have values in common in each column."""
+    first = np.unique(groups, return_index=True)[1]
+    if len(first) >= _MIN_DISTINCT:
+        return False
+    return all(len(np.unique(values)) <= len(first) / 2 for values in rows[first].T)
+
+
+def _is_no_chance(rows, groups, distances=None):
     """Tell whether groups have many more pairs than columns drawn independently would give.
 
-    Values agree that differ by at most `distance`. A complete set of dummies is one column.
+    Values agree that differ by at most the distance (D,) of their column, by default none. A
+    complete set of dummies is one column.
     """
     n = len(rows)
     counts = np.bincount(groups)
     n_pairs = float((counts * (counts - 1.0)).sum()) / 2
     expected = n * (n - 1.0) / 2
-    for values in _independent_columns(rows):
+    for j, values in _independent_columns(rows):
         if expected < n_pairs / _NO_CHANCE:
             return True
-        expected *= _chance_of_agreement(values, distance)
+        expected *= _chance_of_agreement(values, 0.0 if distances is None else distances[j])
     return expected < n_pairs / _NO_CHANCE
 
 
 def _chance_of_agreement(values, distance):
-    """Return the share of the pairs of different rows whose values (n,) agree."""
-    n = len(values)
-    if distance:
-        return _share_of_near_pairs(np.sort(values), distance)
-    different, counts = np.unique(values, return_counts=True)
-    share = 0.0
-    if not _is_grid(different):
-        # Equal values of a continuous column are those of copies, but for those of many rows, and
-        # for rounding far from zero.
-        counts = counts[counts > _ATOM * n]
-        rounding = float(np.finfo(values.dtype).eps) * float(np.abs(different).max())
-        share = _share_of_near_pairs(different, 2 * rounding)
-    return max(share, float((counts * (counts - 1.0)).sum()) / (n * (n - 1.0)))
-
-
-def _share_of_near_pairs(values, distance):
-    """Return the share of the pairs of sorted values that differ by at most a distance."""
-    n = len(values)
+    """Return the share of the pairs of rows whose values (n,) differ by at most a distance."""
+    n, values = len(values), np.sort(values)
     n_pairs = np.searchsorted(values, values + distance, side="right") - np.arange(1, n + 1)
-    return 2 * float(n_pairs.sum()) / max(1.0, n * (n - 1.0))
-
-
-def _is_grid(values):
-    """Tell whether sorted values are multiples of a step, from an offset."""
-    step = spacing(values, float(np.finfo(values.dtype).eps)) if len(values) > 1 else 0.0
-    if not step:
-        return True
-    steps = (values - values[0]) / step
-    return bool((np.abs(steps - np.round(steps)) < 1e-3).all())
+    return 2 * float(n_pairs.sum()) / (n * (n - 1.0))
 
 
 def _independent_columns(rows):
-    """Yield the columns, and of each complete set of dummies the level in its place.
+    """Yield columns (n,) and their indices, of each complete set of dummies the level in its place.
 
     Levels are as far from each other as the two values of a dummy.
     """
@@ -182,10 +166,10 @@ def _independent_columns(rows):
     in_sets = {j for members in sets for j in members}
     for members in sets:
         high = rows[:, members] == rows[:, members].max(axis=0)
-        yield high.argmax(axis=1) * float(np.ptp(rows[:, members[0]]))
+        yield members[0], high.argmax(axis=1) * float(np.ptp(rows[:, members[0]]))
     for j in range(rows.shape[1]):
         if j not in in_sets:
-            yield np.ascontiguousarray(rows[:, j])
+            yield j, np.asarray(rows[:, j], dtype=np.float64)
 
 
 def _complete_dummies(rows):
@@ -212,17 +196,23 @@ def _complete_dummies(rows):
 def _near_rows(rows, groups):
     """Return the groups of near copies, or None, and whether rows are suspected to be readings."""
     first = np.unique(groups, return_index=True)[1]
-    if len(first) <= _N_NEIGHBORS:
+    if len(first) < 3:
         return None, False
     centre, scale = _moments(rows)
     distances = _neighbor_distances(rows, first, centre, scale)
+    if not np.median(distances[:, -1]) > _ROUNDING * np.sqrt(rows.shape[1]):
+        # One value is so large that nothing is told of the others.
+        return None, False
 
     def joined(distance):
         if not (distances[:, 0] <= distance).any():
             return None
-        labels = _joined(rows, first, centre, scale, distance)[groups]
-        # A ball lies within the cube in which all columns agree.
-        return labels if _is_no_chance((rows - centre) / scale, labels, distance) else None
+        labels = _joined(rows, first, centre, scale, distance)
+        if labels is None:
+            return None
+        # In each column rows of that distance differ by its share, or somewhat more.
+        of_column = scale * distance * min(1.0, 2 / np.sqrt(rows.shape[1]))
+        return labels[groups] if _is_no_chance(rows, labels[groups], of_column) else None
 
     n = len(first)
     places = joined(_distance_of_readings(distances, n, _CLEAR_GAP, _SHARE_IN_CLEAR_GAP))
@@ -256,7 +246,8 @@ def _neighbor_distances(rows, first, centre, scale):
     measured = np.random.RandomState(0).permutation(len(first))[:_N_MEASURED]
     x = (rows[first[measured]] - centre) / scale
     squares = np.square(x).sum(axis=1)
-    nearest = np.full((len(x), _N_NEIGHBORS), np.inf)
+    k = min(_N_NEIGHBORS, len(first) - 1)
+    nearest = np.full((len(x), k), np.inf)
     for block in _blocks(len(first), max(rows.shape[1], 2 * len(x))):
         others = (rows[first[block]] - centre) / scale
         distances = squares[:, None] + np.square(others).sum(axis=1) - 2 * x @ others.T
@@ -264,7 +255,7 @@ def _neighbor_distances(rows, first, centre, scale):
         own = (measured >= block.start) & (measured < block.stop)
         distances[own, measured[own] - block.start] = np.inf
         nearest = np.concatenate([nearest, distances], axis=1)
-        nearest = np.partition(nearest, _N_NEIGHBORS - 1, axis=1)[:, :_N_NEIGHBORS]
+        nearest = np.partition(nearest, k - 1, axis=1)[:, :k]
     return np.sqrt(np.maximum(np.sort(nearest, axis=1), 0.0))
 
 
@@ -302,7 +293,11 @@ def _distance_of_readings(distances, n, gap, share):
 
 
 def _joined(rows, first, centre, scale, distance):
-    """Return labels of distinct rows, the same for those that chains of near pairs join."""
+    """Return labels of distinct rows, the same for those that chains of near pairs join.
+
+    Groups of more rows than there are neighbours measured are clusters, which are left alone. None
+    where there are too many pairs.
+    """
     # These imports would take a while at the top of the module.
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -315,7 +310,10 @@ def _joined(rows, first, centre, scale, distance):
     projected = np.empty((len(first), k))
     for block in _blocks(len(first), n_features):
         projected[block] = (rows[first[block]] - centre) / scale @ axes
-    pairs = KDTree(projected).query_pairs(1.0001 * distance, output_type="ndarray")
+    tree = KDTree(projected)
+    if tree.count_neighbors(tree, 1.0001 * distance) > _N_NEIGHBORS * len(first):
+        return None
+    pairs = tree.query_pairs(1.0001 * distance, output_type="ndarray")
     is_near = np.empty(len(pairs), dtype=bool)
     for block in _blocks(len(pairs), 2 * n_features):
         one, other = (rows[first[ends]] for ends in pairs[block].T)
@@ -323,4 +321,7 @@ def _joined(rows, first, centre, scale, distance):
     pairs = pairs[is_near]
     shape = len(first), len(first)
     graph = coo_array((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=shape)
-    return connected_components(graph, directed=False)[1]
+    labels = connected_components(graph, directed=False)[1]
+    is_cluster = np.bincount(labels)[labels] > _N_NEIGHBORS
+    labels[is_cluster] = labels.max() + 1 + np.arange(is_cluster.sum())
+    return labels

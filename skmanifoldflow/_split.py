@@ -8,6 +8,9 @@ from torch import Tensor
 
 __all__ = ["Split", "split_groups", "split_rows"]
 
+# So many times the rows that are wanted may be set aside.
+_MOST = 1.5
+
 
 class Split(NamedTuple):
     """Order of the rows of a fit, those that are set aside first.
@@ -54,7 +57,8 @@ def split_rows(order, groups, n_validation):
     groups : ndarray of int of shape (n,)
         Group of copies that each row is in, from 0 on.
     n_validation : int
-        Number of groups to set aside. Those that hold more than a tenth of all rows are trained on.
+        Number of groups to set aside. Those that hold more than a tenth of all rows are trained on,
+        and there are fewer where they would have half as many rows more than their share.
 
     Returns
     -------
@@ -67,7 +71,11 @@ def split_rows(order, groups, n_validation):
         return Split(order, n_validation, None)
     drawn = _drawn_groups(order, groups)
     drawn = drawn[counts[drawn] <= max(1, n_rows // 10)]
-    return _aside(order, groups, drawn[:n_validation])._replace(groups=torch.from_numpy(groups))
+    # Of groups of many sizes those drawn may have far more rows than their share.
+    drawn = drawn[:n_validation]
+    most = _MOST * n_validation * n_rows / len(counts)
+    drawn = drawn[np.cumsum(counts[drawn]) <= max(most, 1)]
+    return _aside(order, groups, drawn)._replace(groups=torch.from_numpy(groups))
 
 
 def split_groups(order, groups, n_validation):
@@ -81,7 +89,7 @@ def split_groups(order, groups, n_validation):
         Group of each row, from 0 on.
     n_validation : int
         Number of rows that the groups set aside should have in all. They have half as many more at
-        most, or are the smallest group, if that is at most half of the rows.
+        most, or are the smallest group of two rows and more, if that is at most half of the rows.
 
     Returns
     -------
@@ -97,16 +105,17 @@ def split_groups(order, groups, n_validation):
         return Split(order, 0, None)
     counts = np.bincount(groups)
     chosen, n_rows = [], 0
+    most = min(_MOST * n_validation, len(order) - 2)
     for group in _drawn_groups(order, groups):
-        if n_rows < n_validation and n_rows + counts[group] <= max(1, 1.5 * n_validation):
+        if n_rows < n_validation and n_rows + counts[group] <= most:
             chosen.append(group)
             n_rows += counts[group]
-    if not chosen:
-        smallest = int(counts.argmin())
+    if n_rows < 2:
+        smallest = int(np.where(counts > 1, counts, len(order)).argmin())
         if counts[smallest] > len(order) // 2:
             raise ValueError(
-                f"Of {len(counts)} groups one has to be set aside: got {counts[smallest]} of "
-                f"{len(order)} rows in the smallest one."
+                f"Of {len(counts)} groups one has to be set aside, of two rows at least and half "
+                f"of the {len(order)} rows at most: there is none."
             )
         chosen = [smallest]
     return _aside(order, groups, chosen)

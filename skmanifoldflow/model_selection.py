@@ -9,6 +9,7 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.utils import indexable
 
+from ._base import BaseManifoldFlow
 from ._noisy_injective.estimator import NoisyInjectiveFlow
 from .backend.device import single_threaded, standard_context
 from .backend.training import train_all
@@ -86,7 +87,9 @@ class StackedSearchCV(GridSearchCV):
         is_plain = isinstance(self.estimator, NoisyInjectiveFlow) and self.scoring is None
         # Only from scikit-learn 1.9 on there are callbacks, which follow each fit.
         has_callbacks = bool(getattr(self, "_skl_callbacks", None))
-        if params.get("groups") is not None and not get_config()["enable_metadata_routing"]:
+        is_flow = isinstance(self.estimator, BaseManifoldFlow)
+        is_routed = get_config()["enable_metadata_routing"]
+        if is_flow and params.get("groups") is not None and not is_routed:
             raise ValueError(
                 "Without metadata routing the splitter alone gets groups, and each fit splits them "
                 "again. Use sklearn.set_config(enable_metadata_routing=True) and "

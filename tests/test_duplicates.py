@@ -9,7 +9,8 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.stats import norm
 
 from skmanifoldflow import NoisyInjectiveFlow
-from skmanifoldflow._duplicates import distinct_rows, find_duplicates
+from skmanifoldflow._dimension import neighbor_dimension
+from skmanifoldflow._duplicates import _equal_rows, distinct_rows, find_duplicates
 
 N, D = 400, 6
 
@@ -27,7 +28,7 @@ def same_partition(one, other):
 
 @pytest.mark.parametrize("times", [2, 5, 10])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("n_features", [1, 2, 6, 100])
+@pytest.mark.parametrize("n_features", [2, 6, 100])
 def test_rows_that_repeat(rng, times, dtype, n_features):
     order = rng.permutation(times * N)
     X = np.repeat(rng.standard_normal((N, n_features)), times, axis=0).astype(dtype)[order]
@@ -41,16 +42,14 @@ def test_rows_that_repeat(rng, times, dtype, n_features):
 
 
 def test_groups_are_numbered_by_their_first_rows(rng):
-    X = rng.standard_normal((3, 4))[[2, 0, 2, 1, 0]]
-    assert find_duplicates(X).groups.tolist() == [0, 1, 0, 2, 1]
+    X = rng.standard_normal((50, 4))
+    X = np.r_[X[[2, 0, 2, 1, 0]], X[3:]]
+    assert find_duplicates(X).groups.tolist() == [0, 1, 0, 2, 1, *range(3, 50)]
 
 
 def test_signs_of_zero_and_single_bits():
     X = np.array([[0.0, 1e300], [-0.0, 1e300], [0.0, np.nextafter(1e300, 0)], [1e-320, 1e300]])
-    X = np.concatenate([X, X[:1]])
-    # Columns of their own leave nothing to chance.
-    X = np.c_[X, np.array([1.0, 1, 2, 3, 1])[:, None] * [1, 2, 3, 4]]
-    assert find_duplicates(X).groups.tolist() == [0, 0, 1, 2, 0]
+    assert _equal_rows(np.concatenate([X, X[:1]])).tolist() == [0, 0, 1, 2, 0]
 
 
 @pytest.mark.parametrize("units", [1.0, 1e-9, 1e9])
@@ -93,6 +92,53 @@ def test_readings_that_are_not_apart_are_suspected(rng):
     assert wide.kind == "none"
 
 
+@pytest.mark.parametrize(("n_rows", "times"), [(50, 2), (50, 60), (30, 10)])
+def test_copies_of_few_rows(rng, n_rows, times):
+    labels = np.repeat(np.arange(n_rows), times)
+    X = rng.standard_normal((n_rows, 4))[labels]
+    assert same_partition(find_duplicates(X).groups, labels)
+    near = find_duplicates(X + 1e-9 * rng.standard_normal(X.shape))
+    assert near.kind == "near"
+    assert same_partition(near.groups, labels)
+
+
+@pytest.mark.parametrize("n_features", [1, 30, 300])
+def test_readings_in_any_number_of_columns(rng, n_features):
+    labels = np.repeat(np.arange(200), 4)
+    jitter = 1e-6 if n_features == 1 else 0.05
+    X = rng.standard_normal((200, n_features))[labels]
+    duplicates = find_duplicates(X + jitter * rng.standard_normal(X.shape))
+    if n_features == 1:
+        # In one column chance always gives as many pairs.
+        assert duplicates.kind == "suspected"
+    else:
+        assert same_partition(duplicates.groups, labels)
+
+
+def test_copies_beside_a_cluster(rng):
+    """Rows that are all near each other are a cluster, and are left alone."""
+    X = rng.standard_normal((1000, 5))
+    X[:100] = 1 + 1e-6 * rng.standard_normal((100, 5))
+    duplicates = find_duplicates(np.r_[X, X[200:300] + 1e-9])
+    assert duplicates.n_repeated == 200
+    np.testing.assert_array_equal(duplicates.groups[-100:], np.arange(200, 300))
+
+
+@pytest.mark.parametrize("n_levels", [7, 9])
+def test_dimension_of_integers_counts_different_rows(rng, n_levels):
+    """The estimate is that of the different rows, whatever chance explains."""
+    X = rng.randint(n_levels, size=(3000, 3)).astype(float)
+    different = np.unique(X, axis=0)
+    # Of equal distances rounding decides which are used.
+    assert neighbor_dimension(X) == pytest.approx(neighbor_dimension(different), rel=0.05)
+
+
+def test_few_levels_are_trained_on(rng):
+    X = TABLES["dependent integers"](rng).astype(float)
+    model = NoisyInjectiveFlow(n_layers=2, max_iter=2, dequantize=True, random_state=0).fit(X)
+    assert len(model.validation_scores_) == 2
+
+
 def dummies(rng, n, n_levels):
     return np.eye(n_levels)[rng.randint(n_levels, size=n)]
 
@@ -118,7 +164,20 @@ TABLES = {
         rng.standard_normal((30, 5))[rng.randint(30, size=3000)]
         + 0.001 * rng.standard_normal((3000, 5))
     ),
+    "huge value": lambda rng: np.r_[[[1e20, 0, 0]], rng.standard_normal((1000, 3))],
+    "sensor at rest": lambda rng: np.where(
+        rng.uniform(size=(1000, 1)) < 0.3,
+        1 + 1e-4 * rng.standard_normal((1000, 5)),
+        rng.standard_normal((1000, 5)),
+    ),
     # Of these many rows are equal.
+    "dependent integers": lambda rng: (
+        rng.randint(9, size=(3000, 1)) + [0, 1, -1] * rng.randint(2, size=(3000, 3))
+    ),
+    "logarithms of integers": lambda rng: np.log(rng.randint(1, 300, size=(5000, 2))),
+    "hundredths in float32": lambda rng: (
+        (0.5 * rng.standard_normal((3000, 2)) + 20).round(2).astype(np.float32)
+    ),
     "integers": lambda rng: rng.binomial(6, 0.4, (1000, 3)).astype(float),
     "one column of hundredths": lambda rng: rng.standard_normal((1000, 1)).round(2),
     "dummies": lambda rng: dummies(rng, 1000, 3),
@@ -157,7 +216,7 @@ def test_copies_among_discrete_columns(name, rng):
         # With as many columns chance does not give a row twice.
         X = np.c_[X, rng.binomial(20, 0.5, (len(X), 5))]
     if name == "dummies and zeros":
-        X = X[X[:, 3] > 0]
+        X = np.c_[X[X[:, 3] > 0], rng.uniform(size=(X[:, 3] > 0).sum())]
     duplicates = find_duplicates(np.concatenate([X, X[:100]]))
     assert duplicates.kind == "equal"
     np.testing.assert_array_equal(duplicates.groups[len(X) :], np.arange(100))

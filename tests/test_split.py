@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from skmanifoldflow._split import split_rows
+from skmanifoldflow._split import split_groups, split_rows
 
 N = 200
 
@@ -57,6 +57,33 @@ def test_a_group_of_many_rows_is_trained_on(order):
     split = split_rows(order, groups, 20)
     assert split.n_validation == 20
     assert 0 not in groups[split.validation]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_groups_of_many_sizes_are_not_too_many_rows(seed):
+    groups = np.r_[np.repeat(np.arange(10), 18), np.repeat(np.arange(10, 20), 2)]
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(seed))
+    assert split_rows(order, groups, 4).n_validation <= 1.5 * 4 * N / 20
+
+
+@pytest.mark.parametrize(
+    ("sizes", "n_validation"),
+    [([4, 4, 4], 10), ([60, 40], 70), ([1, 1, 198], 20), ([100, 100], 20)],
+)
+def test_rows_are_left_on_both_sides(sizes, n_validation):
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(0))
+    split = split_groups(order, groups, n_validation)
+    assert len(split.validation) >= 2
+    assert len(split.training) >= 2
+    assert not set(groups[split.validation]) & set(groups[split.training])
+
+
+@pytest.mark.parametrize("sizes", [[10], [1, 199]])
+def test_no_group_that_can_be_set_aside(sizes):
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    with pytest.raises(ValueError, match="there is none"):
+        split_groups(torch.arange(len(groups)), groups, 2)
 
 
 def test_few_large_groups_leave_nothing_to_set_aside(order):

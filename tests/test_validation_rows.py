@@ -80,13 +80,18 @@ def test_few_training_rows_are_trained_on_with_rows_of_ones_own(rows):
 @pytest.mark.parametrize(
     ("settings", "kwargs", "message"),
     [
-        ({"early_stopping": False}, {"groups": [0, 1] * 150}, "groups is of use with"),
         ({"early_stopping": False}, {"X_val": "rows"}, "X_val is of use with"),
         ({}, {"X_val": "rows", "groups": [0, 1] * 150}, "groups must be None"),
         ({}, {"groups": [0, 1]}, "inconsistent numbers of samples"),
         ({}, {"groups": [0] * 300}, "Of 1 groups one has to be set aside"),
         ({}, {"groups": np.zeros((300, 2))}, "1d array"),
         ({}, {"X_val": np.zeros((5, 2))}, "features"),
+        ({}, {"X_val": np.zeros((1, 3))}, "minimum of 2"),
+        (
+            {"bounded": (-5, 5), "dequantize": True},
+            {"X_val": np.full((5, 3), 5.0)},
+            "each value of X_val is spread",
+        ),
         ({}, {"X_val": np.full((5, 3), np.nan)}, "NaN"),
         ({"bounded": (-5, 5)}, {"X_val": np.full((5, 3), 6.0)}, "must contain every value"),
     ],
@@ -96,6 +101,32 @@ def test_what_contradicts_is_told(rows, settings, kwargs, message):
         kwargs = {**kwargs, "X_val": rows}
     with pytest.raises(ValueError, match=message):
         NoisyInjectiveFlow(**SMALL, **settings).fit(rows, **kwargs)
+
+
+@pytest.mark.parametrize("fit", [{"groups": np.arange(300) // 3}, {"X_val": np.zeros((9, 3))}, {}])
+def test_nobody_is_told_of_what_does_not_matter(rows, fit):
+    """Warnings are errors here."""
+    readings = np.repeat(rows[:100], 3, axis=0)
+    readings += 0.01 * np.random.RandomState(0).standard_normal(readings.shape)
+    early_stopping = "auto" if "X_val" in fit else bool(fit)
+    model = NoisyInjectiveFlow(**SMALL, early_stopping=early_stopping)
+    assert np.isfinite(model.fit(readings, **fit).score(rows))
+
+
+@pytest.mark.parametrize("settings", [{"n_init": 2}, {"warm_start": True}])
+def test_with_several_starts_and_with_a_warm_one(rows, settings):
+    model = NoisyInjectiveFlow(**SMALL, **settings)
+    for _ in range(2):
+        model.fit(rows, X_val=rows[:50])
+        model.fit(rows, groups=np.arange(300) // 10)
+        assert len(model.validation_scores_) == model.n_iter_
+
+
+def test_images_of_ones_own():
+    images = np.random.RandomState(0).uniform(size=(120, 16))
+    model = ManifoldPriorFlow(n_layers=2, max_iter=2, image_shape=(1, 4, 4), random_state=0)
+    model.fit(images[:80], X_val=images[80:])
+    assert len(model.validation_scores_) == model.n_iter_
 
 
 def test_two_groups_are_enough(rows, monkeypatch):

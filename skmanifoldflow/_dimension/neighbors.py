@@ -34,7 +34,7 @@ def neighbor_dimension(rows):
     The estimator is that of Levina & Bickel, NIPS 2004, with the average of inverses that MacKay
     and Ghahramani proposed, over the three quarters of the rows whose neighbours are nearest. High
     dimension biases it downwards and noise upwards, so it should be compared with its value for
-    samples of a model. Copies of rows count once.
+    samples of a model. Equal rows and near copies count once.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def neighbor_dimension(rows):
     from sklearn.neighbors import NearestNeighbors
 
     # Distances between rows far from zero would lose digits.
-    rows = distinct_rows(rows - rows.mean(axis=0))
+    rows = distinct_rows(np.unique(rows - rows.mean(axis=0), axis=0))
     if len(rows) < _MIN_ROWS:
         return np.nan
     if rows.shape[1] <= _MAX_TREE_FEATURES:
