@@ -135,9 +135,9 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         Rows of a gradient step; by default a fortieth of them, between 32 and 256, or 32 images.
     learning_rate_init : float, default=1e-2
         Peak of the learning rate, which rises over the first tenth of the training and then falls
-        along a straight line. From 1000 training rows and 100 rows per column on, the last
-        layers of the networks of a table's couplings take steps along orthogonalised momentum (Muon
-        [4]_) of 1.5 times the size, all else steps of Adam.
+        along a straight line. From 1000 training rows on the networks of image flows,
+        and from 100 rows per column on the last layers of those of a table's couplings, take steps
+        along orthogonalised momentum (Muon [4]_) of 1.5 times the size, all else steps of Adam.
     weight_decay : float or "auto", default="auto"
         Decoupled weight decay of the networks. "auto" is 250 over the number of rows, at most 1:
         few rows are soon learnt by heart, and many want sharp densities.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..backend.device import randn
 from ..backend.engine import KnownLoss
 from ..backend.flow import ManifoldFlow, chunks
-from ..backend.networks import weight_matrices
+from ..backend.networks import filters, weight_matrices
 from ..backend.objective import Objective
 from .distribution import NoisyInjection
 from .injections import LinearInjection
@@ -51,8 +51,8 @@ class InjectionLikelihood(Objective):
     # Where rows are few, averages overfit much less than the weights do.
     averaging = 0.1
     decays_linearly = True
-    # Rows, and rows per column, from which the last layers of the networks have steps of `Muon`.
-    # With fewer they are no better than steps of Adam, and dearer.
+    # Rows, and of tables rows per column, from which networks have steps of `Muon`. With fewer they
+    # are no better than steps of Adam, and dearer.
     min_rows_orthogonalized, min_rows_per_feature_orthogonalized = 1000, 100
     # Share of a batch that is reconstructed: a pass back through the flow costs as much as one
     # through it.
@@ -97,12 +97,14 @@ class InjectionLikelihood(Objective):
         return [p for name, p in self.named_parameters() if "conditioner" not in name]
 
     def orthogonalized_parameters(self) -> list[nn.Parameter]:
-        # The last layers give the parameters of the splines. Such steps of the hidden layers too
-        # are as good where rows lie near a manifold, and worse where they do not.
-        per_feature = self.min_rows_per_feature_orthogonalized * self.latent.injection.n_features
-        if self.n_rows < max(self.min_rows_orthogonalized, per_feature):
+        bijection, n_features = self.flow.bijection, self.latent.injection.n_features
+        if self.n_rows < self.min_rows_orthogonalized:
             return []
-        return [weights[-1] for weights in weight_matrices(self.flow.bijection)]
+        if self.n_rows < self.min_rows_per_feature_orthogonalized * n_features:
+            return filters(bijection)
+        # The last layers give the parameters of the splines. Such steps of the hidden layers too
+        # are as good where rows lie near a manifold, and worse where they do not. Images have all.
+        return filters(bijection) + [weights[-1] for weights in weight_matrices(bijection)]
 
     def structure(self) -> Hashable | None:
         parts = self.flow.bijection.structure(), self.latent.injection.structure()

@@ -16,6 +16,7 @@ __all__ = [
     "ConvNet",
     "Linear",
     "MaskedMLP",
+    "filters",
     "weight_matrices",
 ]
 
@@ -82,6 +83,13 @@ def weight_matrices(module: nn.Module) -> list[list[nn.Parameter]]:
     """Return the weights of the layers, first to last, of every `MLP` in a module."""
     networks = [part for part in module.modules() if isinstance(part, MLP)]
     return [cast(list[nn.Parameter], network.weights()[::2]) for network in networks]
+
+
+def filters(module: nn.Module) -> list[nn.Parameter]:
+    """Return the weights of the convolutions and linear maps of every `ConvNet` in a module."""
+    networks = [part for part in module.modules() if isinstance(part, ConvNet)]
+    parameters = [p for network in networks for p in network.named_parameters()]
+    return [p for name, p in parameters if name.endswith("weight")]
 
 
 class MaskedMLP(nn.Module):

@@ -14,7 +14,7 @@ from skmanifoldflow._noisy_injective.injections import (
 )
 from skmanifoldflow._noisy_injective.marginal import negative_log_prob
 from skmanifoldflow._noisy_injective.objective import InjectionLikelihood
-from skmanifoldflow.backend.architectures import density_flow
+from skmanifoldflow.backend.architectures import density_flow, image_flow
 from skmanifoldflow.backend.bijections import Chain, MarginalSpline
 from skmanifoldflow.backend.device import make_generator
 from skmanifoldflow.backend.flow import ManifoldFlow
@@ -194,3 +194,20 @@ def test_wide_rows_need_more_rows_for_orthogonalized_steps():
     for n_rows, has_any in [(1499, False), (1500, True)]:
         objective.n_rows = n_rows
         assert bool(objective.orthogonalized_parameters()) == has_any
+
+
+@pytest.mark.parametrize(("n_rows", "has_any"), [(999, False), (1000, True)])
+def test_convolutions_have_orthogonalized_steps(n_rows, has_any):
+    flow = image_flow((1, 4, 4), 2, 6, generator=make_generator(0))
+    latent = NoisyInjection(LinearInjection(16, 2, noise_covariance="diag", noise_floor=0.01))
+    objective = build()
+    objective.flow, objective.n_rows = ManifoldFlow(flow, latent), n_rows
+    found = {id(p) for p in objective.orthogonalized_parameters()}
+    convolutions = [m for m in flow.modules() if isinstance(m, torch.nn.Conv2d)]
+    of_networks = {
+        id(m.weight)
+        for name, m in flow.named_modules()
+        if "conditioner" in name and isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))
+    }
+    assert convolutions
+    assert found == (of_networks if has_any else set())
