@@ -299,7 +299,7 @@ def _joined(rows, first, centre, scale, distance):
     where there are too many pairs.
     """
     # These imports would take a while at the top of the module.
-    from scipy.sparse import coo_array
+    from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import connected_components
     from scipy.spatial import KDTree
 
@@ -318,9 +318,10 @@ def _joined(rows, first, centre, scale, distance):
     for block in _blocks(len(pairs), 2 * n_features):
         one, other = (rows[first[ends]] for ends in pairs[block].T)
         is_near[block] = np.linalg.norm((one - other) / scale, axis=1) <= distance
-    pairs = pairs[is_near]
+    # The search for components wants small integers.
+    one, other = pairs[is_near].astype(np.int32).T
     shape = len(first), len(first)
-    graph = coo_array((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=shape)
+    graph = csr_matrix((np.ones(len(one), dtype=np.int8), (one, other)), shape=shape)
     labels = connected_components(graph, directed=False)[1]
     is_cluster = np.bincount(labels)[labels] > _N_NEIGHBORS
     labels[is_cluster] = labels.max() + 1 + np.arange(is_cluster.sum())
