@@ -303,7 +303,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         n_restarts = 1 if previous else self.n_init
         order_seed, *seeds = random_state.randint(2**31, size=1 + n_restarts).tolist()
         order = torch.randperm(len(raw), generator=make_generator(order_seed))
-        self._check_validation(X, groups, X_val)
+        self._check_validation(groups, X_val)
         split = self._split(X, order, groups, X_val)
         if X_val is not None:
             X_val = check_rows(self, X_val, reset=False, ensure_min_samples=2)
@@ -470,7 +470,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         job = TrainingJob(objective, epoch_rows, validation, settings, generator, len(train_raw))
         return _Restart(job, standardizer, prepare, split)
 
-    def _check_validation(self, X, groups, X_val):
+    def _check_validation(self, groups, X_val):
         """Raise ValueError where what a fit is validated on contradicts its parameters."""
         if X_val is not None and not self.early_stopping:
             raise ValueError("X_val is of use with early_stopping=True or 'auto' only.")
