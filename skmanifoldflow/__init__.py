@@ -1,7 +1,7 @@
 """Density and low-dimensional structure of data, behind scikit-learn's API."""
 
 from ._chart_atlas import ChartAtlasFlow
-from ._dimension import DimensionReport
+from ._dimension import DimensionReport, intrinsic_dimension
 from ._joint_manifold import JointManifoldFlow
 from ._manifold_prior import ManifoldPriorFlow
 from ._noisy_injective import NoisyInjectiveFlow
@@ -14,4 +14,5 @@ __all__ = [
     "ManifoldPriorFlow",
     "NoisyInjectiveFlow",
     "__version__",
+    "intrinsic_dimension",
 ]

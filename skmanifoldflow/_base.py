@@ -3,6 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ from ._checks import check_parameters, check_rows, list_names, warn
 from ._chunked import rows_to_tensor
 from ._columns import dequantization_step
 from ._config import FlowConfig
-from ._duplicates import find_duplicates
+from ._dimension import read_distinct_rows
+from ._duplicates import distinct_rows, find_duplicates
 from ._inference import FittedFlow
 from ._progress import epoch_log, warn_of_training
 from ._split import Split, split_groups, split_rows
@@ -63,6 +65,8 @@ class _Plan(NamedTuple):
     dtype: torch.dtype
     batch_size: int
     seeds: list[int]
+    # Rows that are copies of no other, which the dimension is read from.
+    distinct: torch.Tensor
     # Multiply-adds of the largest product of a step.
     work: float
     # `time.monotonic` when the fit began.
@@ -156,7 +160,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
     def _finish(self, restart: _Restart, rows: torch.Tensor) -> None:
         """Set the fitted attributes of the method, given the start and all standardised rows.
 
-        `n_components_`, `intrinsic_dimension_` and `_noise_variance` are among them.
+        `n_components_` and `_noise_variance` are among them; `intrinsic_dimension_` is known.
         """
 
     # ------------------------------------------------------------------ fit
@@ -265,6 +269,8 @@ class BaseManifoldFlow(FittedFlow, ABC):
                 weights = {name: t.clone() for name, t in flow.state_dict().items()}
                 trained.update(best=best, weights=weights, generator=generator.get_state())
             self._adopt(plan, restarts[best])
+            self.dimension_report_ = read_distinct_rows(plan.distinct.numpy())
+            self.intrinsic_dimension_ = self.dimension_report_.dimension
             rows = restarts[best].prepare(plan.raw).to(plan.device, plan.dtype)
             self._finish(restarts[best], rows)
             self.n_iter_ = reports[best].n_iter
@@ -341,6 +347,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
             dtype=dtype,
             batch_size=batch_size,
             seeds=seeds,
+            distinct=distinct if groups is None else torch.from_numpy(distinct_rows(raw.numpy())),
             work=work,
             began=began,
         )
@@ -387,6 +394,11 @@ class BaseManifoldFlow(FittedFlow, ABC):
             )
         self._flow = flow.move_to(plan.device, plan.dtype).requires_grad_(False)
         self.device_ = str(plan.device)
+
+    def _set_spectral_dimension(self, dimension):
+        """Keep in the report what the spectrum of the model alone says."""
+        report = replace(self.dimension_report_, spectral_dimension=int(dimension))
+        self.dimension_report_ = report
 
     def _image_shape(self):
         """Return `image_shape` as a tuple of int, or None."""

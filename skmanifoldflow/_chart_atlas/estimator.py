@@ -391,4 +391,4 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
         self.chart_dimensions_ = chart_dimensions(flow, rows, self.noise_floor)
         flow.dimensions.copy_(torch.tensor(self.chart_dimensions_))
         shares = np.bincount(self.chart_dimensions_, weights=self.chart_weights_)
-        self.intrinsic_dimension_ = int(shares.argmax())
+        self._set_spectral_dimension(shares.argmax())

@@ -1,19 +1,25 @@
-"""Reading a dimension: gaps of spectra, calibrated by nearest neighbours."""
+"""Reading a dimension: nearest neighbours calibrated by a mixture, and gaps of spectra."""
 
-from .mixture import LocalMixture, fit_local_mixture
-from .neighbors import calibrate, neighbor_dimension
-from .report import Candidate, DimensionReport, read_dimension
+from .calibration import calibrate
+from .intrinsic import intrinsic_dimension, read_distinct_rows
+from .mixture import LocalMixture, fit_local_mixture, fit_local_mixtures
+from .neighbors import SCALES, neighbor_dimensions
+from .report import DimensionReport
 from .spectra import Reading, read_spectra, read_spectrum, spectral_dimension
+from .units import prepare_rows
 
 __all__ = [
-    "Candidate",
+    "SCALES",
     "DimensionReport",
     "LocalMixture",
     "Reading",
     "calibrate",
     "fit_local_mixture",
-    "neighbor_dimension",
-    "read_dimension",
+    "fit_local_mixtures",
+    "intrinsic_dimension",
+    "neighbor_dimensions",
+    "prepare_rows",
+    "read_distinct_rows",
     "read_spectra",
     "read_spectrum",
     "spectral_dimension",

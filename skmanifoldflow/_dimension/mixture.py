@@ -7,7 +7,7 @@ from scipy.special import logsumexp
 
 from .._mixture_of_pca import MAX_COMPLETE_FEATURES, MixtureOfPCA, fit_mixtures, spread_rows
 
-__all__ = ["LocalMixture", "fit_local_mixture"]
+__all__ = ["LocalMixture", "fit_local_mixture", "fit_local_mixtures"]
 
 # Numbers of parts that are compared, and largest number of rows that they are fitted to.
 _N_PARTS = (1, 2, 4, 8, 16, 32)
@@ -37,17 +37,13 @@ class LocalMixture(NamedTuple):
         factor = slope[:, :, None] * self.axes * np.sqrt(self.variances)[:, None, :]
         return np.square(np.linalg.svd(factor, compute_uv=False))
 
-    def sample(self, n_samples, rng, noise, n_components=None, slope=None):
+    def sample(self, n_samples, rng, noise, n_components=None):
         """Return rows drawn without noise of a standard deviation, along the leading axes of parts.
 
-        The leading axes are the longest ones after the columns are scaled by `slope` (K, D), or by
-        1 where it is None. All axes are used where `n_components` is None.
+        All axes are used where `n_components` is None.
         """
         parts = rng.choice(len(self.weights), size=n_samples, p=self.weights)
         factor = self.axes * np.sqrt(np.maximum(self.variances - noise**2, 0.0))[:, None, :]
-        if n_components is not None and slope is not None:
-            turned = np.linalg.svd(slope[:, :, None] * factor)[2]
-            factor = factor @ turned.transpose(0, 2, 1)
         factor = factor[:, :, :n_components]
         normal = rng.standard_normal((n_samples, factor.shape[2]))
         rows = np.empty((n_samples, self.means.shape[1]))
@@ -78,23 +74,36 @@ def fit_local_mixture(rows, held_out, noise):
     score : float
         Mean log-density of the held-out rows.
     """
-    if rows.shape[1] > MAX_COMPLETE_FEATURES:
-        return None, -np.inf
-    rows = spread_rows(rows, _MAX_MIXTURE_ROWS)
-    mixtures, scores = [], []
-    for mixture in fit_mixtures(rows, _N_PARTS, noise):
-        mixtures.append(mixture)
-        scores.append(logsumexp(mixture.log_joint(held_out), axis=1))
-        best = max(scores, key=np.mean)
-        errors = [(best - score).std() / np.sqrt(len(best)) for score in scores]
-        is_near = [(best - s).mean() <= error for s, error in zip(scores, errors, strict=True)]
-        # After two numbers in a row that are clearly worse, larger ones are taken to be worse too.
-        if not any(is_near[-2:]):
-            break
+    mixtures, scores = fit_local_mixtures(rows, held_out, noise)
     if not mixtures:
         return None, -np.inf
-    chosen = is_near.index(True)
-    mixture = mixtures[chosen]
-    weights = mixture.weights / mixture.weights.sum()
-    chosen_mixture = LocalMixture(weights, mixture.means, mixture.axes, mixture.scales**2)
-    return chosen_mixture, float(scores[chosen].mean())
+    chosen = _near_the_best(scores).index(True)
+    return mixtures[chosen], float(scores[chosen].mean())
+
+
+def fit_local_mixtures(rows, held_out, noise):
+    """Fit mixtures of ascending numbers of parts; return them, and log-densities held out.
+
+    The arguments are those of `fit_local_mixture`. Both lists are empty where there are too many
+    columns or too few rows.
+    """
+    mixtures: list[LocalMixture] = []
+    scores: list[np.ndarray] = []
+    if rows.shape[1] > MAX_COMPLETE_FEATURES:
+        return mixtures, scores
+    rows = spread_rows(rows, _MAX_MIXTURE_ROWS)
+    for mixture in fit_mixtures(rows, _N_PARTS, noise):
+        weights = mixture.weights / mixture.weights.sum()
+        mixtures.append(LocalMixture(weights, mixture.means, mixture.axes, mixture.scales**2))
+        scores.append(logsumexp(mixture.log_joint(held_out), axis=1))
+        # After two numbers in a row that are clearly worse, larger ones are taken to be worse too.
+        if not any(_near_the_best(scores)[-2:]):
+            break
+    return mixtures, scores
+
+
+def _near_the_best(scores):
+    """Tell which scores are within one standard error of the best mean."""
+    best = max(scores, key=np.mean)
+    errors = [(best - score).std() / np.sqrt(len(best)) for score in scores]
+    return [bool((best - s).mean() <= error) for s, error in zip(scores, errors, strict=True)]

@@ -1,151 +1,117 @@
-"""The report of the intrinsic dimension, and how its readings are combined."""
+"""The report of the intrinsic dimension."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import numpy as np
+__all__ = ["DimensionReport"]
 
-from .neighbors import calibrate, neighbor_dimension
-from .spectra import Reading
-
-__all__ = ["Candidate", "DimensionReport", "read_dimension"]
+# Dimensions that differ by no more than one, or by this share, are in fair agreement, and those
+# that differ by more than the second share contradict each other.
+_FAIR, _POOR = 0.25, 0.5
 
 
 @dataclass(frozen=True)
 class DimensionReport:
-    """The intrinsic dimension of the rows of a fit, and the readings that it is based on.
+    """The intrinsic dimension of rows, and the readings that it is based on.
 
-    `ManifoldPriorFlow.dimension_report_` is one; the user guide explains the readings.
+    What `intrinsic_dimension` returns, and `dimension_report_` of the estimators. ``print(report)``
+    says it in words; the user guide explains the readings.
 
     Attributes
     ----------
     dimension : int
-        The dimension of the rows, `intrinsic_dimension_`: the reading of the better model,
-        calibrated by nearest neighbours.
-    model : {"flow", "mixture"}
-        The model with the higher log-likelihood on the rows set aside: the flow, or a mixture of
-        probabilistic PCAs, whose parts cover closed and branching shapes.
-    prior : int
-        Number of eigenvalues before the widest gap in the prior of the flow.
-    jacobian : int
-        The same in the local covariance J C J' of the flow.
-    mixture : int or None
-        The same in the covariances of the mixture; None where no mixture was fitted.
-    neighbors : float
-        Nearest-neighbour estimate for the rows, which high dimension biases downwards and noise
-        upwards; NaN with fewer than 100 different rows.
-    with_noise, on_manifold : float
-        The same estimate, calibrated by samples of the better model with its noise, and by samples
-        on its manifold; NaN where `neighbors` is.
-    flow_score, mixture_score : float
-        Mean log-likelihood of the rows set aside under each model, in nats per standardised row;
-        NaN where no rows were set aside, or no mixture was fitted.
-    units : {"standardised", "data"}
-        Units in which the better model was read: those that show the wider gap.
+        The dimension of the rows.
+    neighbors : tuple of int
+        Scales: the larger one of the two orders of neighbours, k and 2k, whose distances are
+        compared. Empty with fewer than 16 different rows.
+    rows_by_scale : tuple of float
+        Nearest-neighbour estimates of the rows at these scales, which high dimension biases
+        downwards and noise upwards.
+    calibrated_by_scale : tuple of float
+        The same, calibrated by samples of the reference with `dimension` dimensions: near
+        `dimension` at all scales where all is well, above it at small scales where there is noise,
+        and at large ones where the manifold bends.
+    estimate : float
+        What nearest neighbours say in all; NaN where there are no scales.
+    spectrum : tuple of float
+        Variances in the parts of the reference, a mixture of normal distributions, relative to the
+        largest, in descending order: geometric means over the parts.
+    n_parts : int
+        Number of these parts.
+    gap : int
+        Number of variances before the widest gap of `spectrum`.
+    noise : float
+        Standard deviation of the noise that all columns have in common, in units of the data; 0
+        where none was found.
+    n_rows : int
+        Number of different rows that were read, at most 2500.
+    other_units : int or None
+        The dimension in units of the data, or, with ``scale=False``, after standardisation; None
+        where columns have equal spread.
+    scale : bool
+        Whether columns were standardised.
+    spectral_dimension : int or None
+        What an estimator reads from its own `local_spectrum_`; None without estimator.
 
     Examples
     --------
-    >>> from skmanifoldflow import ManifoldPriorFlow
-    >>> from skmanifoldflow.datasets import SinCurve
-    >>> X, _ = SinCurve(noise=0.05).sample(500, random_state=0)
-    >>> model = ManifoldPriorFlow(max_iter=5, tol=1.0, random_state=0).fit(X)
-    >>> model.dimension_report_.dimension
-    1
+    >>> from skmanifoldflow import intrinsic_dimension
+    >>> from skmanifoldflow.datasets import SCurve
+    >>> X, _ = SCurve(noise=0.02).sample(1000, random_state=0)
+    >>> report = intrinsic_dimension(X)
+    >>> report.dimension, report.agreement
+    (2, 'good')
     """
 
     dimension: int
-    model: str
-    prior: int
-    jacobian: int
-    mixture: int | None
-    neighbors: float
-    with_noise: float
-    on_manifold: float
-    flow_score: float
-    mixture_score: float
-    units: str
+    neighbors: tuple = ()
+    rows_by_scale: tuple = ()
+    calibrated_by_scale: tuple = ()
+    estimate: float = float("nan")
+    spectrum: tuple = ()
+    n_parts: int = 1
+    gap: int = 1
+    noise: float = 0.0
+    n_rows: int = 0
+    other_units: int | None = None
+    scale: bool = True
+    spectral_dimension: int | None = None
 
-    def disagreement(self):
-        """Return a warning if nearest neighbours contradict the better model.
+    @property
+    def agreement(self):
+        """How well the readings agree: "good", "fair" or "poor".
 
-        They do if the reading of that model and `dimension` differ by more than one and by more
-        than a quarter of `dimension`.
-
-        Returns
-        -------
-        message : str or None
-            What `ManifoldPriorFlow.fit` warns of where ``n_components=None``; None if model and
-            neighbours agree.
-
-        Examples
-        --------
-        >>> from skmanifoldflow import ManifoldPriorFlow
-        >>> from skmanifoldflow.datasets import SinCurve
-        >>> X, _ = SinCurve(noise=0.05).sample(500, random_state=0)
-        >>> model = ManifoldPriorFlow(max_iter=5, tol=1.0, random_state=0).fit(X)
-        >>> model.dimension_report_.disagreement() is None
-        True
+        "good" if nearest neighbours and the spectrum differ from `dimension` by at most half a
+        dimension or a tenth of it, "fair" if one of them does not but is within a quarter or one
+        dimension, and "poor" if nearest neighbours are farther off, or there are no scales.
         """
-        read = self.jacobian if self.model == "flow" else self.mixture
-        assert read is not None
-        if abs(read - self.dimension) <= max(1, 0.25 * self.dimension):
-            return None
-        return (
-            f"The fitted {self.model} is {read}-dimensional, but nearest neighbours of its samples "
-            f"are not like those of the rows, which look {self.dimension}-dimensional. The shape "
-            "may be closed, or the fit too short: see dimension_report_."
-        )
+        if not self.neighbors:
+            return "poor"
+        off = abs(self.estimate - self.dimension)
+        if off <= max(0.5, 0.1 * self.dimension):
+            return "good"
+        return "fair" if off <= max(1.0, 0.25 * self.dimension) else "poor"
+
+    def __str__(self):
+        """Return the report in words."""
+        sentences = [f"The {self.n_rows} different rows have {_count(self.dimension)}."]
+        if self.neighbors:
+            sentences.append(
+                f"Nearest neighbours say {self.estimate:.1f}, and the widest gap in the spectrum "
+                f"of {self.n_parts} local part{'s' * (self.n_parts > 1)} comes after {self.gap}: "
+                f"the agreement is {self.agreement}."
+            )
+        else:
+            sentences.append("They are too few for nearest neighbours.")
+        if self.noise:
+            sentences.append(f"The columns share noise of standard deviation {self.noise:.2g}.")
+        if self.other_units is not None and self.other_units != self.dimension:
+            units = "in units of the data" if self.scale else "after standardisation"
+            sentences.append(
+                f"Their dimension {units} is {self.other_units}: the sizes of the columns matter."
+            )
+        return " ".join(sentences)
 
 
-class Candidate(NamedTuple):
-    """A model whose dimension is known: its name, `Reading`, samples, and log-likelihood.
-
-    `sample` is a function as in `calibrate`.
-    """
-
-    name: str
-    reading: Reading
-    sample: Callable[[int | None], np.ndarray]
-    score: float
-
-
-def read_dimension(rows, candidates, prior, n_features, noise_variance):
-    """Return the report of the dimension of rows.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n, D)
-        Rows in data units.
-    candidates : list of Candidate
-        The flow, and the mixture if there is one.
-    prior : int
-        Reading of the prior of the flow.
-    n_features : int
-        Number of columns that vary.
-    noise_variance : float
-        Variance of the noise that was added.
-
-    Returns
-    -------
-    report : DimensionReport
-    """
-    flow, *others = candidates
-    best = max([flow, *others], key=lambda candidate: candidate.score)
-    data = neighbor_dimension(rows)
-    dimension, with_noise, on_manifold = calibrate(
-        best.reading, noise_variance, data, best.sample, n_features
-    )
-    return DimensionReport(
-        dimension=dimension,
-        model=best.name,
-        prior=prior,
-        jacobian=flow.reading.dimension,
-        mixture=others[0].reading.dimension if others else None,
-        neighbors=float(data),
-        with_noise=float(with_noise),
-        on_manifold=float(on_manifold),
-        flow_score=flow.score,
-        mixture_score=others[0].score if others else np.nan,
-        units=best.reading.units,
-    )
+def _count(dimension):
+    """Return a number of dimensions as text."""
+    return f"{dimension} dimension{'s' * (dimension != 1)}"

@@ -472,9 +472,7 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
             self._flow, rows[: affordable_rows(rows.shape[1] ** 2)]
         )
         self._noise_variance = noise_variance_read(self.noise_floor)
-        self.intrinsic_dimension_ = int(
-            spectral_dimension(self.local_spectrum_, self._noise_variance)
-        )
+        self._set_spectral_dimension(spectral_dimension(self.local_spectrum_, self._noise_variance))
         set_coordinates(self._flow, self._standardizer, rows)
         self.deviation_scale_ = latent.scales().cpu().numpy()
         outliers = self._flow.outliers

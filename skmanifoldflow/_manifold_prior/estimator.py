@@ -8,14 +8,14 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._base import BaseManifoldFlow
-from .._checks import check_image_shape, warn
+from .._checks import check_image_shape
 from .._chunked import rows_to_tensor
 from .._dimension import LocalMixture, read_spectra, read_spectrum
 from .._geometry import in_float64_on_cpu, varying_columns
 from .._manifold_density import ManifoldDensityMixin
 from ..backend.device import standard_context
 from .build import ManifoldPriorConfig, build_flow
-from .dimension import read_flow_dimension
+from .dimension import better_mixture
 from .geodesics import geodesic_distances
 from .geometry import DataUnits, elements_per_row, local_spectra, spectra_and_lengths
 from .objective import SpreadLikelihood
@@ -358,23 +358,18 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
             if self.n_components is None and reading.units == "data":
                 latent.order_by_variance(lengths)
                 lengths = latent.component_scale
-            x, order = x[shuffled].numpy(), restart.split.order
-            all_rows, n_held_out = rows, restart.split.n_validation
+            order, all_rows, n_held_out = restart.split.order, rows, restart.split.n_validation
             if held_out is not None and not n_held_out:
                 # They are no rows of the table.
                 all_rows, n_held_out = torch.cat([held_out.to(rows), rows]), len(held_out)
                 order = torch.arange(len(all_rows))
-            report, better = read_flow_dimension(
-                objective, all_rows, x, units, reading, lengths, score, order, n_held_out
-            )
+            better = better_mixture(objective, all_rows, units, score, order, n_held_out)
             # The marginals are those of the coordinates in their final order.
-            latent.set_components(self.n_components or report.dimension, lengths)
+            latent.set_components(self.n_components or self.intrinsic_dimension_, lengths)
             if self.marginals == "spline":
                 objective.fit_marginals(rows)
         variance = latent.eigenvalues * latent.component_scale.square()
         self.n_components_ = latent.n_components
-        self.intrinsic_dimension_ = report.dimension
-        self.dimension_report_ = report
         self.local_spectrum_ = reading.spectrum
         self.prior_eigenvalues_ = variance.cpu().numpy()
         # What `local_dimension` needs.
@@ -382,9 +377,7 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         self._units, self._mean_variance = reading.units, mean_variance
         self._varies = varies.to(torch.float64).numpy()
         self._mixture, self._mixture_dimensions = better or (None, None)
-        message = report.disagreement()
-        if message and self.n_components is None:
-            warn(message)
+        self._set_spectral_dimension(reading.dimension)
 
     @standard_context()
     def local_dimension(self, X):

@@ -456,9 +456,7 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
             self._flow, rows[order[: self._affordable_rows(n_features * n_features)]]
         )
         self._noise_variance = noise_variance_read(self.noise_floor)
-        self.intrinsic_dimension_ = int(
-            spectral_dimension(self.local_spectrum_, self._noise_variance)
-        )
+        self._set_spectral_dimension(spectral_dimension(self.local_spectrum_, self._noise_variance))
         self.n_components_ = d
         picked = rows[order[: self._affordable_rows(n_features * d)]]
         rotation = latent.injection.principal_rotation()

@@ -1,0 +1,232 @@
+"""The dimension of rows: nearest neighbours calibrated by a mixture, and its spectrum.
+
+docs/user_guide/intrinsic_dimension.rst explains the steps.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .._linear import principal_axes
+from .mixture import LocalMixture, fit_local_mixtures
+from .neighbors import SCALES, neighbor_dimensions
+from .units import LEAST_NOISE, Prepared
+
+__all__ = ["Calibrated", "calibrate"]
+
+# Rows that are set aside to compare mixtures.
+_HELD_OUT_SHARE, _MIN_HELD_OUT = 0.1, 10
+# The mixture explains the noise of rows if their estimates and those of its samples differ by so
+# little on average and at each scale, and its spectrum has a
+# gap of its own that is clear, there or on average.
+_EXPLAINED_MEAN, _EXPLAINED = 0.07, 0.15
+_OWN_GAP, _CLEAR_GAP = 2.5, 4.0
+# Condition of a linear map, squared and doubled, that rows of one normal distribution may have
+# gone through; larger ratios of their variances are those to noise.
+_MAX_CONDITION = 200.0
+# Two estimates agree within this difference of their logarithms.
+_AGREE = 0.1
+# With fewer rows for each neighbour the largest scales are those of the whole table.
+_ROWS_PER_NEIGHBOR = 8
+
+
+class Calibrated(NamedTuple):
+    """A dimension and what it is based on.
+
+    Attributes
+    ----------
+    dimension : int
+        The dimension.
+    estimate : float
+        What nearest neighbours say of it, calibrated.
+    by_scale : ndarray of shape (n_scales, 2)
+        Estimates by nearest neighbours: of the rows, and calibrated.
+    spectrum : ndarray of shape (q,)
+        Geometric mean of the variances in the parts of the mixture, the largest 1.
+    n_parts : int
+        Number of its parts.
+    """
+
+    dimension: int
+    estimate: float
+    by_scale: np.ndarray
+    spectrum: np.ndarray
+    n_parts: int
+
+
+class _Reference(NamedTuple):
+    """The mixture that samples are drawn from, and the gaps in spectra of all that were fitted.
+
+    `log_gaps` (q,) is, at index d - 1, the mean log-ratio of variances d and d + 1 over mixtures
+    of 1, 2, 4, ... parts, and `own_gaps` that of the mixture alone.
+    """
+
+    mixture: LocalMixture
+    log_gaps: np.ndarray
+    own_gaps: np.ndarray
+    spectrum: np.ndarray
+
+
+def accuracy(dimension):
+    """Return the relative error of a calibrated estimate in so many dimensions."""
+    return np.minimum(0.025 + 0.002 * np.square(dimension), 0.16)
+
+
+def calibrate(prepared: Prepared, n_draws, seed) -> Calibrated:
+    """Read the dimension of rows, given how often the mixture is sampled for a mean.
+
+    Nearest neighbours give an estimate, and the spectrum of the mixture the dimension near it after
+    which the variances fall most. Three cases differ in the estimate: the noise of the rows is
+    known, or the mixture explains it, or samples are drawn on the manifold of the mixture.
+    """
+    rng = np.random.RandomState(seed)
+    rows, noise, _ = prepared
+    reference = _fit_reference(rows, noise, rng)
+    if noise == 0.0 and len(reference.mixture.weights) == 1:
+        whitened = _whitened(rows, reference.mixture)
+        if whitened is not None:
+            rows, reference = whitened, _fit_reference(whitened, noise, rng)
+    q, n_scales = rows.shape[1], _n_scales(len(rows))
+    if not n_scales:
+        dimension = int(reference.own_gaps.argmax()) + 1 if reference.own_gaps.any() else q
+        no_scale = np.empty((0, 2))
+        return Calibrated(dimension, np.nan, no_scale, reference.spectrum, 1)
+    own = neighbor_dimensions(rows, n_scales)
+    memory: dict[int | None, np.ndarray] = {}
+
+    def ratio(d):
+        """Return by scale the estimates of the rows over those of samples in d dimensions."""
+        if d not in memory:
+            logs = []
+            for _ in range(n_draws):
+                sample = reference.mixture.sample(
+                    len(rows), rng, np.hypot(LEAST_NOISE, noise if d is not None else 0.0), d
+                )
+                if noise and d is not None:
+                    sample = sample + noise * rng.standard_normal(sample.shape)
+                logs.append(np.log(own / neighbor_dimensions(sample, n_scales)))
+            memory[d] = np.exp(np.mean(logs, axis=0))
+        return memory[d]
+
+    # Normal rows of so many dimensions would have this estimate.
+    r = own[1:3].mean() if n_scales > 2 else own.mean()
+    start = int(np.clip(round(r + r**3 / 700), 1, q))
+    if noise:
+        dimension = _with_known_noise(reference, ratio, start)
+        estimate = dimension * float(np.exp(np.log(ratio(dimension)).mean()))
+    elif _is_explained(reference, ratio(None)):
+        dimension = int(reference.own_gaps.argmax()) + 1
+        estimate = dimension * float(np.exp(np.log(ratio(None)).mean()))
+    else:
+        estimate = _on_the_manifold(ratio, start, q)
+        dimensions = np.arange(1, q + 1)
+        off = np.log(dimensions / estimate) / accuracy(dimensions)
+        dimension = int(np.argmax(reference.log_gaps - 0.5 * off**2)) + 1
+    calibrated = dimension * ratio(dimension)
+    by_scale = np.column_stack([own, calibrated])
+    return Calibrated(
+        dimension, estimate, by_scale, reference.spectrum, len(reference.mixture.weights)
+    )
+
+
+def _n_scales(n):
+    """Return at how many scales neighbours are near, given the number of rows."""
+    return sum(2 * k * _ROWS_PER_NEIGHBOR <= n for k in SCALES)
+
+
+def _fit_reference(rows, noise, rng):
+    """Fit mixtures of 1, 2, 4, ... parts and choose the one with the best score held out.
+
+    A single normal distribution is chosen where its score is within one standard error.
+    """
+    n = len(rows)
+    order = rng.permutation(n)
+    noisy = rows[order] + LEAST_NOISE * rng.standard_normal(rows.shape)
+    n_held_out = max(_MIN_HELD_OUT, int(_HELD_OUT_SHARE * n))
+    mixtures: list[LocalMixture] = []
+    scores: list[np.ndarray] = []
+    if n > 2 * n_held_out:
+        mixtures, scores = fit_local_mixtures(noisy[n_held_out:], noisy[:n_held_out], LEAST_NOISE)
+    if not mixtures:
+        mean, axes, variances = principal_axes(noisy)
+        variances = np.maximum(variances, LEAST_NOISE**2)
+        mixtures = [LocalMixture(np.ones(1), mean[None], axes[None], variances[None])]
+        scores = [np.zeros(1)]
+    best = int(np.argmax([score.mean() for score in scores]))
+    ahead = scores[best] - scores[0]
+    if ahead.mean() <= ahead.std() / np.sqrt(len(ahead)):
+        best = 0
+    floor = 2 * LEAST_NOISE**2
+    logs = np.array([m.weights @ np.log(np.maximum(m.variances, floor)) for m in mixtures])
+    # The last axis has nothing after it.
+    gaps = np.column_stack([logs[:, :-1] - logs[:, 1:], np.zeros(len(logs))])
+    spectrum = np.exp(logs[best] - logs[best, 0])
+    return _Reference(mixtures[best], gaps.mean(axis=0), gaps[best], spectrum)
+
+
+def _whitened(rows, mixture):
+    """Return rows of one normal distribution in units of its axes, or None where they are equal.
+
+    Its thin directions are dimensions all the same, as far as a linear map could have made them so.
+    """
+    variances = mixture.variances[0]
+    kept = variances >= variances[0] / _MAX_CONDITION
+    if variances[kept][-1] >= variances[0] / 1.5 and kept.all():
+        return None
+    mean, axes, variances = principal_axes(rows)
+    return (rows - mean) @ axes[:, kept] / np.sqrt(variances[kept])
+
+
+def _is_explained(reference, ratios):
+    """Tell whether samples of the mixture with its noise are like the rows, at all scales."""
+    widest = int(reference.own_gaps.argmax())
+    gap = max(reference.own_gaps[widest], reference.log_gaps[widest])
+    if reference.own_gaps[widest] < np.log(_OWN_GAP) or gap < np.log(_CLEAR_GAP):
+        return False
+    logs = np.log(ratios)
+    return abs(logs[1:5].mean()) < _EXPLAINED_MEAN and np.abs(logs).max() < _EXPLAINED
+
+
+def _with_known_noise(reference, ratio, start):
+    """Return the dimension whose samples, with the noise of the rows, are like them at all scales.
+
+    From `start`, which noise makes too large, downwards.
+    """
+    scores: dict[int, float] = {}
+    for d in range(start, 0, -1):
+        misfit = np.square(np.log(ratio(d))).mean()
+        scores[d] = reference.log_gaps[d - 1] - 0.5 * misfit / accuracy(d) ** 2
+        best = max(scores, key=lambda one: scores[one])
+        if best - d >= 3:
+            break
+    return best
+
+
+def _on_the_manifold(ratio, start, largest):
+    """Return the estimate that samples of the dimension calibrate which are like the rows.
+
+    Where the estimates of the rows fall from the small scales to the large ones there is noise, and
+    lower dimensions are tried as long as they agree with what they calibrate.
+    """
+    d = start
+    tried: set[int] = set()
+    while d not in tried:
+        tried.add(d)
+        estimate, fall = _level(ratio, d)
+        d = int(np.clip(round(estimate), 1, largest))
+    if fall > accuracy(d):
+        while d > 1 and abs(np.log(_level(ratio, d - 1)[0] / (d - 1))) < _AGREE:
+            d -= 1
+    return _level(ratio, d)[0]
+
+
+def _level(ratio, d):
+    """Return the calibrated estimate, and by how much its logarithm falls from the first scales.
+
+    It is the mean over the scales where they agree, and otherwise the least mean of two in a row:
+    noise makes estimates at small scales too large, and bends those at large ones.
+    """
+    logs = np.log(d * ratio(d))
+    pairs = 0.5 * (logs[1:] + logs[:-1]) if len(logs) > 1 else logs
+    level = logs.mean() if np.ptp(logs) < accuracy(d) else pairs.min()
+    return float(np.exp(level)), float(pairs[0] - pairs.min())

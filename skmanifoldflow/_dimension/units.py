@@ -1,0 +1,189 @@
+"""Rows in units in which their dimension is read, and the noise that their columns share."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .._linear import principal_axes, supported_components
+from .neighbors import neighbor_distances
+from .spectra import LEAST_GAP
+
+__all__ = ["LEAST_NOISE", "Prepared", "prepare_rows"]
+
+# Noise below this share of the spread of the rows is left out of account.
+LEAST_NOISE = 0.02
+# Quantiles to which values are clipped before a column is measured.
+_CLIPPED = 0.01, 0.99
+# Share of its length that is left of a column that repeats others, and share of the largest
+# variance along an axis that is rounding.
+_REPEATED = 1e-7
+_ROUNDING = 1e-10
+# Noise of one size in all columns: variances along at least three axes that are equal up to
+# sampling and this factor, a quarter of the others or less, and normal.
+_MIN_NOISE_AXES = 3
+_FLAT = 1.2
+_BELOW = 4.0
+_SHARE_OF_AXES = 0.25
+_EXCESS_KURTOSIS = 0.3
+# Share of the hull that lies in as many columns from which on the others are columns of noise, and
+# the nats per row by which the columns of the hull then have to depend on each other.
+_WITHIN_COLUMNS = 0.98
+_DEPENDENCE = 0.25
+
+
+class Prepared(NamedTuple):
+    """Rows (n, q) along the principal axes of their linear hull, with variances of mean 1.
+
+    `noise` is the standard deviation of the noise that all columns share, in units of these rows,
+    and `noise_in_data` in units of the data; 0 where none was found.
+    """
+
+    rows: np.ndarray
+    noise: float
+    noise_in_data: float
+
+
+def prepare_rows(rows, scale):
+    """Express rows in units that do not depend on those of their columns.
+
+    Columns are standardised robustly, those that are constant or repeat others are left out, and so
+    are the directions in which probabilistic PCA finds noise alone. Where columns share noise of
+    one size they share a unit too, which is kept.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, D)
+        Rows, float64.
+    scale : bool
+        Whether to standardise columns.
+
+    Returns
+    -------
+    prepared : Prepared
+        Without columns where all rows are equal.
+    """
+    # Squares of very large or very small values would leave the range of numbers.
+    largest = max(float(np.abs(rows).max()), np.finfo(float).tiny)
+    rows = rows / largest
+    rows = rows - rows.mean(axis=0)
+    rows = rows[:, np.ptp(rows, axis=0) > 1e-14]
+    standardised = _standardised(rows)
+    kept = ~_repeats(standardised)
+    rows, standardised = rows[:, kept], standardised[:, kept]
+    hull, noise = _noise_hull(rows)
+    n_axes = None
+    if hull is not None:
+        n_axes = hull.shape[1]
+        rows = (rows @ hull) @ hull.T
+        if noise < LEAST_NOISE * np.sqrt(rows.var(axis=0).sum() / n_axes):
+            # So little noise says that columns share a unit, but not that it is a good one.
+            noise = 0.0
+            rows = rows[:, rows.std(axis=0) > _ROUNDING * rows.std()]
+            standardised = _standardised(rows)
+    if scale and noise == 0.0:
+        rows = standardised
+    rows, variances = _along_axes(rows, n_axes)
+    unit = np.sqrt(variances.mean()) if len(variances) else 1.0
+    return Prepared(rows / unit, float(noise / unit), float(noise * largest))
+
+
+def _standardised(rows):
+    """Return rows with columns of mean 0 and, but for extreme values, of variance 1."""
+    rows = rows / np.maximum(np.abs(rows).max(axis=0, initial=0.0), np.finfo(float).tiny)
+    low, high = np.quantile(rows, _CLIPPED, axis=0)
+    clipped = np.clip(rows, low, high)
+    # The bulk of a column of rare values may be constant.
+    deviation = rows.std(axis=0)
+    bulk = clipped.std(axis=0)
+    return (rows - clipped.mean(axis=0)) / np.where(bulk > 1e-3 * deviation, bulk, deviation)
+
+
+def _repeats(rows):
+    """Tell which columns (D,) are linear functions of the columns before them."""
+    n, n_features = rows.shape
+    if n <= n_features:
+        return np.zeros(n_features, dtype=bool)
+    triangle = np.asarray(np.linalg.qr(rows - rows.mean(axis=0), mode="r"))
+    left = np.abs(np.diag(triangle))
+    return left <= _REPEATED * np.sqrt(n)
+
+
+def _along_axes(rows, n_axes):
+    """Return rows along the axes of their hull, and the variances along these, descending.
+
+    Without a number of axes it is that of probabilistic PCA, or all of them where what is left is
+    not far below the axes of the hull.
+    """
+    mean, axes, variances = principal_axes(rows) if rows.shape[1] else (0.0, rows[:0], rows[0])
+    is_rounding = variances <= _ROUNDING * variances.max(initial=0.0)
+    n_varying = int((~is_rounding).sum())
+    if n_axes is None:
+        n_axes = n_varying
+        if n_varying > 1:
+            supported = int(supported_components(np.maximum(variances, 0.0), len(rows)))
+            rest = variances[supported:].mean()
+            if supported < len(variances) - 1 and variances[supported - 1] >= LEAST_GAP * rest:
+                n_axes = min(supported, n_varying)
+    n_axes = min(n_axes, n_varying)
+    return (rows - mean) @ axes[:, :n_axes], variances[:n_axes]
+
+
+def _noise_hull(rows):
+    """Return an orthonormal basis (D, q) of what is above noise of one size, and its deviation.
+
+    The basis is None where no such noise is found.
+    """
+    n, n_features = rows.shape
+    if n_features <= _MIN_NOISE_AXES or n <= n_features:
+        return None, 0.0
+    mean, axes, variances = principal_axes(rows)
+    q = _first_flat(variances, n)
+    if q is None:
+        return None, 0.0
+    n_noise, noise_variance = n_features - q, variances[q:].mean()
+    hull, noise_axes = axes[:, :q], axes[:, q:]
+    is_above = np.exp(np.log(variances[:q]).mean()) >= _BELOW * noise_variance
+    is_gap = variances[q - 1] >= _BELOW * variances[q]
+    if not is_above or not (is_gap or n_noise >= _SHARE_OF_AXES * n_features):
+        return None, 0.0
+    whitened = (rows - mean) @ noise_axes / np.sqrt(variances[q:])
+    kurtosis = (whitened**4).mean() - 3
+    if abs(kurtosis) > _EXCESS_KURTOSIS + 5 * np.sqrt(24 / (n * n_noise)):
+        return None, 0.0
+    # Small columns beside large ones are noise only if the large ones are no other quantities.
+    share = np.square(hull).sum(axis=1)
+    columns = np.argsort(-share, kind="stable")[:q]
+    if share[columns].sum() > _WITHIN_COLUMNS * q and _dependence(rows[:, columns]) < _DEPENDENCE:
+        return None, 0.0
+    return hull, float(np.sqrt(noise_variance))
+
+
+def _first_flat(variances, n):
+    """Return the first axis from which on all variances (D,) are equal up to sampling, or None.
+
+    The edges are those of Marchenko & Pastur (1967).
+    """
+    for q in range(1, len(variances) - _MIN_NOISE_AXES + 1):
+        rest = variances[q:]
+        edge = np.sqrt(len(rest) / n)
+        if rest[-1] <= _ROUNDING**2 * variances[0] or edge >= 1:
+            continue
+        if rest[0] <= _FLAT * ((1 + edge) / (1 - edge)) ** 2 * rest[-1]:
+            return q
+    return None
+
+
+def _dependence(rows):
+    """Return the total correlation of columns in nats per row, by nearest neighbours.
+
+    The entropy estimate of Kozachenko & Leonenko (1987) is the mean of the log-distances and what
+    does not depend on the rows; it is compared with that of columns in random order.
+    """
+    rng = np.random.RandomState(0)
+    rows = _standardised(rows)
+    shuffled = np.column_stack([rng.permutation(column) for column in rows.T])
+    logs = []
+    for one in (shuffled, rows):
+        farthest = neighbor_distances(one, 5)[:, -1]
+        logs.append(np.log(farthest[farthest > 0]).mean())
+    return rows.shape[1] * (logs[0] - logs[1])
