@@ -1,17 +1,21 @@
-"""The intrinsic dimension that ManifoldPriorFlow reads, beside estimators of scikit-dimension.
+"""The intrinsic dimension that `intrinsic_dimension` reads, beside estimators of scikit-dimension.
 
     python benchmarks/intrinsic_dimension.py manifolds   # the 24 BenchmarkManifolds, no noise
-    python benchmarks/intrinsic_dimension.py untuned     # sets that no setting was chosen on
+    python benchmarks/intrinsic_dimension.py untuned     # networks, and torus x sphere
     python benchmarks/intrinsic_dimension.py noise       # noise N(0, .05^2)
+    python benchmarks/intrinsic_dimension.py levels      # four shapes, four levels of noise, two n
+    python benchmarks/intrinsic_dimension.py units       # columns in other units, or others beside
+    python benchmarks/intrinsic_dimension.py copies      # rows again, exactly and nearly
     python benchmarks/intrinsic_dimension.py local       # a stick and a ball in one data set
+    python benchmarks/intrinsic_dimension.py local3      # a stick, a sheet and a ball, at a scale
     python benchmarks/intrinsic_dimension.py density     # density along curves against the truth
-    python benchmarks/intrinsic_dimension.py real        # digits, and Fashion-MNIST with --data-dir
-    python benchmarks/intrinsic_dimension.py time        # 2500 rows, 50 columns
-    python benchmarks/intrinsic_dimension.py --quick     # 8 sets, 3 seeds, in ten minutes
+    python benchmarks/intrinsic_dimension.py real        # tables, and Fashion-MNIST with --data-dir
+    python benchmarks/intrinsic_dimension.py time        # CPU seconds, alone and in a fit
+    python benchmarks/intrinsic_dimension.py --quick     # 8 sets, 3 seeds, in a minute
 
-n = 2500. Everything is at the defaults, but for images; those were chosen on draws with seeds of
-100 and above and n = 1500 and 4000, ``--seeds-from 100 --n-samples 1500``; figures are of seeds
-from 0. Times are CPU seconds of one thread. ``--peers ESS`` takes a minute or two a set.
+n = 2500. Everything is at the defaults, which were chosen on draws with seeds of 100 and above,
+``--seeds-from 100``; figures are of seeds from 0. Times are CPU seconds of one thread. ``--peers
+ESS`` takes a minute or two a set.
 """
 
 import argparse
@@ -22,12 +26,26 @@ import numpy as np
 import skdim
 import torch
 from _data import load_fashion_mnist
-from manifold_prior import IMAGES
+from scipy.spatial.distance import cdist
 from skdim.datasets import BenchmarkManifolds
-from sklearn.datasets import load_digits
+from sklearn.datasets import (
+    load_breast_cancer,
+    load_diabetes,
+    load_digits,
+    load_iris,
+    load_wine,
+    make_moons,
+)
 from threadpoolctl import threadpool_limits
 
-from skmanifoldflow import ManifoldPriorFlow
+from skmanifoldflow import (
+    ChartAtlasFlow,
+    JointManifoldFlow,
+    ManifoldPriorFlow,
+    NoisyInjectiveFlow,
+    intrinsic_dimension,
+)
+from skmanifoldflow._dimension import read_distinct_rows
 from skmanifoldflow.datasets import (
     Helix,
     Line,
@@ -36,6 +54,8 @@ from skmanifoldflow.datasets import (
     SinCurve,
     Sphere,
     StickAndBall,
+    SwissRoll,
+    Torus,
     TorusSphere,
 )
 
@@ -73,41 +93,37 @@ def peer_dimension(name, X):
 def table(args, sets):
     """Print what each estimator reads of sets (name, truth, draw), and the errors over all."""
     names = ["ours", *args.peers]
-    print(
-        f"{'set':24} {'truth':>5} {'seed':>4} " + " ".join(f"{name:>6}" for name in names), end=""
-    )
-    print(f" {'flow':>5} {'mixture':>7} {'model':>7} {'CPU s':>6}")
+    columns = " ".join(f"{name:>6}" for name in names)
+    print(f"{'set':30} {'truth':>5} {'seed':>4} {columns} {'estimate':>8} agreement")
     errors, seconds = [], {name: [] for name in names}
     for name, truth, draw in sets:
         for seed in range(args.seeds_from, args.seeds_from + args.seeds):
             X = draw(args.n_samples, seed)
-            model = ManifoldPriorFlow(random_state=seed)
             start = time.process_time()
-            model.fit(X)
+            report = intrinsic_dimension(X)
             seconds["ours"].append(time.process_time() - start)
-            read = [model.intrinsic_dimension_]
+            read = [report.dimension]
             for peer in args.peers:
                 start = time.process_time()
                 read.append(peer_dimension(peer, X))
                 seconds[peer].append(time.process_time() - start)
             errors.append(np.array(read) - truth)
-            report = model.dimension_report_
             print(
-                f"{name:24} {truth:5d} {seed:4d} {read[0]:6d} "
+                f"{name:30} {truth:5d} {seed:4d} {read[0]:6d} "
                 + " ".join(f"{value:6.1f}" for value in read[1:])
-                + f" {report.jacobian:5d} {report.mixture or '-':>7} {report.model:>7} "
-                f"{seconds['ours'][-1]:6.1f}",
+                + f" {report.estimate:8.2f} {report.agreement}",
                 flush=True,
             )
     errors = np.abs(np.array(errors))
-    exact = (np.abs(errors) <= 0.5).mean(axis=0) * len(sets)
+    exact = (errors <= 0.5).mean(axis=0)
     rows = {
         "mean abs. error": [f"{value:6.2f}" for value in errors.mean(axis=0)],
-        f"right after rounding, of {len(sets)}": [f"{value:6.1f}" for value in exact],
-        "median CPU s": [f"{np.median(seconds[name]):6.1f}" for name in names],
+        f"right after rounding, of {len(sets)}": [f"{value * len(sets):6.1f}" for value in exact],
+        "share right": [f"{value:6.3f}" for value in exact],
+        "median CPU s": [f"{np.median(seconds[name]):6.2f}" for name in names],
     }
     for label, values in rows.items():
-        print(f"{label:35} " + " ".join(values))
+        print(f"{label:41} " + " ".join(values))
 
 
 def manifolds(args):
@@ -156,6 +172,141 @@ def noise(args):
     )
 
 
+def shape(kind, n, rng):
+    """Rows of a shape of unit root mean square radius, its dimension, and its number of columns."""
+    if kind.startswith("sphere"):
+        d, n_features = int(kind.split()[1]), 15
+        X = rng.standard_normal((n, d + 1))
+        X /= np.linalg.norm(X, axis=1)[:, None]
+    elif kind == "torus":
+        d, n_features = 2, 10
+        u, v = rng.uniform(0, 2 * np.pi, (2, n))
+        ring = 2 + np.cos(u)
+        X = np.column_stack([ring * np.cos(v), ring * np.sin(v), np.sin(u)])
+    else:
+        d, n_features = 6, 40
+        u = rng.uniform(-1, 1, (n, 6))
+        X = np.column_stack([u, np.sin(2 * u[:, :3]), u[:, 3:] ** 2])
+    X = X - X.mean(axis=0)
+    return X / np.sqrt(np.square(X).sum(axis=1).mean()), d, n_features
+
+
+def levels(args):
+    """Noise in each column of shapes in the first columns, or turned into all of them."""
+    for turned in (True, False):
+        sets = []
+        for kind in ("sphere 2", "sphere 4", "torus", "bent sheet"):
+            for n in (1000, 2500):
+                for sigma in (0.01, 0.02, 0.05, 0.1):
+
+                    def draw(_, seed, kind=kind, n=n, sigma=sigma, turned=turned):
+                        rng = np.random.RandomState(seed)
+                        X, _, n_features = shape(kind, n, rng)
+                        axes = np.eye(n_features)
+                        if turned:
+                            axes = np.linalg.qr(rng.standard_normal(axes.shape))[0]
+                        X = X @ axes[: X.shape[1]]
+                        return X + sigma * rng.standard_normal(X.shape)
+
+                    truth = shape(kind, 2, np.random.RandomState(0))[1]
+                    sets.append((f"{kind}, {n} rows, {sigma:g}", truth, draw))
+        print("turned" if turned else "in the first columns")
+        table(args, sets)
+
+
+def known(n, seed):
+    """Sets whose dimension should not depend on units or copies."""
+    rng = np.random.RandomState(seed)
+    hour = rng.uniform(0, 2 * np.pi, n)
+    ours = {
+        "sphere 2 in 3": Sphere(2, 3, noise=0.0),
+        "torus": Torus(noise=0.01),
+        "network 3 in 20": RandomNetwork(3, 20, noise=0.0),
+        "network 5 in 20": RandomNetwork(5, 20, noise=0.01),
+        "torus x sphere": TorusSphere(noise=0.0),
+        "swiss roll": SwissRoll(noise=0.05),
+    }
+    sets = {name: data.sample(n, random_state=seed)[0] for name, data in ours.items()}
+    sets["moons"] = make_moons(n, noise=0.05, random_state=seed)[0]
+    sets["four normals"] = rng.standard_normal((n, 4))
+    temperature = 15 + 5 * np.sin(hour - 1) + 3 * rng.standard_normal(n)
+    sets["clock and temperature"] = np.column_stack([np.sin(hour), np.cos(hour), temperature])
+    return sets
+
+
+def compare(args, variants):
+    """Print how many variants of each set of `known` read as the set itself does."""
+    for seed in range(args.seeds_from, args.seeds_from + args.seeds):
+        for name, X in known(args.n_samples, seed).items():
+            rng, plain = np.random.RandomState(seed), intrinsic_dimension(X).dimension
+            parts = []
+            for label, rows, added in variants(X, rng):
+                read = [intrinsic_dimension(one).dimension for one in rows]
+                right = sum(one == plain + added for one in read)
+                parts.append(f"{label} {right}/{len(read)}")
+            print(f"{seed:4d} {name:22} {plain:2d}  " + ", ".join(parts), flush=True)
+
+
+def units(args):
+    def variants(X, rng):
+        n, n_features = X.shape
+        yield "scaled", [X * 10 ** rng.uniform(-2, 2, n_features) for _ in range(10)], 0
+        identity = np.eye(n_features)[:4]
+        yield "one", [X * f**row for row in identity for f in (0.01, 0.1, 10, 100)], 0
+        beside = [np.arange(n), 5 + 1e-3 * np.arange(n)]
+        yield "a number beside", [np.column_stack([X, column]) for column in beside], 1
+        sums = [np.column_stack([X, X[:, 0]]), np.column_stack([X, X[:, :2].sum(axis=1)])]
+        yield "repeated", [*sums, np.column_stack([X, X])], 0
+        maps = [np.linalg.qr(rng.standard_normal((2, n_features, n_features)))[0] for _ in range(3)]
+        spread, standardised = np.geomspace(1, 0.1, n_features), (X - X.mean(0)) / X.std(0)
+        yield "mapped", [standardised @ (u * spread) @ v for u, v in maps], 0
+
+    compare(args, variants)
+
+
+def copies(args):
+    def variants(X, rng):
+        scale, distances = X.std(axis=0), np.sort(cdist(X[:300], X), axis=1)[:, 1]
+        sizes = {"exact": 0, "1e-9": 1e-9 * scale, "1e-6": 1e-6 * scale}
+        sizes["near"] = 1e-4 * np.median(distances) / np.sqrt(X.shape[1])
+        for label, size in sizes.items():
+            rows = []
+            for share in (0.05, 0.15, 0.47):
+                again = X[: int(share * len(X))]
+                rows.append(np.r_[X, again + size * rng.standard_normal(again.shape)])
+            yield label, rows, 0
+
+    compare(args, variants)
+
+
+def stick_sheet_ball(n, n_features, noise, rng):
+    """Rows (3 n, n_features) of a stick, a bent sheet and a ball, and their dimensions."""
+    stick, sheet = rng.uniform(-2, 2, n), rng.uniform(-1, 1, (2, n))
+    ball = rng.standard_normal((n, 3))
+    ball *= (rng.uniform(size=n) ** (1 / 3) / np.linalg.norm(ball, axis=1))[:, None]
+    X = np.zeros((3 * n, n_features))
+    X[:n, :3] = np.column_stack([np.full(n, -4), np.zeros(n), stick])
+    X[n : 2 * n, :3] = np.column_stack([*sheet, 0.5 * sheet[0] ** 2])
+    X[2 * n :, :3] = ball + np.array([4, 0, 0])
+    return X + noise * rng.standard_normal(X.shape), np.repeat([1, 2, 3], n)
+
+
+def local3(args):
+    """Rows whose `local_dimension` is right, at the widest gap and at two scales."""
+    for n_features, sigma, scales in ((10, 0.02, (0.15, 0.2)), (3, 0.05, (0.1, 0.15))):
+        for seed in range(args.seeds_from, args.seeds_from + args.seeds):
+            rng = np.random.RandomState(seed)
+            X, _ = stick_sheet_ball(args.n_samples // 3, n_features, sigma, rng)
+            test, truth = stick_sheet_ball(333, n_features, sigma, rng)
+            model = ManifoldPriorFlow(random_state=seed).fit(X)
+            read = {s: model.local_dimension(test, scale=s) == truth for s in (None, *scales)}
+            print(
+                f"{n_features} columns, noise {sigma}, seed {seed}: "
+                + ", ".join(f"scale {s}: {right.mean():.3f}" for s, right in read.items()),
+                flush=True,
+            )
+
+
 def local(args):
     data = StickAndBall(noise=args.noise)
     print(f"{'seed':>4} {'part':6} {'truth':>5} {'median':>6} {'mean':>6} {'right':>6}")
@@ -194,40 +345,52 @@ def density(args):
 
 
 def real(args):
-    """Digits, dequantised, and 10 000 images of Fashion-MNIST; peers take 5000 rows at most."""
-    rng = np.random.RandomState(0)
-    X = load_digits().data
-    sets = {"digits": ((X + rng.uniform(size=X.shape)) / 16, {})}
+    """Tables of scikit-learn, and 10 000 images of Fashion-MNIST; peers take 5000 rows at most."""
+    loaders = (load_iris, load_wine, load_diabetes, load_breast_cancer, load_digits)
+    sets = {load.__name__[5:]: load().data for load in loaders}
     if args.data_dir:
-        X = load_fashion_mnist(args.data_dir)[0][:10_000]
-        X = (X + rng.uniform(size=X.shape)) / 256
-        sets["Fashion-MNIST"] = (X, {"max_iter": 12, **IMAGES})
-    for name, (X, parameters) in sets.items():
+        sets["Fashion-MNIST"] = load_fashion_mnist(args.data_dir)[0][:10_000]
+    for name, X in sets.items():
         start = time.process_time()
-        model = ManifoldPriorFlow(random_state=0, **parameters).fit(X)
-        print(f"{name}: {model.intrinsic_dimension_}, {time.process_time() - start:.0f} CPU s")
-        print(model.dimension_report_)
-        print("spectrum", " ".join(f"{value:.2g}" for value in model.local_spectrum_[:30]))
+        report = intrinsic_dimension(X)
+        print(f"{name}: {report.dimension}, {time.process_time() - start:.2f} CPU s\n  {report}")
         for peer in args.peers:
             print(f"  {peer:6} {peer_dimension(peer, X[:5000]):6.1f}", flush=True)
 
 
-def fit_time(args):
-    """CPU seconds of a fit of 2500 rows and 50 columns."""
-    X, _ = RandomNetwork(8, 50, noise=0.02).sample(2500, random_state=0)
-    start = time.process_time()
-    ManifoldPriorFlow(random_state=0).fit(X)
-    print(f"{time.process_time() - start:.1f} CPU s")
+def cpu_time(args):
+    """CPU seconds of the function, and of what fits spend on it."""
+    rng = np.random.RandomState(0)
+    for n, n_features in ((2500, 20), (20_000, 50)):
+        X, _ = RandomNetwork(8, n_features, noise=0.02).sample(n, random_state=0)
+        start = time.process_time()
+        intrinsic_dimension(X)
+        print(f"{n} x {n_features}: {time.process_time() - start:.2f} CPU s")
+    tables = {"iris": load_iris().data, "normal 1000 x 10": rng.standard_normal((1000, 10))}
+    tables["network 2500 x 20"] = RandomNetwork(8, 20, noise=0.02).sample(2500, random_state=0)[0]
+    for name, X in tables.items():
+        start = time.process_time()
+        read_distinct_rows(X)
+        reading = time.process_time() - start
+        for Flow in (NoisyInjectiveFlow, ManifoldPriorFlow, ChartAtlasFlow, JointManifoldFlow):
+            start = time.process_time()
+            Flow(random_state=0).fit(X)
+            fit = time.process_time() - start
+            print(f"{name}: {reading:.2f} of {fit:.2f} CPU s of {Flow.__name__}", flush=True)
 
 
 QUESTIONS = {
     "manifolds": manifolds,
     "untuned": untuned,
     "noise": noise,
+    "levels": levels,
+    "units": units,
+    "copies": copies,
     "local": local,
+    "local3": local3,
     "density": density,
     "real": real,
-    "time": fit_time,
+    "time": cpu_time,
 }
 
 

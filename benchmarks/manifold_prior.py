@@ -236,8 +236,7 @@ def show_spectrum(name, seed, model, seconds):
         + ", ".join(f"{k + 1}: {ratios[k]:.2f}" for k in widest)
         + "\n  spectrum "
         + " ".join(f"{value:.3g}" for value in model.local_spectrum_[:24])
-        + f"\n  spectrum reads {report.jacobian}, neighbours of the rows {report.neighbors:.2f}, "
-        + f"calibrated {report.with_noise:.2f} (noise), {report.on_manifold:.2f} (manifold)",
+        + f"\n  spectrum reads {report.spectral_dimension}, neighbours {report.estimate:.2f}",
         flush=True,
     )
 

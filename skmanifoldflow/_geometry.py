@@ -7,15 +7,21 @@ import torch
 
 from .backend.device import to_host
 from .backend.flow import ManifoldFlow, chunks
-from .backend.geometry import jacobian_columns, squared_singular_values
+from .backend.geometry import (
+    jacobian_columns,
+    leading_singular_values,
+    squared_singular_values,
+)
 
 __all__ = [
+    "MAX_FULL_FEATURES",
     "affordable_rows",
     "columns_in_data_units",
     "in_float64_on_cpu",
     "local_spectra",
     "mean_spectrum",
     "noise_variance_read",
+    "spectra_in_data_units",
     "varying_columns",
 ]
 
@@ -24,6 +30,9 @@ _NOISE_READ = 0.02
 # Rows and matrix entries that a global reading of the geometry may cost.
 _MAX_ROWS = 256
 _MAX_ENTRIES = 2**20
+# With more columns only so many leading eigenvalues are computed at a scale.
+MAX_FULL_FEATURES = 256
+_N_LEADING = 20
 
 
 def noise_variance_read(noise_floor):
@@ -60,6 +69,23 @@ def local_spectra(flow, rows):
     factor = flow.latent.covariance_factor().to(z)
     _, columns = jacobian_columns(flow.decode, z, factor.T)
     return squared_singular_values(columns)
+
+
+def spectra_in_data_units(flow, standardizer, rows):
+    """Return the eigenvalues (n, k) of J C J' at standardised rows, in squared units of the data.
+
+    They are all of them, descending, with at most 256 columns, and the 20 largest with more.
+    """
+
+    def decode(z):
+        return standardizer.inverse(to_host(flow.decode(z)))
+
+    z = flow.bijection.forward_and_log_det(rows)[0]
+    factor = flow.latent.covariance_factor().to(z)
+    if rows.shape[1] > MAX_FULL_FEATURES:
+        longest = factor.norm(dim=0).argsort(descending=True, stable=True)
+        return leading_singular_values(decode, z, factor[:, longest], _N_LEADING).square()
+    return squared_singular_values(jacobian_columns(decode, z, factor.T)[1])
 
 
 def mean_spectrum(flow, rows):

@@ -160,7 +160,11 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
         over some rows of the chart. For images, and for tables of more than 64 columns, they are
         the variances of the frame.
     intrinsic_dimension_ : int
-        Dimension of the charts with the largest total weight.
+        Dimension of the rows, ``dimension_report_.dimension``: the number that
+        :func:`intrinsic_dimension` reads from them, the same for every estimator.
+    dimension_report_ : DimensionReport
+        The readings behind it. Its `spectral_dimension` is the dimension of the charts with
+        the largest total weight.
     n_iter_ : int
         Number of epochs that were run.
     loss_curve_ : list of float

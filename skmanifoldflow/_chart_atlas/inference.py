@@ -405,13 +405,15 @@ class ChartInference(FittedFlow):
         X = self._sample(draw, n_samples, random_state, temperature, manifold_deviation)
         return (X, np.concatenate(drawn)) if return_charts else X
 
-    def local_dimension(self, X):
+    def local_dimension(self, X, *, scale=None):
         """Dimension of the chart of each row.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows.
+        scale : None
+            Charts have one dimension each, at no scale: anything but None is refused.
 
         Returns
         -------
@@ -423,7 +425,7 @@ class ChartInference(FittedFlow):
         sklearn.exceptions.NotFittedError
             If the model is not fitted.
         ValueError
-            If rows are not finite, or do not have `n_features_in_` columns.
+            If rows are not finite, or do not have `n_features_in_` columns, or if `scale` is given.
 
         Examples
         --------
@@ -434,5 +436,9 @@ class ChartInference(FittedFlow):
         >>> model.local_dimension(X).shape
         (30,)
         """
+        if scale is not None:
+            raise ValueError(
+                f"Charts have dimensions at no scale: scale must be None, got {scale}."
+            )
         charts = self.predict(X)
         return self.chart_dimensions_[charts]

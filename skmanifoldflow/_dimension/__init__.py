@@ -5,7 +5,14 @@ from .intrinsic import intrinsic_dimension, read_distinct_rows
 from .mixture import LocalMixture, fit_local_mixture, fit_local_mixtures
 from .neighbors import SCALES, neighbor_dimensions
 from .report import DimensionReport
-from .spectra import Reading, read_spectra, read_spectrum, spectral_dimension
+from .spectra import (
+    Reading,
+    check_scale,
+    dimension_at_scale,
+    read_spectra,
+    read_spectrum,
+    spectral_dimension,
+)
 from .units import prepare_rows
 
 __all__ = [
@@ -14,6 +21,8 @@ __all__ = [
     "LocalMixture",
     "Reading",
     "calibrate",
+    "check_scale",
+    "dimension_at_scale",
     "fit_local_mixture",
     "fit_local_mixtures",
     "intrinsic_dimension",

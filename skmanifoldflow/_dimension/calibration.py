@@ -26,6 +26,8 @@ _OWN_GAP, _CLEAR_GAP = 2.5, 4.0
 _MAX_CONDITION = 200.0
 # Two estimates agree within this difference of their logarithms.
 _AGREE = 0.1
+# Estimates by scale that differ by no more are level.
+_FLAT = 0.13
 # With fewer rows for each neighbour the largest scales are those of the whole table.
 _ROWS_PER_NEIGHBOR = 8
 
@@ -137,7 +139,7 @@ def _n_scales(n):
 def _fit_reference(rows, noise, rng):
     """Fit mixtures of 1, 2, 4, ... parts and choose the one with the best score held out.
 
-    A single normal distribution is chosen where its score is within one standard error.
+    A single normal distribution is chosen where its score is within two standard errors.
     """
     n = len(rows)
     order = rng.permutation(n)
@@ -154,7 +156,7 @@ def _fit_reference(rows, noise, rng):
         scores = [np.zeros(1)]
     best = int(np.argmax([score.mean() for score in scores]))
     ahead = scores[best] - scores[0]
-    if ahead.mean() <= ahead.std() / np.sqrt(len(ahead)):
+    if ahead.mean() <= 2 * ahead.std() / np.sqrt(len(ahead)):
         best = 0
     floor = 2 * LEAST_NOISE**2
     logs = np.array([m.weights @ np.log(np.maximum(m.variances, floor)) for m in mixtures])
@@ -224,9 +226,16 @@ def _level(ratio, d):
     """Return the calibrated estimate, and by how much its logarithm falls from the first scales.
 
     It is the mean over the scales where they agree, and otherwise the least mean of two in a row:
-    noise makes estimates at small scales too large, and bends those at large ones.
+    noise makes estimates at small scales too large, and bends those at large ones. Where they rise
+    from the first scales on, the line through the first two means is followed one scale down, in
+    few dimensions, whose first scales are precise enough.
     """
     logs = np.log(d * ratio(d))
     pairs = 0.5 * (logs[1:] + logs[:-1]) if len(logs) > 1 else logs
-    level = logs.mean() if np.ptp(logs) < accuracy(d) else pairs.min()
+    if np.ptp(logs) < min(accuracy(d), _FLAT):
+        level = logs.mean()
+    elif len(pairs) > 1 and pairs.argmin() == 0 and accuracy(d) < _AGREE:
+        level = 2 * pairs[0] - pairs[1]
+    else:
+        level = pairs.min()
     return float(np.exp(level)), float(pairs[0] - pairs.min())

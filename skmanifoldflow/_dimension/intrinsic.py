@@ -73,8 +73,7 @@ def intrinsic_dimension(X, *, scale=True, random_state=0):
     2
     """
     X = check_array(X, dtype=np.float64, ensure_min_samples=2)
-    seed = check_random_state(random_state).randint(2**31)
-    report = read_distinct_rows(distinct_rows(X), bool(scale), seed)
+    report = read_distinct_rows(distinct_rows(X), bool(scale), random_state)
     if report.neighbors and report.agreement == "poor":
         warn(
             f"Nearest neighbours say {report.estimate:.1f} of a dimension that reads "
@@ -83,11 +82,11 @@ def intrinsic_dimension(X, *, scale=True, random_state=0):
     return report
 
 
-def read_distinct_rows(rows, scale=True, seed=0):
+def read_distinct_rows(rows, scale=True, random_state=0):
     """Return the report of rows (n, D), float64, without copies among them."""
-    rng = np.random.RandomState(seed)
-    order = rng.permutation(len(rows))
-    rows = rows[np.sort(order[:_MAX_ROWS])]
+    rng = check_random_state(random_state)
+    rows = rows[np.sort(rng.permutation(len(rows))[:_MAX_ROWS])]
+    seed = rng.randint(2**31)
     prepared = prepare_rows(rows, scale)
     if len(rows) < 3 or not prepared.rows.shape[1]:
         return DimensionReport(1, n_rows=len(rows), scale=scale)

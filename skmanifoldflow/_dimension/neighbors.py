@@ -10,6 +10,8 @@ SCALES = (1, 2, 4, 8, 16, 32)
 # Share of the rows, those in the densest places, that are used: a row far outside has all its
 # neighbours on one side, which biases the estimate downwards.
 _DENSE_SHARE = 0.75
+# Share of the median distance to the nearest neighbour below which a neighbour is a copy.
+_COPY = 1e-3
 # Largest number of columns for which neighbours are searched in a tree.
 _MAX_TREE_FEATURES = 8
 
@@ -50,8 +52,8 @@ def neighbor_dimensions(rows, n_scales=6):
     scales = np.array(SCALES[:n_scales])
     distances = neighbor_distances(rows, 2 * int(scales[-1]))
     dense = np.argsort(distances[:, -1], kind="stable")[: max(1, int(_DENSE_SHARE * len(rows)))]
-    # Rounding may leave different rows at distance zero.
-    dense = dense[distances[dense, 0] > 0]
+    # A copy that was not found, or rounding, would decide alone.
+    dense = dense[distances[dense, 0] > _COPY * np.median(distances[:, 0])]
     if not len(dense):
         return np.ones(n_scales)
     ratios = distances[dense][:, 2 * scales - 1] / distances[dense][:, scales - 1]

@@ -1,10 +1,19 @@
-"""Dimension as the number of eigenvalues before the widest gap in a spectrum."""
+"""Dimension as the number of eigenvalues before the widest gap in a spectrum, or above a scale."""
 
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["LEAST_GAP", "Reading", "read_spectra", "read_spectrum", "spectral_dimension"]
+__all__ = [
+    "LEAST_GAP",
+    "Reading",
+    "check_scale",
+    "dimension_at_scale",
+    "read_spectra",
+    "read_spectrum",
+    "spectral_dimension",
+]
 
 # Two neighbouring eigenvalues with a smaller ratio than this have no gap between them.
 LEAST_GAP = 8.0
@@ -103,3 +112,16 @@ def read_spectrum(spectrum, noise_variance):
     of 8.
     """
     return _widest_gap(spectrum, noise_variance)[0]
+
+
+def check_scale(scale):
+    """Return the scale of a local dimension as a float, or raise ValueError."""
+    is_number = isinstance(scale, Real) and not isinstance(scale, bool)
+    if not is_number or not 0 < float(scale) < np.inf:
+        raise ValueError(f"scale must be a positive finite number, got {scale!r}.")
+    return float(scale)
+
+
+def dimension_at_scale(spectra, scale):
+    """Return the numbers (n,) of eigenvalues (n, k) above the square of a scale, at least 1."""
+    return np.maximum((np.asarray(spectra) > scale**2).sum(axis=1), 1)

@@ -122,7 +122,8 @@ def _along_axes(rows, n_axes):
         if n_varying > 1:
             supported = int(supported_components(np.maximum(variances, 0.0), len(rows)))
             rest = variances[supported:].mean()
-            if supported < len(variances) - 1 and variances[supported - 1] >= LEAST_GAP * rest:
+            is_noise = supported <= len(variances) - _MIN_NOISE_AXES
+            if is_noise and variances[supported - 1] >= LEAST_GAP * rest:
                 n_axes = min(supported, n_varying)
     n_axes = min(n_axes, n_varying)
     return (rows - mean) @ axes[:, :n_axes], variances[:n_axes]

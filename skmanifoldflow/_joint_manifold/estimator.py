@@ -65,7 +65,9 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         Number of coordinates d of the manifold. None chooses the number of principal components,
         smaller than the number of columns, whose probabilistic PCA has the best Bayesian
         information criterion. PCA does not see curvature: give the dimension of a curved sheet if
-        you know it. With as many coordinates as columns there are no deviations, and the model is a
+        you know it, such as `intrinsic_dimension_` of a first fit. That is not taken by itself,
+        because a closed surface is rebuilt only from more coordinates than it has dimensions.
+        With as many coordinates as columns there are no deviations, and the model is a
         plain flow.
     n_stages : int, default=2
         Number of stages, each with d coordinates. With 1, u ~ N(0, I). Ignored if
@@ -189,9 +191,12 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         Share of the rows that follow the broad distribution of outliers. It is 0 with
         ``penalty="gaussian"``, or as many coordinates as columns, and 0.01 if nothing is trained.
     intrinsic_dimension_ : int
-        Number of eigenvalues of `local_spectrum_` before its widest gap on a log scale. Standard
-        deviations below 0.02, in standardised units, count as noise. The parameter `n_components`
-        does not enter directly.
+        Dimension of the rows, ``dimension_report_.dimension``: the number that
+        :func:`intrinsic_dimension` reads from them, the same for every estimator.
+    dimension_report_ : DimensionReport
+        The readings behind it. Its `spectral_dimension` is the number of eigenvalues of
+        `local_spectrum_` before its widest gap on a log scale. Standard deviations below 0.02, in
+        standardised units, count as noise.
     local_spectrum_ : ndarray of shape (`n_features_in_`,)
         Eigenvalues of the model's local covariance J C J', in standardised units, descending. J is
         the Jacobian of the inverse flow, and C the covariance of (u, v). Each is a geometric mean

@@ -10,7 +10,13 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from .._base import BaseManifoldFlow
 from .._checks import check_image_shape
 from .._chunked import rows_to_tensor
-from .._dimension import LocalMixture, read_spectra, read_spectrum
+from .._dimension import (
+    LocalMixture,
+    check_scale,
+    dimension_at_scale,
+    read_spectra,
+    read_spectrum,
+)
 from .._geometry import in_float64_on_cpu, varying_columns
 from .._manifold_density import ManifoldDensityMixin
 from ..backend.device import standard_context
@@ -44,9 +50,8 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
     and N(m, C) gives a normalised density, which stays bounded on data that lie exactly on a
     manifold.
 
-    The dimension is read from the better of two models, this flow and a mixture of probabilistic
-    PCAs, and calibrated by the nearest neighbours of samples of that model; see `DimensionReport`
-    and the user guide.
+    The dimension is read from the rows themselves, by nearest neighbours and a mixture of
+    probabilistic PCAs; see `intrinsic_dimension` and the user guide.
 
     A penalty on the departure from isometry makes the embedding keep distances along the data. The
     penalty, noise on the rows instead of on z, and splines as marginals are additions to [1]_.
@@ -154,10 +159,11 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
     n_components_ : int
         Number of coordinates.
     intrinsic_dimension_ : int
-        Dimension of the data, ``dimension_report_.dimension``.
+        Dimension of the rows, ``dimension_report_.dimension``: the number that
+        :func:`intrinsic_dimension` reads from them, the same for every estimator.
     dimension_report_ : DimensionReport
-        The readings of the flow and of the mixture, the log-likelihoods that choose between them,
-        and the calibration by nearest neighbours.
+        The readings behind it. Its `spectral_dimension` is the number of eigenvalues of
+        `local_spectrum_` before its widest gap on a log scale.
     local_spectrum_ : ndarray of shape (`n_features_in_`,)
         Eigenvalues of the model's local covariance J C J', with J the Jacobian of g^-1, in
         descending order: geometric mean over up to 256 training rows. They are in standardised
@@ -189,15 +195,13 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
     Notes
     -----
     Coordinates have the units of the data, as those of PCA: a step of one along a coordinate moves
-    a row by one unit, root mean square over the training rows. Columns in different units should
-    therefore be scaled first. After a scaler, scores are densities in its units: after
-    ``StandardScaler`` subtract ``np.log(scaler.scale_).sum()``.
+    a row by one unit, root mean square over the training rows. Columns in large units dominate
+    them, so scale columns in different units first; the dimension does not depend on it. After a
+    scaler, scores are densities in its units: after ``StandardScaler`` subtract
+    ``np.log(scaler.scale_).sum()``.
 
     With one column the only volume-preserving maps are shifts and reflections, and the model is a
     normal distribution, or the spline of one.
-
-    With ``n_components=None``, `fit` warns if the dimension that nearest neighbours suggest differs
-    from that of the model.
 
     References
     ----------
@@ -380,19 +384,28 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         self._set_spectral_dimension(reading.dimension)
 
     @standard_context()
-    def local_dimension(self, X):
+    def local_dimension(self, X, *, scale=None):
         """Dimension of the model around each row.
 
         The dimension is the number of eigenvalues of a local covariance before the widest gap on a
-        log scale, in ``dimension_report_.units``. If ``dimension_report_.model`` is "flow" this is
-        the covariance J C J', with J the Jacobian of the latent -> data map at the row and C the
-        covariance of the prior. If it is "mixture" this is the covariance of the part of the
-        mixture of probabilistic PCAs that is most probable at the row.
+        log scale. That is J C J', with J the Jacobian of the latent -> data map at the row and C
+        the covariance of the prior, or, where a mixture of probabilistic PCAs scores better on the
+        rows set aside, the covariance of the part that is most probable at the row.
+
+        With a scale s it is the number of eigenvalues in units of the data that are above s^2: the
+        derivative of the log-density by the log of added noise (LIDL [1]_) where they are far above
+        and below. Near s^2 that derivative counts parts of them, which in many columns of noise add
+        up to dimensions.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Rows.
+        scale : float, default=None
+            Standard deviation, in units of the data, up to which a direction counts as noise: at
+            least twice that of the noise of the rows, and below that of the shapes. None takes the
+            widest gap, which needs no scale but may lie within a manifold that is thin in some
+            directions. With more than 256 columns at most 20 dimensions are told apart.
 
         Returns
         -------
@@ -405,7 +418,13 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
             If the model is not fitted.
         ValueError
             If X is not finite or has other columns than in `fit`, or if the flow is the better
-            model and overflows at a row, which is then far from the training rows.
+            model and overflows at a row, which is then far from the training rows. If `scale` is
+            not positive and finite.
+
+        References
+        ----------
+        .. [1] Tempczyk, P. et al. "LIDL: Local Intrinsic Dimension Estimation Using Approximate
+           Likelihood". ICML 2022.
 
         Examples
         --------
@@ -425,8 +444,22 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         X = self._check_rows(X)
         if self._mixture is not None:
             z = self._standardizer.forward_and_log_det(rows_to_tensor(X))[0]
-            return self._mixture_dimensions[self._mixture.log_joint(z.numpy()).argmax(axis=1)]
+            if scale is not None:
+                dimensions = self._mixture_dimensions_at(check_scale(scale))
+            else:
+                dimensions = self._mixture_dimensions
+            return dimensions[self._mixture.log_joint(z.numpy()).argmax(axis=1)]
+        if scale is not None:
+            return self._dimension_at_scale(X, check_scale(scale))
         return read_spectrum(self._local_spectra(X, np.dtype(np.float64)), self._noise_variance)
+
+    def _mixture_dimensions_at(self, scale):
+        """Return the dimensions (K,) of the parts of the mixture at a scale in data units."""
+        assert self._mixture is not None
+        # Without the noise that was added to the rows.
+        variances = np.maximum(self._mixture.variances - self._noise_variance, 0.0)
+        slope = self._standardizer.inverse_slope(torch.tensor(self._mixture.means)).numpy()
+        return dimension_at_scale(self._mixture._replace(variances=variances).spectra(slope), scale)
 
     def _local_spectra(self, X, dtype):
         """Return the eigenvalues (n, D) of the local covariance of the flow, descending."""

@@ -75,7 +75,9 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         Number of coordinates d. With None, the Bayesian information criterion of probabilistic PCA
         chooses d, smaller than the number of columns. PCA does not see curvature: for a bent sheet
         give d yourself. With as many coordinates as columns there is no noise, and the model is a
-        plain flow (except with ``injection="coupling"``).
+        plain flow (except with ``injection="coupling"``). That number is not
+        `intrinsic_dimension_`, because coordinates have to hold the linear hull of a bent sheet if
+        rows are to be rebuilt.
     flow : {"spline", "affine", "additive", "autoregressive"}, default="spline"
         Kind of layer. Rational-quadratic splines are the most exact for data of few columns, affine
         couplings the fastest. Autoregressive layers draw samples column by column. Images take
@@ -176,8 +178,12 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         Diagonal of Sigma, in squared units of y; 0 for a plain flow. With ``injection="coupling"``
         where the networks of the noise are at rest.
     intrinsic_dimension_ : int
-        Number of eigenvalues of `local_spectrum_` before its widest gap on a log scale, a standard
-        deviation of 0.02 in standardised units counting as noise; `n_components` does not enter.
+        Dimension of the rows, ``dimension_report_.dimension``: the number that
+        :func:`intrinsic_dimension` reads from them, the same for every estimator.
+    dimension_report_ : DimensionReport
+        The readings behind it. Its `spectral_dimension` is the number of eigenvalues of
+        `local_spectrum_` before its widest gap on a log scale, a standard deviation of 0.02 in
+        standardised units counting as noise.
     local_spectrum_ : ndarray of shape (`n_features_in_`,)
         Geometric mean over training rows, at most 256 and fewer for many columns, of the
         eigenvalues of the model's local covariance J C J', J the Jacobian of the inverse flow and C

@@ -92,10 +92,13 @@ class SpectrumDisplay:
         check_is_fitted(model)
         if not hasattr(model, "local_spectrum_"):
             raise ValueError(f"{type(model).__name__} has no spectrum.")
+        report = getattr(model, "dimension_report_", None)
+        # Models of earlier versions read their dimension from the spectrum.
+        own = None if report is None else report.spectral_dimension
         display = cls(
             model.local_spectrum_,
             noise_variance=model._noise_variance,
-            intrinsic_dimension=model.intrinsic_dimension_,
+            intrinsic_dimension=model.intrinsic_dimension_ if own is None else own,
         )
         return display.plot(ax=ax)
 

@@ -91,7 +91,8 @@ def test_from_estimator(flow):
     assert display.ax_ is ax
     drawn = np.concatenate([line.get_ydata() for line in display.lines_])
     np.testing.assert_array_equal(drawn, flow.local_spectrum_)
-    assert len(display.lines_[0].get_xdata()) == flow.intrinsic_dimension_
+    own = flow.dimension_report_.spectral_dimension
+    assert len(display.lines_[0].get_xdata()) == own
     assert display.noise_variance == flow.noise_floor**2
 
 
