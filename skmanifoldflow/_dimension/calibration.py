@@ -227,7 +227,7 @@ def _level(ratio, d):
 
     It is the mean over the scales where they agree, and otherwise the least mean of two in a row:
     noise makes estimates at small scales too large, and bends those at large ones. Where they rise
-    from the first scales on, the line through the first two means is followed one scale down, in
+    from the first scales on, the line through the first two means is followed half a scale down, in
     few dimensions, whose first scales are precise enough.
     """
     logs = np.log(d * ratio(d))
@@ -235,7 +235,7 @@ def _level(ratio, d):
     if np.ptp(logs) < min(accuracy(d), _FLAT):
         level = logs.mean()
     elif len(pairs) > 1 and pairs.argmin() == 0 and accuracy(d) < _AGREE:
-        level = 2 * pairs[0] - pairs[1]
+        level = 1.5 * pairs[0] - 0.5 * pairs[1]
     else:
         level = pairs.min()
     return float(np.exp(level)), float(pairs[0] - pairs.min())

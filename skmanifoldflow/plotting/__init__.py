@@ -9,6 +9,7 @@ from ._atlas import AtlasDisplay
 
 # Not part of the interface: the command line needs it too.
 from ._base import check_matplotlib as check_matplotlib
+from ._dimension import DimensionDisplay
 from ._embedding import EmbeddingDisplay
 from ._loss_curve import LossCurveDisplay
 from ._samples import SampleDisplay
@@ -16,6 +17,7 @@ from ._spectrum import SpectrumDisplay
 
 __all__ = [
     "AtlasDisplay",
+    "DimensionDisplay",
     "EmbeddingDisplay",
     "LossCurveDisplay",
     "SampleDisplay",

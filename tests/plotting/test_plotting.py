@@ -17,11 +17,17 @@ from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, OrdinalEncoder, StandardScaler
 
-from skmanifoldflow import ChartAtlasFlow, ManifoldPriorFlow
-from skmanifoldflow.datasets import LinkedCircles
+from skmanifoldflow import (
+    ChartAtlasFlow,
+    DimensionReport,
+    ManifoldPriorFlow,
+    intrinsic_dimension,
+)
+from skmanifoldflow.datasets import LinkedCircles, SCurve
 from skmanifoldflow.model_selection import StackedSearchCV
 from skmanifoldflow.plotting import (
     AtlasDisplay,
+    DimensionDisplay,
     EmbeddingDisplay,
     LossCurveDisplay,
     SampleDisplay,
@@ -96,11 +102,36 @@ def test_from_estimator(flow):
     assert display.noise_variance == flow.noise_floor**2
 
 
+def test_dimension_display(flow):
+    report = DimensionReport(2, (2, 4, 8), (2.8, 2.4, 2.1), (2.2, 2.1, 2.0))
+    display = DimensionDisplay(report).plot()
+    rows, calibrated = display.lines_
+    np.testing.assert_array_equal(rows.get_xydata(), [[2, 2.8], [4, 2.4], [8, 2.1]])
+    np.testing.assert_array_equal(calibrated.get_ydata(), [2.2, 2.1, 2.0])
+    assert set(display.dimension_.get_ydata()) == {2}
+    labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert labels == ["rows", "calibrated", "dimension 2"]
+    display.figure_.canvas.draw()
+    assert DimensionDisplay.from_estimator(flow).report is flow.dimension_report_
+    with pytest.raises(ValueError, match="no scales"):
+        DimensionDisplay(DimensionReport(1)).plot()
+    with pytest.raises(ValueError, match="no report"):
+        DimensionDisplay.from_estimator(PCA().fit(np.eye(3)))
+
+
+def test_dimension_of_data_is_drawn():
+    X, _ = SCurve(noise=0.05).sample(300, random_state=0)
+    display = DimensionDisplay.from_data(X)
+    assert display.report == intrinsic_dimension(X)
+    assert len(display.lines_[0].get_xdata()) == len(display.report.neighbors)
+
+
 # All
 
 
 DISPLAYS = {
     "AtlasDisplay": (AtlasDisplay, [np.eye(2), np.eye(2)]),
+    "DimensionDisplay": (DimensionDisplay, [DimensionReport(1, (2,), (1.5,), (1.0,))]),
     "EmbeddingDisplay": (EmbeddingDisplay, [np.eye(3)]),
     "LossCurveDisplay": (LossCurveDisplay, [[3.0, 2.0]]),
     "SampleDisplay": (SampleDisplay, [np.eye(2)]),
