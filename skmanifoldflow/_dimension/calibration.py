@@ -186,7 +186,10 @@ def _is_explained(reference, ratios):
     if reference.own_gaps[widest] < np.log(_OWN_GAP) or gap < np.log(_CLEAR_GAP):
         return False
     logs = np.log(ratios)
-    return abs(logs[1:5].mean()) < _EXPLAINED_MEAN and np.abs(logs).max() < _EXPLAINED
+    return (
+        abs((logs[1:5] if len(logs) > 1 else logs).mean()) < _EXPLAINED_MEAN
+        and np.abs(logs).max() < _EXPLAINED
+    )
 
 
 def _with_known_noise(reference, ratio, start):

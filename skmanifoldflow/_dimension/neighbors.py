@@ -12,6 +12,8 @@ SCALES = (1, 2, 4, 8, 16, 32)
 _DENSE_SHARE = 0.75
 # Share of the median distance to the nearest neighbour below which a neighbour is a copy.
 _COPY = 1e-3
+# Largest estimate, in numbers of columns.
+_MOST = 2.0
 # Largest number of columns for which neighbours are searched in a tree.
 _MAX_TREE_FEATURES = 8
 
@@ -58,4 +60,6 @@ def neighbor_dimensions(rows, n_scales=6):
         return np.ones(n_scales)
     ratios = distances[dense][:, 2 * scales - 1] / distances[dense][:, scales - 1]
     means = np.log(ratios).mean(axis=0)
-    return (digamma(2 * scales) - digamma(scales)) / np.maximum(means, np.finfo(float).tiny)
+    dimensions = (digamma(2 * scales) - digamma(scales)) / np.maximum(means, 1e-9)
+    # On a grid all neighbours are equally far, at which no number would be too large.
+    return np.minimum(dimensions, _MOST * rows.shape[1])

@@ -23,6 +23,7 @@ from skmanifoldflow._dimension import (
     fit_local_mixture,
     neighbor_dimensions,
     prepare_rows,
+    read_distinct_rows,
     read_spectra,
     read_spectrum,
     spectral_dimension,
@@ -284,6 +285,16 @@ def test_few_rows(n):
     assert 1 <= report.dimension <= 3
     assert bool(report.neighbors) == (n >= 16)
     assert ("too few" in str(report)) == (n < 16)
+
+
+def test_a_grid_and_few_values():
+    """Distances are equal or take few values there, and no estimate is infinite."""
+    grid = np.stack(np.meshgrid(*3 * [np.arange(6.0)]), axis=-1).reshape(-1, 3)
+    report = read_distinct_rows(grid)
+    assert 1 <= report.dimension <= 3
+    assert np.isfinite([report.estimate, *report.rows_by_scale]).all()
+    dummies = np.random.RandomState(0).randint(2, size=(500, 4)).astype(float)
+    assert 1 <= read_distinct_rows(dummies).dimension <= 4
 
 
 def test_rows_that_are_equal_have_one_dimension():
