@@ -1,6 +1,7 @@
 """Density and low-dimensional structure of data, behind scikit-learn's API."""
 
 from ._chart_atlas import ChartAtlasFlow
+from ._describe import Column, Columns
 from ._dimension import DimensionReport
 from ._joint_manifold import JointManifoldFlow
 from ._manifold_prior import ManifoldPriorFlow
@@ -9,6 +10,8 @@ from ._version import __version__
 
 __all__ = [
     "ChartAtlasFlow",
+    "Column",
+    "Columns",
     "DimensionReport",
     "JointManifoldFlow",
     "ManifoldPriorFlow",

@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._checks import check_parameters, check_rows, list_names, warn
 from ._chunked import rows_to_tensor
-from ._columns import dequantization_step
+from ._columns import dequantization_step, describe
 from ._config import FlowConfig
 from ._duplicates import find_duplicates
 from ._inference import FittedFlow
@@ -96,6 +96,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         "noise_floor": [Interval(Real, 0, None, closed="neither")],
         "bounded": [tuple, None],
         "dequantize": ["boolean"],
+        "discrete_features": ["array-like", StrOptions({"auto", "all"}), None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
@@ -207,9 +208,10 @@ class BaseManifoldFlow(FittedFlow, ABC):
             `max_iter` was reached, if a tenth of the gradients were not finite, or if the fit was
             interrupted after its first epoch.
         UserWarning
-            If columns hold many ties, as integers do, and `dequantize` is False. If rows are set
-            aside and a twentieth of them all are copies of others, exactly or nearly, which are set
-            aside, or trained on, together; or if rows look like readings of the same places.
+            If columns hold many ties, as integers do, `dequantize` is False and `discrete_features`
+            is "auto". If rows are set aside and a twentieth of them all are copies of others,
+            exactly or nearly, which are set aside, or trained on, together; or if rows look like
+            readings of the same places.
 
         Examples
         --------
@@ -315,11 +317,13 @@ class BaseManifoldFlow(FittedFlow, ABC):
         is_image = choices.image_shape is not None
         # Equal values of rows that repeat are no ties.
         distinct = raw if split.groups is None else raw[split.distinct(torch.arange(len(raw)))]
-        step = dequantization_step(self, distinct, is_image, np.finfo(X.dtype).eps)
+        eps = float(np.finfo(X.dtype).eps)
+        self.columns_ = describe(self, distinct, is_image, eps)
+        step = dequantization_step(self, distinct, is_image, eps)
         if X_val is not None and self.bounded is not None and step.any():
             if bool((validation.amax(0) + step > self.bounded[1]).any()):
                 raise ValueError(
-                    f"With dequantize=True each value of X_val is spread over a step, so bounded="
+                    f"Each value of a discrete column of X_val is spread over a step, so bounded="
                     f"{self.bounded} must reach to the largest value plus its step."
                 )
         if previous:

@@ -17,7 +17,7 @@ MODULES = {
 LAYERS = [
     {"_version"},
     {"backend"},
-    {"_checks", "_linear", "_progress", "_unwrap"},
+    {"_checks", "_describe", "_dummies", "_grid", "_linear", "_progress", "_unwrap"},
     {"_columns", "_config", "_mixture_of_pca"},
     {"_duplicates", "_split"},
     {"_dimension"},

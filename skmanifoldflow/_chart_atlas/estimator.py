@@ -104,6 +104,10 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
         the values of each column, for images that of all pixels. For integers and other data with
         ties. The density is then that of X + U: score X + step / 2, or X + U, and round samples
         down.
+    discrete_features : {"auto", "all"}, array-like or None, default="auto"
+        Columns to which `dequantize` applies: "all" is ``dequantize=True``; names, indices or a
+        boolean mask of columns add the noise to these alone, over the step that `columns_` gives.
+        "auto" adds none and warns of ties, None adds none and does not warn.
     max_iter : int, default=30
         Largest number of epochs. Training also ends after 20 000 gradient steps.
     batch_size : int or "auto", default="auto"
@@ -170,6 +174,10 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
         empty where none were set aside.
     device_ : str
         Device of the model.
+    columns_ : Columns
+        What each column holds, as read from the training rows: kind, step, atoms, bounds, scale and
+        dummies. It prints as a table and is a sequence of `Column`; with `image_shape` the pixels
+        are one kind of column.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -247,6 +255,7 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
         noise_floor=0.001,
         bounded=None,
         dequantize=False,
+        discrete_features="auto",
         max_iter=30,
         batch_size="auto",
         learning_rate_init=1e-2,
@@ -276,6 +285,7 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
         self.noise_floor = noise_floor
         self.bounded = bounded
         self.dequantize = dequantize
+        self.discrete_features = discrete_features
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init

@@ -111,6 +111,11 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         Whether to add noise U[0, step) to the training rows, where step is the spacing of the
         values of a column. Use it for integers and other data with ties. Scores then refer to
         X + noise: call ``score_samples(X + step / 2)``, and round samples down.
+    discrete_features : {"auto", "all"}, array-like or None, default="auto"
+        Columns to which the noise of `dequantize` is added. "all" is ``dequantize=True``; with
+        names, indices or a boolean mask it is added to these columns alone, over the step that
+        `columns_` has for each. "auto" adds it to none and warns of ties, and None to none without
+        a warning.
     max_iter : int, default=50
         Largest number of epochs. The training also ends after 20 000 gradient steps.
     batch_size : int or "auto", default="auto"
@@ -176,6 +181,10 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         empty if no rows were set aside.
     device_ : str
         Device on which the model computes.
+    columns_ : Columns
+        What each column holds, as read from the training rows: kind, step, atoms, bounds, scale and
+        dummies. It prints as a table and is a sequence of `Column`; with `image_shape` the pixels
+        are one kind of column.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -243,6 +252,7 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         noise_floor=0.02,
         bounded=None,
         dequantize=False,
+        discrete_features="auto",
         max_iter=50,
         batch_size="auto",
         learning_rate_init=1.2e-2,
@@ -269,6 +279,7 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         self.noise_floor = noise_floor
         self.bounded = bounded
         self.dequantize = dequantize
+        self.discrete_features = discrete_features
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init

@@ -126,6 +126,10 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         Add U[0, step) to the training rows, anew in every epoch, step being the spacing of the
         values of each column, or of all pixels. For integers and other data with ties. Scores then
         refer to X + U: call ``score_samples(X + step / 2)``, and round samples down.
+    discrete_features : {"auto", "all"}, array-like or None, default="auto"
+        Columns whose values are spread as `dequantize` says: "all" is ``dequantize=True``, names,
+        indices or a boolean mask spread these columns alone, by the step that `columns_` has for
+        them. "auto" spreads none, and warns of ties; None spreads none and does not warn.
     max_iter : int, default=30
         Largest number of epochs, over which the learning rate falls to zero. Most fits to some
         hundred rows end by themselves before; where the score still rises at the end a warning says
@@ -191,6 +195,10 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         empty where none were set aside.
     device_ : str
         Where the model computes.
+    columns_ : Columns
+        What each column holds, as read from the training rows: kind, step, atoms, bounds, scale and
+        dummies. It prints as a table and is a sequence of `Column`; with `image_shape` the pixels
+        are one kind of column.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -272,6 +280,7 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         noise_floor=0.001,
         bounded=None,
         dequantize=False,
+        discrete_features="auto",
         max_iter=30,
         batch_size="auto",
         learning_rate_init=1e-2,
@@ -301,6 +310,7 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         self.noise_floor = noise_floor
         self.bounded = bounded
         self.dequantize = dequantize
+        self.discrete_features = discrete_features
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
