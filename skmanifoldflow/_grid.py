@@ -16,6 +16,8 @@ __all__ = ["Grid", "Tally", "distinct", "find_grid"]
 # Share of the rows that is a few per cent: a single value with more may be an atom, and no more
 # rows than that may lie beside a grid.
 _FEW = 0.03
+# Rows that may lie beside the grid of few rows, a tenth of them at most.
+_MAX_EXCEPTIONS = 3
 # Rows of one value below which it is no atom.
 _MIN_ATOM_ROWS = 4
 # An atom has more rows than this many of its neighbours, the median of the ten nearest values. Of
@@ -106,11 +108,9 @@ class Tally:
         """Number of rows up to each value."""
         return np.cumsum(self.counts)
 
-    def quantiles(self, *shares, among=None):
-        """Return the values below which these shares of the rows lie, of some values or of all."""
-        values, ends = self.values, self.ends
-        if among is not None:
-            values, ends = values[among], np.cumsum(self.counts[among])
+    def quantiles(self, *shares, among):
+        """Return the values below which these shares of the rows of some values lie."""
+        values, ends = self.values[among], np.cumsum(self.counts[among])
         ranks = np.ceil(np.multiply(shares, ends[-1])).clip(1, None)
         return values[np.searchsorted(ends, ranks)]
 
@@ -122,9 +122,12 @@ class Tally:
     @cached_property
     def stands_alone(self):
         """Which frequent values are far from the others, as sentinels are."""
-        low, median, high = self.quantiles(0.25, 0.5, 0.75)
-        is_far = np.abs(self.values - median) > _ISOLATION * (high - low)
-        return self.is_frequent & is_far & (high > low)
+        is_alone = np.zeros(len(self.values), dtype=bool)
+        for i in np.flatnonzero(self.is_frequent).tolist():
+            others = np.arange(len(self.values)) != i
+            low, median, high = self.quantiles(0.25, 0.5, 0.75, among=others)
+            is_alone[i] = abs(self.values[i] - median) > _ISOLATION * (high - low) > 0
+        return is_alone
 
     @cached_property
     def is_atom(self):
@@ -173,12 +176,13 @@ def find_grid(tally):
 
     At most a few per cent of the rows, and single values that have more, may lie beside it.
     """
-    precisions = [tally.eps, _EPS32] if tally.has_float32_values else [tally.eps]
-    for t in (replace(tally, eps=eps) for eps in precisions):
+    # float64 numbers that may have been float32 have the digits of these, or their own.
+    coarse = [replace(tally, eps=_EPS32)] if tally.has_float32_values else []
+    for t in (*coarse, tally):
         grid, is_final = _decimal_grid(t)
         if not is_final:
-            grid = _real_grid(t)
-        if is_final or grid is not None:
+            grid, is_final = _real_grid(t)
+        if is_final:
             return grid
     return None
 
@@ -190,8 +194,8 @@ def _is_nearly_all(tally, holds):
     if holds.sum() < 2 or single.sum() > max(1, holds.sum() // 3):
         return False
     n_others, n_usual = tally.counts[others].sum(), tally.counts[~tally.is_atom].sum()
-    is_few = n_others <= _FEW * n_usual or others.sum() <= 3
-    return bool(is_few and n_others <= _FEW * tally.n)
+    is_few = n_others <= _FEW * n_usual or others.sum() <= _MAX_EXCEPTIONS
+    return bool(is_few and n_others <= max(_FEW * tally.n, min(_MAX_EXCEPTIONS, tally.n // 10)))
 
 
 def _is_no_chance(of_unit, of_step, n_beside):
@@ -256,13 +260,14 @@ def _decimal_grid(tally):
     ranks = np.linspace(0, tally.n - 1, _N_SAMPLE).astype(np.int64)
     sample = tally.values[np.searchsorted(tally.ends, ranks, side="right")]
     most = 2 - floor(log10(_FINEST_DECIMAL * tally.scale))
+    seen = np.zeros(len(tally.values), dtype=bool)
     for k in range(max(0, -width - 1), min(max(1, most), _MAX_DECIMALS)):
         if largest * 10.0**k >= 2.0**62:
             break
         # Three in four rows may have single values beside the grid.
         if _whole(sample, k, tally.eps)[1].mean() < 0.25:
             continue
-        grid, is_final = _grid_of_decimals(tally, k)
+        grid, is_final = _grid_of_decimals(tally, k, seen)
         if is_final:
             is_fine = grid and grid.step < _FINEST_DECIMAL * tally.scale
             return (None if is_fine and grid.step != round(grid.step) else grid), True
@@ -283,9 +288,14 @@ def _whole(values, k, eps):
     return whole.astype(np.int64), np.abs(multiples - whole) <= reach, reach
 
 
-def _grid_of_decimals(tally, k):
-    """Return the grid of multiples of 10^-k, or None, and whether more digits give no other."""
+def _grid_of_decimals(tally, k, seen):
+    """Return the grid of multiples of 10^-k, or None, and whether more digits give no other.
+
+    Values `seen` with fewer digits say nothing about these, and those seen with these are added.
+    """
     whole, near, reach = _whole(tally.values, k, tally.eps)
+    new = near & ~seen
+    seen |= near
     if not _is_nearly_all(tally, near) or whole[near][0] == whole[near][-1]:
         return None, False
     step, base = _step_and_base(tally, whole, near)
@@ -293,7 +303,8 @@ def _grid_of_decimals(tally, k):
     if not _is_worth_its_exceptions(tally, k, whole, holds, step, base):
         return None, False
     numbers = (whole - base % step) // step
-    is_no_chance = _is_no_chance(reach[holds], reach[holds] / step, (~holds).sum())
+    new &= holds
+    is_no_chance = new.any() and _is_no_chance(reach[new], reach[new] / step, (~holds).sum())
     if not is_no_chance and not _is_dense(tally, numbers[holds]):
         return None, False
     usual = holds & ~tally.is_atom
@@ -301,7 +312,8 @@ def _grid_of_decimals(tally, k):
         _depends_on_size(n[usual], tally.counts[usual], b) for n, b in ((whole, 10), (numbers, 2))
     ):
         return None, True
-    return Grid(step / 10**k, (base % step) / 10**k, holds), True
+    size = step / 10**k
+    return Grid(size, _remainder(base % step / 10**k, size), holds), True
 
 
 def _divisor(whole):
@@ -316,7 +328,7 @@ def _step_and_base(tally, whole, near):
     n_usual = len(distinct(whole[usual]))
     if n_usual >= 3:
         larger, usual_base = _divisor(whole[usual])
-        chance = (step / larger) ** (n_usual - 1)
+        chance = (step / larger) ** (n_usual - 2)
         if larger >= _MIN_REFINEMENT * step and chance <= _MAX_DIVISOR_CHANCE:
             step, base, near = larger, usual_base, usual
     for p in (2, 3, 5):
@@ -348,7 +360,7 @@ def _is_worth_its_exceptions(tally, k, whole, holds, step, base):
     if not _is_nearly_all(tally, holds):
         return False
     if (beside & tally.is_frequent).any():
-        # Of a few scattered values most lie on a grid that is finer than it need be.
+        # But for one of them, a few scattered decimals lie on a coarser grid by accident.
         numbers = (whole[holds] - base) // step
         if holds.sum() < 10 and 2 * holds.sum() <= np.ptp(numbers):
             return False
@@ -371,25 +383,27 @@ def _is_worth_its_exceptions(tally, k, whole, holds, step, base):
 
 
 def _real_grid(tally):
-    """Return a grid of any step, such as that of integers that were standardised."""
+    """Return a grid of any step, as that of standardised integers, and whether it is the one.
+
+    It is None as in `_decimal_grid`.
+    """
     values = tally.values
-    if len(values) == 2:
+    if len(values) == 2 and tally.recurs:
         step = float(values[1] - values[0])
-        holds = np.ones(2, dtype=bool)
-        return Grid(step, float(values[0]) % step, holds) if tally.recurs else None
+        return Grid(step, _remainder(float(values[0]), step), np.ones(2, dtype=bool)), True
     usual = values[~tally.is_atom]
     if len(usual) < 3:
-        return None
+        return None, False
     middle = len(usual) // 2
     block = usual[max(0, middle - _N_BLOCK // 2) : middle + _N_BLOCK // 2]
     gaps = np.quantile(np.diff(block), (0.5, 0.1, 0), method="lower")
     # The distances of neighbours are small multiples of the step.
     for step in np.unique(gaps[:, None] / np.arange(1, 7))[::-1]:
         if step >= _FINEST * tally.scale and (step := _fitted_step(block, step)):
-            grid = _grid_of_step(tally, _fitted_step(usual, step))
-            if grid:
-                return grid
-    return None
+            grid, is_final = _grid_of_step(tally, _fitted_step(usual, step))
+            if is_final:
+                return grid, True
+    return None, False
 
 
 def _fitted_step(values, step):
@@ -407,7 +421,8 @@ def _fitted_step(values, step):
                 fitted = 0.0
             elif used.any():
                 fitted = float((numbers * distances)[used].sum() / np.square(numbers[used]).sum())
-            if inside.all():
+            # Beyond that numbers are not told from each other.
+            if inside.all() or width > 1 / (8 * _EPS64):
                 break
             width *= 8
         if fitted:
@@ -416,9 +431,9 @@ def _fitted_step(values, step):
 
 
 def _grid_of_step(tally, step):
-    """Return the grid of about this step, or None."""
+    """Return the grid of about this step, or None, and whether no other step gives one."""
     if not step or step < _FINEST * tally.scale:
-        return None
+        return None, False
     values = tally.values
     rounding = 4 * tally.eps * (np.abs(values) + tally.scale)
     usual = values[~tally.is_atom]
@@ -426,33 +441,49 @@ def _grid_of_step(tally, step):
 
     def offset_of(step):
         distances = usual - base
-        return (base + float(np.median(distances - np.rint(distances / step) * step))) % step
+        rest = float(np.median(distances - np.rint(distances / step) * step))
+        return _remainder(base + rest, step)
 
-    def n_near(step, offset):
-        distances = values - offset
-        return (np.abs(distances - np.rint(distances / step) * step) <= rounding).sum()
+    def distance(step, offset):
+        multiples = (values - offset) / step
+        return np.abs(multiples - np.rint(multiples))
 
-    # Of the steps that hold the values as well, the one that is written most simply.
-    simple = [float(Fraction(step).limit_denominator(1000)), *_shorter(step)]
-    most = n_near(step, offset_of(step))
-    step = next((s for s in simple if s > 0 and n_near(s, offset_of(s)) >= most), step)
     offset = offset_of(step)
-    most = n_near(step, offset)
-    offset = next(o for o in (0.0, *_shorter(offset), offset) if n_near(step, o) >= most)
-
-    numbers = np.rint((values - offset) / step)
     reach = np.maximum(rounding / step, _SLACK)
-    near = np.abs((values - offset) / step - numbers) <= np.minimum(reach, 1 / 8)
+    near = distance(step, offset) <= np.minimum(reach, 1 / 8)
+    near &= np.abs(values) / step < 1 / _EPS64
     if not _is_nearly_all(tally, near):
-        return None
-    numbers = numbers.astype(np.int64)
+        return None, False
+    numbers = np.where(near, np.rint((values - offset) / step), 0).astype(np.int64)
     is_no_chance = _is_no_chance(np.ones(near.sum()), reach[near], (~near).sum())
     if not is_no_chance and not _is_dense(tally, numbers[near]):
-        return None
+        return None, False
     is_usual = near & ~tally.is_atom
     if _depends_on_size(numbers[is_usual], tally.counts[is_usual], 2):
-        return None
-    return Grid(step, offset, near)
+        return None, True
+
+    # The step and the offset that are written most simply, if they hold the values as well.
+    def holds(step, offset):
+        return np.all(distance(step, offset)[near] <= rounding[near] / step)
+
+    step = next((s for s in _simpler(step) if s > 0 and holds(s, offset_of(s))), step)
+    offset = offset_of(step)
+    offset = next((o for o in (0.0, *_shorter(offset)) if o < step and holds(step, o)), offset)
+    return Grid(step, offset, near), True
+
+
+def _simpler(number):
+    """Return decimals and fractions near a number, simple ones first."""
+    decimals, number = _shorter(number), Fraction(number)
+    fractions = [float(number.limit_denominator(most)) for most in (10, 100, 1000)]
+    return decimals[:4] + fractions + decimals[4:]
+
+
+def _remainder(value, step):
+    """Return the remainder of a division, in [0, step)."""
+    remainder = value % step
+    # That of a small negative value is rounded to the step.
+    return remainder if remainder < step else 0.0
 
 
 def _shorter(number):
