@@ -42,21 +42,24 @@ def spacing(values, eps=sys.float_info.epsilon):
 def dequantization_step(estimator, raw, is_image, eps=sys.float_info.epsilon):
     """Return the step of each column over which its values are spread, 0 where they are not.
 
-    `eps` is the relative spacing of the numbers that the rows were given as. Where not all columns
-    are spread, or none, the fitted attribute `columns_` has to be known.
+    `eps` is the relative spacing of the numbers that the rows were given as. With
+    ``dequantize=True`` steps are least distances of values; of columns that are selected they are
+    those of `columns_`, which have to be known.
     """
     n, n_features = raw.shape
+    is_keyword = isinstance(estimator.discrete_features, str)
     is_spread = torch.from_numpy(discrete_features_mask(estimator, n_features))
     if not is_spread.any():
-        if estimator.discrete_features == "auto" and n >= _MIN_ROWS_TOLD:
-            _warn_of_ties(estimator.columns_, raw.numel() if is_image else n)
+        if is_keyword and n >= _MIN_ROWS_TOLD:
+            columns = estimator.columns_
+            _warn_of_ties(columns[:1] if is_image else columns, raw.numel() if is_image else n)
         return torch.zeros(n_features, dtype=torch.float64)
     step = torch.zeros(n_features, dtype=torch.float64)
     if is_image:
         step[:] = _spacing_of(raw, eps)
     else:
         for j in is_spread.nonzero().flatten().tolist():
-            known = None if is_spread.all() else estimator.columns_[j].step
+            known = None if is_keyword else estimator.columns_[j].step
             step[j] = _spacing_of(raw[:, j], eps) if known is None else known
     # A constant column has no spacing of its own: it gets the most common one.
     known = step[step > 0]
@@ -83,11 +86,7 @@ def _warn_of_ties(columns, n):
         if tied:
             # Those of the largest steps come first, and those without a step last.
             kinds.setdefault((-(column.step or 0), _kind(column)), []).append(column.name)
-    is_image = len(columns) > 1 and columns[0] is columns[1]
-    parts = [
-        f"{'all pixels' if is_image else list_names(names)} ({kind})"
-        for (_, kind), names in sorted(kinds.items())
-    ]
+    parts = [f"{list_names(names)} ({kind})" for (_, kind), names in sorted(kinds.items())]
     more = "; ..." * (len(parts) > _MAX_KINDS_NAMED)
     warn(
         "Columns hold many ties, as integers do: "

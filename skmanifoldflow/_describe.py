@@ -32,7 +32,7 @@ class Column:
     Attributes
     ----------
     name : str or int
-        Its name, or its index where the columns have no names; "pixels" for those of images.
+        Its name, or its index where the columns have no names; "all pixels" of images.
     kind : {"continuous", "discrete", "mixed", "constant"}
         "discrete" if the values lie on a grid, but for a few per cent of the rows and for `atoms`,
         or are few and recur; "mixed" if they are continuous but for `atoms`; "constant" if there is
@@ -75,8 +75,8 @@ class Column:
 class Columns(Sequence):
     """The columns of the rows of a fit, a sequence of `Column` that prints as a table.
 
-    The attribute `columns_` of a fitted estimator is one. The user guide of `NoisyInjectiveFlow`
-    has the rules by which a column is described.
+    The attribute `columns_` of a fitted estimator is one. A column is found by its index or its
+    name. The page on columns in the user guide has the rules by which they are described.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def describe_columns(rows, names, eps):
 
 def describe_pixels(rows, eps):
     """Describe the pixels of images together, given as in `describe_columns`."""
-    pixels = _describe(Tally.of(np.sort(rows, axis=None), eps), "pixels")
+    pixels = _describe(Tally.of(np.sort(rows, axis=None), eps), "all pixels")
     return Columns((pixels,) * rows.shape[1])
 
 
@@ -201,10 +201,9 @@ def _is_atom_of_grid(tally, step):
 
 def _table(columns):
     """Return the columns as an aligned table; features that no column has are left out."""
-    if len(columns) > 1 and all(column is columns[0] for column in columns):
-        # Pixels are described together.
-        columns = [replace(columns[0], name=f"{len(columns)} {columns[0].name}")]
-    shown, counted = list(columns), ""
+    # Pixels are described together.
+    are_same = all(column is columns[0] for column in columns)
+    shown, counted = list(columns[:1] if are_same else columns), ""
     if len(shown) > _MAX_LINES:
         kinds = [column.kind for column in shown]
         counts = [f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds))]
@@ -217,8 +216,8 @@ def _table(columns):
         "offset": [_number(column.offset, 10) if column.offset else "" for column in shown],
         "off grid": [f"{column.off_grid:.1%}" if column.off_grid else "" for column in shown],
         "atoms": [_atoms(column.atoms) for column in shown],
-        "low": [_number(column.low, 8) for column in shown],
-        "high": [_number(column.high, 8) for column in shown],
+        "low": [_number(column.low, 6) for column in shown],
+        "high": [_number(column.high, 6) for column in shown],
         "scale": [_number(column.scale, 4) for column in shown],
         "values": [str(column.n_values) for column in shown],
         "dummies": [_indices(column.dummies) for column in shown],
@@ -238,10 +237,11 @@ def _table(columns):
 
 
 def _number(value, digits):
-    """Return a number as text, whole ones with all of their digits."""
+    """Return a number as text, with more digits where many are before the decimal point."""
     if value is None:
         return ""
     is_whole = abs(value) < 1e15 and value == round(value)
+    digits = 10 if 10.0**digits <= abs(value) < 1e9 else digits
     return f"{value:.0f}" if is_whole else f"{value:.{digits}g}"
 
 

@@ -82,12 +82,14 @@ class Tally:
         values, counts = ordered[starts], np.diff(np.r_[starts, len(ordered)])
         if len(values) == 1 or are_whole(values):
             return cls(values, counts, eps)
-        rounding = 4 * eps * np.abs(values)
+        rounding = 2 * eps * np.abs(values)
         first = np.flatnonzero(np.r_[True, np.diff(values) > rounding[1:]])
         last = np.r_[first[1:], len(values)] - 1
         # Where numbers are as dense as their precision allows, they are not one.
         if np.all(values[last] - values[first] <= rounding[last]):
             values, counts = values[first], np.add.reduceat(counts, first)
+            if len(values) > 1:
+                values[-1] = ordered[-1]
         return cls(values, counts, eps)
 
     @property
@@ -212,11 +214,13 @@ def _is_no_chance(of_unit, of_step, n_beside):
     return log_chance + log_choices <= log(_MAX_CHANCE)
 
 
-def _is_dense(tally, numbers):
+def _is_dense(tally, numbers, distances):
     """Tell whether rows recur at many of the neighbouring points of a grid.
 
     Rows of a coarse precision do, though it leaves them no other values.
     """
+    if distances.max() > _SLACK:
+        return False
     numbers = distinct(numbers)
     middle = numbers[len(numbers) // 6 : -(len(numbers) // 6) or None]
     n_points = float(middle[-1]) - float(middle[0]) + 1
@@ -242,9 +246,13 @@ def _depends_on_size(numbers, counts, base):
     n_significant[numbers == 0] = 0
     order = np.argsort(n_significant)
     usual = n_significant[order][np.searchsorted(np.cumsum(counts[order]), 0.99 * counts.sum())]
-    is_rounded = (n_digits > usual) & (n_significant <= usual) & (numbers > 0)
+    is_large = n_digits > usual
+    is_rounded = is_large & (n_significant <= usual)
     is_no_chance = is_rounded.sum() * log(base) >= -log(_MAX_CHANCE)
-    return bool(is_no_chance and counts[is_rounded].sum() >= 0.1 * counts.sum())
+    # Small ones are not rounded: of these one in `base` ends in zero.
+    n_small, n_unrounded = counts[~is_large].sum(), counts[n_significant == n_digits].sum()
+    is_finer = n_unrounded >= 0.5 * (1 - 1 / base) * n_small
+    return bool(is_no_chance and is_finer and counts[is_rounded].sum() >= 0.1 * counts.sum())
 
 
 # ------------------------------------------------------------------ decimal steps
@@ -265,7 +273,8 @@ def _decimal_grid(tally):
         if largest * 10.0**k >= 2.0**62:
             break
         # Three in four rows may have single values beside the grid.
-        if _whole(sample, k, tally.eps)[1].mean() < 0.25:
+        _, distances, reach = _whole(sample, k, tally.eps)
+        if np.mean(distances <= reach) < 0.25:
             continue
         grid, is_final = _grid_of_decimals(tally, k, seen)
         if is_final:
@@ -275,7 +284,7 @@ def _decimal_grid(tally):
 
 
 def _whole(values, k, eps):
-    """Return values in units of 10^-k as whole numbers, which are such, and up to which rounding.
+    """Return values in units of 10^-k as whole numbers, their distance to these, and its reach.
 
     A result of arithmetic is off by some last digits, a number that was read by half of one.
     """
@@ -285,7 +294,7 @@ def _whole(values, k, eps):
     # Zero is on every grid.
     reach = np.where(multiples == 0, 0.5, np.maximum(reach, _SLACK))
     whole = np.rint(multiples)
-    return whole.astype(np.int64), np.abs(multiples - whole) <= reach, reach
+    return whole.astype(np.int64), np.abs(multiples - whole), reach
 
 
 def _grid_of_decimals(tally, k, seen):
@@ -293,7 +302,8 @@ def _grid_of_decimals(tally, k, seen):
 
     Values `seen` with fewer digits say nothing about these, and those seen with these are added.
     """
-    whole, near, reach = _whole(tally.values, k, tally.eps)
+    whole, distances, reach = _whole(tally.values, k, tally.eps)
+    near = distances <= reach
     new = near & ~seen
     seen |= near
     if not _is_nearly_all(tally, near) or whole[near][0] == whole[near][-1]:
@@ -305,7 +315,7 @@ def _grid_of_decimals(tally, k, seen):
     numbers = (whole - base % step) // step
     new &= holds
     is_no_chance = new.any() and _is_no_chance(reach[new], reach[new] / step, (~holds).sum())
-    if not is_no_chance and not _is_dense(tally, numbers[holds]):
+    if not is_no_chance and not _is_dense(tally, numbers[holds], distances[holds]):
         return None, False
     usual = holds & ~tally.is_atom
     if any(
@@ -371,8 +381,8 @@ def _is_worth_its_exceptions(tally, k, whole, holds, step, base):
     for more in range(1, 16):
         if largest * 10.0 ** (k + more) >= 2.0**62:
             break
-        finer, near, _ = _whole(tally.values[beside], k + more, tally.eps)
-        if near.all():
+        finer, distances, reach = _whole(tally.values[beside], k + more, tally.eps)
+        if np.all(distances <= reach):
             whole_step = step * 10**more
             finest = int(np.gcd.reduce(finer - base * 10**more, initial=whole_step))
             return whole_step >= least * finest
@@ -444,19 +454,20 @@ def _grid_of_step(tally, step):
         rest = float(np.median(distances - np.rint(distances / step) * step))
         return _remainder(base + rest, step)
 
-    def distance(step, offset):
+    def distances_to(step, offset):
         multiples = (values - offset) / step
         return np.abs(multiples - np.rint(multiples))
 
     offset = offset_of(step)
     reach = np.maximum(rounding / step, _SLACK)
-    near = distance(step, offset) <= np.minimum(reach, 1 / 8)
+    distances = distances_to(step, offset)
+    near = distances <= np.minimum(reach, 1 / 8)
     near &= np.abs(values) / step < 1 / _EPS64
     if not _is_nearly_all(tally, near):
         return None, False
     numbers = np.where(near, np.rint((values - offset) / step), 0).astype(np.int64)
     is_no_chance = _is_no_chance(np.ones(near.sum()), reach[near], (~near).sum())
-    if not is_no_chance and not _is_dense(tally, numbers[near]):
+    if not is_no_chance and not _is_dense(tally, numbers[near], distances[near]):
         return None, False
     is_usual = near & ~tally.is_atom
     if _depends_on_size(numbers[is_usual], tally.counts[is_usual], 2):
@@ -464,7 +475,7 @@ def _grid_of_step(tally, step):
 
     # The step and the offset that are written most simply, if they hold the values as well.
     def holds(step, offset):
-        return np.all(distance(step, offset)[near] <= rounding[near] / step)
+        return np.all(distances_to(step, offset)[near] <= rounding[near] / step)
 
     step = next((s for s in _simpler(step) if s > 0 and holds(s, offset_of(s))), step)
     offset = offset_of(step)
