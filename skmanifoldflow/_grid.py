@@ -79,7 +79,8 @@ class Tally:
     def of(cls, ordered, eps):
         """Count sorted values; numbers that differ by their last digits are one."""
         starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-        values, counts = ordered[starts], np.diff(np.r_[starts, len(ordered)])
+        # Minus zero is zero.
+        values, counts = ordered[starts] + 0.0, np.diff(np.r_[starts, len(ordered)])
         if len(values) == 1 or are_whole(values):
             return cls(values, counts, eps)
         rounding = 2 * eps * np.abs(values)

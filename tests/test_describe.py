@@ -131,6 +131,7 @@ def test_booleans_and_two_values(rng):
 
 
 def test_one_value():
+    assert str(describe([-0.0] * 9).low) == "0.0"
     for values in (np.full(50, 0.3), [0.3, 0.1 * 3] * 25, np.zeros(2)):
         column = describe(values)
         assert (column.kind, column.step, column.scale, column.n_values) == ("constant", None, 0, 1)
