@@ -323,7 +323,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         if X_val is not None and self.bounded is not None and step.any():
             if bool((validation.amax(0) + step > self.bounded[1]).any()):
                 raise ValueError(
-                    f"Each value of a discrete column of X_val is spread over a step, so bounded="
+                    "Each value of a discrete column of X_val is spread over a step, so bounded="
                     f"{self.bounded} must reach to the largest value plus its step."
                 )
         if previous:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ._dummies import dummy_sets
+
 __all__ = ["Duplicates", "distinct_rows", "find_duplicates"]
 
 # Rows from which distances are measured, and how many of their neighbours.
@@ -165,7 +167,7 @@ def _independent_columns(rows):
     sets = _complete_dummies(rows)
     in_sets = {j for members in sets for j in members}
     for members in sets:
-        high = rows[:, members] == rows[:, members].max(axis=0)
+        high = rows[:, list(members)] == rows[:, list(members)].max(axis=0)
         yield members[0], high.argmax(axis=1) * float(np.ptp(rows[:, members[0]]))
     for j in range(rows.shape[1]):
         if j not in in_sets:
@@ -173,24 +175,13 @@ def _independent_columns(rows):
 
 
 def _complete_dummies(rows):
-    """Return lists of columns of two values of which each row has exactly one high."""
+    """Return the sets of columns of two values of which each row has exactly one high."""
     is_high = {}
     for j, column in enumerate(rows.T):
         low, high = column.min(), column.max()
         if low < high and bool(((column == low) | (column == high)).all()):
-            is_high[j] = column == high
-    sets: list[list[int]] = []
-    members: list[int] = []
-    covered = np.zeros(len(rows), dtype=bool)
-    # Dummies of one variable stand side by side.
-    for j, high in is_high.items():
-        if (covered & high).any() or (members and j != members[-1] + 1):
-            members, covered = [], np.zeros(len(rows), dtype=bool)
-        members, covered = [*members, j], covered | high
-        if covered.all():
-            sets.append(members)
-            members, covered = [], np.zeros(len(rows), dtype=bool)
-    return sets
+            is_high[j] = np.packbits(column == high)
+    return dummy_sets(is_high, len(rows))
 
 
 def _near_rows(rows, groups):

@@ -90,7 +90,7 @@ def test_few_training_rows_are_trained_on_with_rows_of_ones_own(rows):
         (
             {"bounded": (-5, 5), "dequantize": True},
             {"X_val": np.full((5, 3), 5.0)},
-            "each value of X_val is spread",
+            "column of X_val is spread",
         ),
         ({}, {"X_val": np.full((5, 3), np.nan)}, "NaN"),
         ({"bounded": (-5, 5)}, {"X_val": np.full((5, 3), 6.0)}, "must contain every value"),
