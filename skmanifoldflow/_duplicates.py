@@ -27,6 +27,9 @@ _MIN_PLACES = 40
 _N_DISTANCES = 400
 # So many times as many pairs as independent columns would have are no chance.
 _NO_CHANCE = 10.0
+# A row that more than a few per cent of the rows are equal to, and many more than to others, is a
+# point that has a probability of its own, such as zeros in all columns.
+_SHARE_OF_POINT, _RATIO_OF_POINT, _MIN_POINT_ROWS = 0.03, 8, 10
 # With fewer different rows, of columns that have values in common all the same, they are levels.
 _MIN_DISTINCT = 40
 # Distances, in standard deviations, that are rounding.
@@ -67,7 +70,8 @@ def find_duplicates(rows):
     """Find the rows that are copies of others.
 
     Equal rows are copies if there are ten times as many pairs as columns drawn independently would
-    give, but for a few rows of columns that have values in common. Near copies are nearer to each
+    give, but for a few rows of columns that have values in common, and for single rows that more
+    than 3 % of the rows are equal to, such as zeros in all columns. Near copies are nearer to each
     other than a thousandth of the typical distance of nearest neighbours among the rows left after
     merging, and readings of at least 40 places nearer than a third of the distance to all others.
 
@@ -83,6 +87,11 @@ def find_duplicates(rows):
     """
     alone = np.arange(len(rows))
     groups = _equal_rows(rows)
+    is_point = _are_of_points(groups)
+    if is_point.any() and not is_point.all():
+        found = find_duplicates(rows[~is_point])
+        alone[~is_point] = np.flatnonzero(~is_point)[found.first][found.groups]
+        return found._replace(groups=_by_first_row(alone))
     has_equal = int(groups.max()) + 1 < len(rows)
     if has_equal and (_are_levels(rows, groups) or not _is_no_chance(rows, groups)):
         return Duplicates(alone, "none")
@@ -125,6 +134,13 @@ def _equal_rows(rows):
         bits = (bits ^ (bits >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
         keys[block] = ((bits ^ (bits >> np.uint64(29))) * factors).sum(axis=1)
     return _by_first_row(keys)
+
+
+def _are_of_points(groups):
+    """Tell which rows are equal to so many that their point has a probability of its own."""
+    counts = np.bincount(groups)
+    least = max(_MIN_POINT_ROWS, _SHARE_OF_POINT * len(groups), _RATIO_OF_POINT * np.median(counts))
+    return (counts >= least)[groups]
 
 
 def _are_levels(rows, groups):
