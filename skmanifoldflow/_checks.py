@@ -28,6 +28,8 @@ DTYPES = [np.float64, np.float32]
 
 # Columns that vary by less have variances near the smallest numbers there are.
 _SMALLEST_RANGE = 1e-150
+# Rows that are squared at a time.
+_BLOCK_ROWS = 8192
 # Channels that images have: gray, colours, and colours with opacity.
 _N_COLORS = (1, 3, 4)
 
@@ -234,7 +236,8 @@ def check_parameters(estimator, X):
                 f"{X.min()} and {X.max()}."
             )
     with np.errstate(over="ignore"):
-        sum_of_squares = float(np.square(X, dtype=np.float64).sum())
+        blocks = (X[i : i + _BLOCK_ROWS] for i in range(0, len(X), _BLOCK_ROWS))
+        sum_of_squares = sum(float(np.square(rows, dtype=np.float64).sum()) for rows in blocks)
     if not math.isfinite(sum_of_squares):
         raise ValueError(
             "The variance of X overflows: its values are too large. Rescale the columns."

@@ -17,12 +17,12 @@ _MAX_KINDS_NAMED = 3
 _MIN_ROWS_TOLD = 40
 
 
-def describe(estimator, raw, is_image, eps):
-    """Return the `Columns` of raw rows; `eps` is the relative spacing of their numbers."""
+def describe(estimator, rows, is_image, eps):
+    """Return the `Columns` of rows; `eps` is the relative spacing of their numbers."""
     if is_image:
         # All pixels take the same values, though one of them may have taken few.
-        return describe_pixels(raw.numpy(), eps)
-    return describe_columns(raw.numpy(), column_names(estimator).tolist(), eps)
+        return describe_pixels(rows, eps)
+    return describe_columns(rows, column_names(estimator).tolist(), eps)
 
 
 def spacing(values, eps=sys.float_info.epsilon):
@@ -39,32 +39,33 @@ def spacing(values, eps=sys.float_info.epsilon):
     return float(distances.min()) if len(distances) else 0.0
 
 
-def dequantization_step(estimator, raw, is_image, eps=sys.float_info.epsilon):
+def dequantization_step(estimator, rows, is_image, eps=sys.float_info.epsilon):
     """Return the step of each column over which its values are spread, 0 where they are not.
 
     `eps` is the relative spacing of the numbers that the rows were given as. With
     ``dequantize=True`` steps are least distances of values; of columns that are selected they are
     those of `columns_`, which have to be known.
     """
-    n, n_features = raw.shape
+    n, n_features = rows.shape
     is_keyword = isinstance(estimator.discrete_features, str)
     is_spread = torch.from_numpy(discrete_features_mask(estimator, n_features))
     if not is_spread.any():
         if is_keyword and n >= _MIN_ROWS_TOLD:
             columns = estimator.columns_
-            _warn_of_ties(columns[:1] if is_image else columns, raw.numel() if is_image else n)
+            _warn_of_ties(columns[:1] if is_image else columns, rows.size if is_image else n)
         return torch.zeros(n_features, dtype=torch.float64)
     step = torch.zeros(n_features, dtype=torch.float64)
     if is_image:
-        step[:] = _spacing_of(raw, eps)
+        step[:] = _spacing_of(rows, eps)
     else:
         for j in is_spread.nonzero().flatten().tolist():
             known = None if is_keyword else estimator.columns_[j].step
-            step[j] = _spacing_of(raw[:, j], eps) if known is None else known
+            step[j] = _spacing_of(rows[:, j], eps) if known is None else known
     # A constant column has no spacing of its own: it gets the most common one.
     known = step[step > 0]
     step[is_spread & (step == 0)] = known.mode().values if len(known) else 1.0
-    if estimator.bounded is not None and (raw.amax(0) + step > estimator.bounded[1]).any():
+    largest = torch.from_numpy(np.asarray(rows.max(axis=0), dtype=np.float64))
+    if estimator.bounded is not None and (largest + step > estimator.bounded[1]).any():
         raise ValueError(
             f"Each value of a discrete column is spread over a step, so bounded="
             f"{estimator.bounded} must reach to the largest value plus its step."
@@ -73,7 +74,7 @@ def dequantization_step(estimator, raw, is_image, eps=sys.float_info.epsilon):
 
 
 def _spacing_of(column, eps):
-    return spacing(distinct(np.sort(column.numpy(), axis=None)), eps)
+    return spacing(distinct(np.sort(column, axis=None).astype(np.float64)), eps)
 
 
 def _warn_of_ties(columns, n):

@@ -14,6 +14,8 @@ __all__ = ["Atom", "Column", "Columns", "describe_columns", "describe_pixels"]
 # Standard deviation, in steps, and share of the rows from which on a value of a grid is an atom:
 # where there are few points each has a probability of its own, and some round numbers are frequent.
 _MIN_STEPS, _MIN_SHARE_OF_GRID = 10, 0.1
+# Pixels that tell what all of them hold.
+_MAX_PIXELS = 2_000_000
 # Lines of a table that are shown, and of those left out how many come from its end.
 _MAX_LINES, _N_LAST = 40, 10
 
@@ -124,7 +126,7 @@ def describe_columns(rows, names, eps):
     Parameters
     ----------
     rows : ndarray of shape (n, D)
-        float64; one column at a time is copied.
+        One column at a time is copied.
     names : sequence of str or int, of length D
         Names of the columns.
     eps : float
@@ -136,7 +138,7 @@ def describe_columns(rows, names, eps):
     """
     columns, is_high = [], {}
     for j, name in enumerate(names):
-        column = np.ascontiguousarray(rows[:, j])
+        column = np.array(rows[:, j], dtype=np.float64)
         tally = Tally.of(np.sort(column), eps)
         columns.append(_describe(tally, name))
         if len(tally.values) == 2:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ._dummies import dummy_sets
 
-__all__ = ["Duplicates", "distinct_rows", "find_duplicates"]
+__all__ = ["Duplicates", "distinct_rows", "find_duplicates", "row_keys"]
 
 # Rows from which distances are measured, and how many of their neighbours.
 _N_MEASURED, _N_NEIGHBORS = 256, 64
@@ -122,9 +122,9 @@ def _blocks(n, n_elements):
     return [slice(start, start + size) for start in range(0, n, size)]
 
 
-def _equal_rows(rows):
-    """Return labels that are the same for equal rows, numbered by first rows."""
-    # Rows are told apart by random sums of the bits of their values, modulo 2^64.
+def row_keys(rows):
+    """Return a number (n,) for each row, the same for equal rows and hardly for others."""
+    # Random sums of the bits of the values, modulo 2^64.
     factors = np.random.RandomState(0).randint(1, 2**63, rows.shape[1], dtype=np.uint64) | 1
     keys = np.empty(len(rows), dtype=np.uint64)
     for block in _blocks(len(rows), rows.shape[1]):
@@ -133,7 +133,12 @@ def _equal_rows(rows):
         # Low bits of a product depend on low bits alone, and those of short numbers are zero.
         bits = (bits ^ (bits >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
         keys[block] = ((bits ^ (bits >> np.uint64(29))) * factors).sum(axis=1)
-    return _by_first_row(keys)
+    return keys
+
+
+def _equal_rows(rows):
+    """Return labels that are the same for equal rows, numbered by first rows."""
+    return _by_first_row(row_keys(rows))
 
 
 def _are_of_points(groups):

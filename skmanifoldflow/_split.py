@@ -46,6 +46,21 @@ class Split(NamedTuple):
         first = np.unique(self.groups[rows].numpy(), return_index=True)[1]
         return rows[torch.from_numpy(np.sort(first))]
 
+    def weights_of(self, rows: Tensor, weights: Tensor) -> Tensor:
+        """Return the weights of all copies of some rows that are set aside, given those of all."""
+        if self.groups is None:
+            return weights[rows]
+        of_groups = torch.bincount(
+            self.groups[self.validation], weights[self.validation], int(self.groups.max()) + 1
+        )
+        return of_groups[self.groups[rows]]
+
+    def of_some(self, validation: Tensor, training: Tensor) -> "tuple[Tensor, Split]":
+        """Return indices of some of the rows in the order of the table, and the split of these."""
+        chosen = torch.cat([validation, training])
+        index, places = chosen.sort(stable=True)
+        return index, Split(torch.argsort(places), len(validation), None)
+
 
 def split_rows(order, groups, n_validation):
     """Set rows aside with their copies, at random.

@@ -161,11 +161,13 @@ class StackedSearchCV(GridSearchCV):
                     f"Fitting {len(folds)} folds for each of {len(candidates)} candidates, "
                     f"totalling {len(fits)} fits"
                 )
-            train_all([restart.job for restart in restarts])
+            reports = train_all([restart.job for restart in restarts])
         fit_time = (time.time() - begin) / len(fits)
         out = []
-        for (model, plan, train, test), restart in zip(fits, restarts, strict=True):
-            model._adopt(plan, restart)
+        for (model, plan, train, test), restart, report in zip(
+            fits, restarts, reports, strict=True
+        ):
+            model._adopt(plan, model._refitted_start(plan, restart, report))
             test_rows = _take(rows, test)
             begin = time.time()
             result = {

@@ -22,8 +22,7 @@ def steps(X, **options):
     X = np.asarray(X)
     model = NoisyInjectiveFlow(dequantize=True, **options)
     is_image = "image_shape" in options
-    raw = torch.tensor(X, dtype=torch.float64)
-    return dequantization_step(model, raw, is_image, np.finfo(X.dtype).eps).tolist()
+    return dequantization_step(model, X, is_image, np.finfo(X.dtype).eps).tolist()
 
 
 @pytest.mark.parametrize(

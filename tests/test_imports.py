@@ -19,7 +19,7 @@ LAYERS = [
     {"backend"},
     {"_checks", "_describe", "_dummies", "_grid", "_linear", "_progress", "_unwrap"},
     {"_columns", "_config", "_mixture_of_pca"},
-    {"_duplicates", "_split"},
+    {"_duplicates", "_split", "_table"},
     {"_dimension"},
     {"_geometry", "_state"},
     {"_chunked"},

@@ -34,8 +34,10 @@ def held_out(model, monkeypatch, **fit):
     plan = type(model)._plan
     monkeypatch.setattr(type(model), "_plan", lambda *args: plans.append(plan(*args)) or plans[-1])
     model.fit(**fit)
-    validation = plans[0].validation
-    return plans[0].split.validation.numpy(), 0 if validation is None else len(validation)
+    table, split, validation = plans[0].table, plans[0].split, plans[0].validation
+    aside = {tuple(row) for row in table.take(split.validation).tolist()}
+    index = [i for i, row in enumerate(fit["X"].tolist()) if tuple(row) in aside]
+    return np.array(index), 0 if validation is None else len(validation)
 
 
 @every_estimator

@@ -355,13 +355,13 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
     def _build_flow(config, generator):
         return build_flow(config, generator)
 
-    def _make_objective(self, flow, rows, generator, is_warm):
+    def _make_objective(self, flow, rows, n_rows, generator, is_warm):
         if self.n_charts is not None and self.n_charts > len(rows):
             raise ValueError(
                 f"n_charts={self.n_charts} must be at most the number of rows that are trained on, "
                 f"{len(rows)}."
             )
-        batch_size = self._batch_size(*rows.shape)
+        batch_size = self._batch_size(n_rows, rows.shape[1])
         if not is_warm:
             # Few rows train nothing: then no parameter asks for a gradient.
             is_trained = any(p.requires_grad for p in flow.parameters())
@@ -379,11 +379,12 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
             objective=self.objective,
             noise_start=self.noise_floor if self.noise_start is None else self.noise_start,
             noise_floor=self.noise_floor,
-            n_batches=max(1, len(rows) // batch_size),
+            n_batches=max(1, n_rows // batch_size),
             generator=generator,
         )
 
-    def _finish(self, restart, rows):
+    def _finish(self, restart, fitted):
+        rows = fitted.rows
         flow = self._flow
         means = torch.cat([atlas.chart_map.frames.mean for atlas in flow.partitions])
         if self.image_shape is not None:

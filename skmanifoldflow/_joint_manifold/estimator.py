@@ -397,7 +397,7 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
     def _build_flow(config, generator):
         return build_flow(config, generator)
 
-    def _make_objective(self, flow, rows, generator, is_warm):
+    def _make_objective(self, flow, rows, n_rows, generator, is_warm):
         rows = rows[:_MAX_INITIAL_ROWS]
         if not is_warm:
             initialize_flow(flow, rows, self.noise_floor)
@@ -459,12 +459,17 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
             config = replace(config, n_stages=n_stages, stage_components=further)
         super()._adopt(plan._replace(config=config), restart)
 
+    def _refitted_start(self, plan, restart, report):
+        # Later stages are built on the first one.
+        return restart
+
     def _restore(self, flow):
         super()._restore(flow)
         # Models of the first version have no best stage: they use all stages.
         flow.latent.n_used = getattr(self, "best_stage_", None)
 
-    def _finish(self, restart, rows):
+    def _finish(self, restart, fitted):
+        rows = fitted.rows
         objective, stages = restart.job.objective, restart.result
         latent = self._flow.latent
         self.n_components_ = latent.n_components

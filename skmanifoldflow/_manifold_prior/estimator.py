@@ -9,10 +9,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._base import BaseManifoldFlow
 from .._checks import check_image_shape, warn
-from .._chunked import rows_to_tensor
 from .._dimension import LocalMixture, read_spectra, read_spectrum
 from .._geometry import in_float64_on_cpu, varying_columns
 from .._manifold_density import ManifoldDensityMixin
+from .._table import rows_to_tensor
 from ..backend.device import standard_context
 from .build import ManifoldPriorConfig, build_flow
 from .dimension import read_flow_dimension
@@ -332,7 +332,7 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
     def _build_flow(config, generator):
         return build_flow(config, generator)
 
-    def _make_objective(self, flow, rows, generator, is_warm):
+    def _make_objective(self, flow, rows, n_rows, generator, is_warm):
         device = flow.latent.mean.device
         if self.image_shape is not None and not is_warm:
             with in_float64_on_cpu(flow):
@@ -350,7 +350,8 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         objective.initialize_prior(rows)
         return objective
 
-    def _finish(self, restart, rows):
+    def _finish(self, restart, fitted):
+        rows = fitted.rows
         objective, flow, latent = restart.job.objective, self._flow, self._flow.latent
         # The prior still has the moments of the training rows alone.
         held_out, score = restart.job.validation_rows, np.nan
@@ -369,8 +370,8 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
             if self.n_components is None and reading.units == "data":
                 latent.order_by_variance(lengths)
                 lengths = latent.component_scale
-            x, order = x[shuffled].numpy(), restart.split.order
-            all_rows, n_held_out = rows, restart.split.n_validation
+            x, order = x[shuffled].numpy(), fitted.split.order
+            all_rows, n_held_out = rows, fitted.split.n_validation
             if held_out is not None and not n_held_out:
                 # They are no rows of the table.
                 all_rows, n_held_out = torch.cat([held_out.to(rows), rows]), len(held_out)

@@ -414,7 +414,7 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
     def _build_flow(config, generator):
         return build_flow(config, generator)
 
-    def _make_objective(self, flow, rows, generator, is_warm):
+    def _make_objective(self, flow, rows, n_rows, generator, is_warm):
         if not is_warm:
             self._initialize(flow, rows)
         return InjectionLikelihood(
@@ -424,7 +424,7 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
             noise_floor=self.noise_floor,
             reconstruction=self.reconstruction,
             pca_error=self._pca_error(rows.numpy(), flow.latent.n_components),
-            n_rows=len(rows),
+            n_rows=n_rows,
             generator=generator,
         )
 
@@ -457,7 +457,8 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         _, _, eigenvalues = principal_axes(rows)
         return max(eigenvalues[n_components:].sum() / rows.shape[1], self.noise_floor**2)
 
-    def _finish(self, restart, rows):
+    def _finish(self, restart, fitted):
+        rows = fitted.rows
         latent, n_features = self._flow.latent, rows.shape[1]
         d = latent.injection.n_components
         order = torch.randperm(len(rows), generator=restart.job.objective.generator)
