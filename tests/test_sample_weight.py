@@ -132,15 +132,16 @@ def test_the_order_of_the_rows_is_none_of_the_model(Estimator, X, rng):
 @every_estimator
 def test_weights_of_another_distribution(Estimator, rng):
     """Rows of a wide normal distribution, weighted by the ratio to a narrow one."""
-    X, fresh = 1.5 * rng.standard_normal((600, 2)), rng.standard_normal((2000, 2))
-    narrow, wide = stats.norm(), stats.norm(scale=1.5)
+    scale = np.array([1, 0.2])
+    X, fresh = 1.5 * scale * rng.standard_normal((600, 2)), scale * rng.standard_normal((2000, 2))
+    narrow, wide = stats.norm(scale=scale), stats.norm(scale=1.5 * scale)
     weights = (narrow.pdf(X) / wide.pdf(X)).prod(axis=1)
     weights *= len(X) / weights.sum()
     n_worth = int(weights.sum() ** 2 / (weights**2).sum())
     model = Estimator(max_iter=10, random_state=0)
     score = model.fit(X, sample_weight=weights).score(fresh)
     # As many rows of the narrow distribution, and the rows without their weights.
-    assert score > model.fit(X[:n_worth] / 1.5).score(fresh) - 0.05
+    assert score > model.fit(X[:n_worth] / 1.5).score(fresh) - 0.1
     assert score > model.fit(X).score(fresh) + 0.1
 
 
