@@ -1,0 +1,6 @@
+"""Estimators around any density: what has `fit` and `score_samples`."""
+
+from .jacobians import log_abs_det_jacobian
+from .transformed import TransformedDensity
+
+__all__ = ["TransformedDensity", "log_abs_det_jacobian"]
