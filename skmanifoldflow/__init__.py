@@ -1,7 +1,7 @@
 """Density and low-dimensional structure of data, behind scikit-learn's API."""
 
 from ._chart_atlas import ChartAtlasFlow
-from ._densities import TransformedDensity, log_abs_det_jacobian
+from ._densities import NoveltyDetector, TransformedDensity, log_abs_det_jacobian
 from ._dimension import DimensionReport
 from ._joint_manifold import JointManifoldFlow
 from ._manifold_prior import ManifoldPriorFlow
@@ -14,6 +14,7 @@ __all__ = [
     "JointManifoldFlow",
     "ManifoldPriorFlow",
     "NoisyInjectiveFlow",
+    "NoveltyDetector",
     "TransformedDensity",
     "__version__",
     "log_abs_det_jacobian",

@@ -1,6 +1,7 @@
 """Estimators around any density: what has `fit` and `score_samples`."""
 
 from .jacobians import log_abs_det_jacobian
+from .novelty import NoveltyDetector
 from .transformed import TransformedDensity
 
-__all__ = ["TransformedDensity", "log_abs_det_jacobian"]
+__all__ = ["NoveltyDetector", "TransformedDensity", "log_abs_det_jacobian"]
