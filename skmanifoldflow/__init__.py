@@ -1,7 +1,7 @@
 """Density and low-dimensional structure of data, behind scikit-learn's API."""
 
 from ._chart_atlas import ChartAtlasFlow
-from ._densities import NoveltyDetector, TransformedDensity, log_abs_det_jacobian
+from ._densities import DensityClassifier, NoveltyDetector, TransformedDensity, log_abs_det_jacobian
 from ._dimension import DimensionReport
 from ._joint_manifold import JointManifoldFlow
 from ._manifold_prior import ManifoldPriorFlow
@@ -10,6 +10,7 @@ from ._version import __version__
 
 __all__ = [
     "ChartAtlasFlow",
+    "DensityClassifier",
     "DimensionReport",
     "JointManifoldFlow",
     "ManifoldPriorFlow",
