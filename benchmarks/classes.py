@@ -25,7 +25,6 @@ from sklearn.preprocessing import StandardScaler
 import skmanifoldflow
 from skmanifoldflow import DensityClassifier
 
-
 TABLES = ("wine", "breast_cancer", "digits", "penbased")
 
 

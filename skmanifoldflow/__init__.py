@@ -1,7 +1,13 @@
 """Density and low-dimensional structure of data, behind scikit-learn's API."""
 
 from ._chart_atlas import ChartAtlasFlow
-from ._densities import DensityClassifier, NoveltyDetector, TransformedDensity, log_abs_det_jacobian
+from ._densities import (
+    DensityClassifier,
+    NoveltyDetector,
+    StackingDensity,
+    TransformedDensity,
+    log_abs_det_jacobian,
+)
 from ._dimension import DimensionReport
 from ._joint_manifold import JointManifoldFlow
 from ._manifold_prior import ManifoldPriorFlow
@@ -16,6 +22,7 @@ __all__ = [
     "ManifoldPriorFlow",
     "NoisyInjectiveFlow",
     "NoveltyDetector",
+    "StackingDensity",
     "TransformedDensity",
     "__version__",
     "log_abs_det_jacobian",

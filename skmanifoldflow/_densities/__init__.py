@@ -3,6 +3,13 @@
 from .classifier import DensityClassifier
 from .jacobians import log_abs_det_jacobian
 from .novelty import NoveltyDetector
+from .stacking import StackingDensity
 from .transformed import TransformedDensity
 
-__all__ = ["DensityClassifier", "NoveltyDetector", "TransformedDensity", "log_abs_det_jacobian"]
+__all__ = [
+    "DensityClassifier",
+    "NoveltyDetector",
+    "StackingDensity",
+    "TransformedDensity",
+    "log_abs_det_jacobian",
+]

@@ -17,7 +17,7 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
-__all__ = ["has_inverse", "is_affine", "log_abs_det_jacobian"]
+__all__ = ["ONTO", "has_inverse", "log_abs_det_jacobian", "reaches_all"]
 
 #: Logarithms of the derivatives of functions of one variable.
 _LOG_DERIVATIVES = {
@@ -105,13 +105,15 @@ def log_abs_det_jacobian(transformer, X):
     )
 
 
-def is_affine(transformer):
-    """Tell whether a transformer is known to map rows to the whole space, by an affine map."""
+#: Transformers that map the rows of the whole space to the whole space.
+ONTO: list[type] = [StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, PCA]
+
+
+def reaches_all(transformer):
+    """Tell whether a transformer is known to map rows to the whole space."""
     if isinstance(transformer, Pipeline):
-        return all(is_affine(step) for step in _steps(transformer))
-    return isinstance(
-        transformer, StandardScaler | MinMaxScaler | MaxAbsScaler | RobustScaler | PCA
-    )
+        return all(reaches_all(step) for step in _steps(transformer))
+    return isinstance(transformer, tuple(ONTO))
 
 
 def has_inverse(transformer):

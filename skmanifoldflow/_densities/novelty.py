@@ -11,6 +11,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from .._checks import check_rows, warn
 from .._duplicates import find_duplicates
+from .._noisy_injective import NoisyInjectiveFlow
 from ..model_selection import cross_val_score_samples
 from .base import DENSITY, DocumentedEstimator, new_density
 from .explanation import column_candidates, column_contributions
@@ -18,6 +19,9 @@ from .explanation import column_candidates, column_contributions
 __all__ = ["NoveltyDetector", "p_values", "split_folds"]
 
 _N_FOLDS = 5
+# Standard deviation of the noise of the default density, in those of the columns: strange rows
+# are often within streaks and spikes of the density of normal ones, and noise washes these out.
+_NOISE_FLOOR = 0.1
 
 
 def split_folds(X, cv, groups, random_state):
@@ -44,7 +48,9 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
     Parameters
     ----------
     density : estimator instance, default=None
-        Density with `fit` and `score_samples`; None is :class:`NoisyInjectiveFlow`.
+        Density with `fit` and `score_samples`; None is
+        ``NoisyInjectiveFlow(noise_floor=0.1)``. Noise of a tenth of the standard deviation of a
+        column washes out the streaks and spikes of a density, within which strange rows often are.
     false_positive_rate : float, default=0.05
         Share of new normal rows that are taken for strange, between 0 and 1. It is a rate that
         is wanted, not a share of outliers among the training rows.
@@ -155,7 +161,8 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
         """
         X = check_rows(self, X, ensure_min_samples=2)
         rng = check_random_state(self.random_state)
-        density = new_density(self.density, rng)
+        smooth = NoisyInjectiveFlow(noise_floor=_NOISE_FLOOR)
+        density = new_density(smooth if self.density is None else self.density, rng)
         folds = split_folds(X, self.cv, groups, rng)
         has_groups = groups is not None and has_fit_parameter(density, "groups")
         params = {"groups": np.asarray(groups)} if has_groups else {}

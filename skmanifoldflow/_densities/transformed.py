@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import HasMethods
 
 from .._checks import check_rows
 from .base import DENSITY, BaseDensity, draw, new_density
-from .jacobians import has_inverse, is_affine, log_abs_det_jacobian
+from .jacobians import has_inverse, log_abs_det_jacobian, reaches_all
 
 __all__ = ["TransformedDensity"]
 
@@ -140,7 +140,7 @@ class TransformedDensity(BaseDensity):
 
     def _log_mass(self):
         """Return the log of the share of the density in the range of the transformer."""
-        if is_affine(self.transformer_) or not (
+        if reaches_all(self.transformer_) or not (
             has_inverse(self.transformer_) and hasattr(self.density_, "sample")
         ):
             return 0.0
@@ -155,7 +155,7 @@ class TransformedDensity(BaseDensity):
 
     def _inverse(self, Z):
         """Return rows in data units, and which of them are those of rows in transformed units."""
-        if is_affine(self.transformer_):
+        if reaches_all(self.transformer_):
             return np.asarray(self.transformer_.inverse_transform(Z)), np.ones(len(Z), dtype=bool)
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             # What is out of range has no inverse, which is what is asked here.
