@@ -134,6 +134,39 @@ def test_flows_of_a_stack_are_those_that_are_trained_alone(rows):
         assert vars(together).keys() == vars(alone).keys()
 
 
+def test_members_that_differ_in_random_states_alone_weigh_the_same(rows):
+    def behind_scores(size, seed):
+        mixture = GaussianMixture(size, random_state=seed)
+        return TransformedDensity(mixture, transformer=StandardScaler())
+
+    members = [
+        *((f"flow {seed}", NoisyInjectiveFlow(2, random_state=seed, **SMALL)) for seed in range(2)),
+        ("other flow", NoisyInjectiveFlow(1, random_state=0, **SMALL)),
+        *((f"mixture {seed}", behind_scores(12, seed)) for seed in range(2)),
+        ("small mixture", behind_scores(3, 0)),
+    ]
+    weights = StackingDensity(members, random_state=0).fit(rows).weights_
+    assert weights[0] == weights[1] != weights[2]
+    assert weights[3] == weights[4] != weights[5]
+    assert weights.sum() == pytest.approx(1)
+
+
+def test_an_atlas_that_is_far_behind_is_given_up(rows):
+    """Behind a t distribution it is not, and is trained to the end."""
+    atlas = ChartAtlasFlow(2, n_charts=2, n_layers=1, hidden_layer_sizes=(4,), random_state=0)
+    atlas.set_params(max_iter=8, n_iter_no_change=8)
+    for others, n_epochs in ([StudentT()], 8), ([Exact()], 5):
+        fitted = fit_members([*others, atlas], rows[:200], rows[200:])
+        assert fitted[-1].n_iter_ == n_epochs
+
+
+class Exact(StudentT):
+    """A density that is better than any."""
+
+    def score_samples(self, X):
+        return super().score_samples(X) + 100
+
+
 def test_groups_and_copies_are_left_out_together(rows):
     X = np.repeat(rows[:60], 6, axis=0)
     members = [("kernel", KernelDensity(bandwidth=0.05)), ("normal", GaussianMixture())]
