@@ -59,6 +59,16 @@ class BaseDensity(DensityMixin, DocumentedEstimator):
         ValueError
             If rows are not finite, do not have `n_features_in_` columns, or weights are negative or
             not one for each row.
+
+        Examples
+        --------
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from skmanifoldflow import TransformedDensity
+        >>> from skmanifoldflow.datasets import SCurve
+        >>> X, _ = SCurve(noise=0.05).sample(200, random_state=0)
+        >>> model = TransformedDensity(GaussianMixture(5, random_state=0)).fit(X)
+        >>> bool(model.score(X) == model.score_samples(X).mean())
+        True
         """
         return mean_log_density(self.score_samples(X), sample_weight)
 

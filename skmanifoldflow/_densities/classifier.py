@@ -136,6 +136,15 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
         ValueError
             If rows are not finite, if a class has a single row, or if the priors are not one
             probability for each class.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from skmanifoldflow import DensityClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> len(DensityClassifier(GaussianMixture(reg_covar=0.01)).fit(X, y).densities_)
+        3
         """
         X, y = check_rows(self, X, y=y)
         check_classification_targets(y)
@@ -210,6 +219,16 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
             If the model is not fitted.
         ValueError
             If rows are not finite, or do not have `n_features_in_` columns.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from skmanifoldflow import DensityClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = DensityClassifier(GaussianMixture(reg_covar=0.01), random_state=0).fit(X, y)
+        >>> model.predict_log_proba(X[:2]).shape
+        (2, 3)
         """
         X = self._check_rows(X)
         return _log_posterior(_scores(self.densities_, X), self.class_prior_, self.temperature_)
@@ -226,6 +245,23 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
         -------
         proba : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`; the priors where a row has no density under any class.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the model is not fitted.
+        ValueError
+            If rows are not finite, or do not have `n_features_in_` columns.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from skmanifoldflow import DensityClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = DensityClassifier(GaussianMixture(reg_covar=0.01), random_state=0).fit(X, y)
+        >>> model.predict_proba(X[:1]).round(3)
+        array([[1., 0., 0.]])
         """
         return np.exp(self.predict_log_proba(X))
 
@@ -241,6 +277,23 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
         -------
         y : ndarray of shape (n_samples,)
             Labels.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the model is not fitted.
+        ValueError
+            If rows are not finite, or do not have `n_features_in_` columns.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from skmanifoldflow import DensityClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = DensityClassifier(GaussianMixture(reg_covar=0.01), random_state=0).fit(X, y)
+        >>> model.predict(X[:2])
+        array([0, 0])
         """
         best = self.predict_log_proba(X).argmax(axis=1)
         return self.classes_[best]
@@ -260,6 +313,23 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
         p : ndarray of shape (n_samples, n_classes)
             (1 + r) / (1 + n) with r the number of the n training rows of the class that have, out
             of fold, a density under it no higher.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the model is not fitted.
+        ValueError
+            If rows are not finite, or do not have `n_features_in_` columns.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from skmanifoldflow import DensityClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = DensityClassifier(GaussianMixture(reg_covar=0.01), random_state=0).fit(X, y)
+        >>> model.p_value(X[:2]).shape
+        (2, 3)
         """
         X = self._check_rows(X)
         scores = _scores(self.densities_, X)

@@ -158,6 +158,15 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
         UserWarning
             If there are too few rows for the rate: with less than 1 / `false_positive_rate` - 1
             rows none is called strange.
+
+        Examples
+        --------
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from skmanifoldflow import NoveltyDetector
+        >>> from skmanifoldflow.datasets import SCurve
+        >>> X, _ = SCurve(noise=0.05).sample(300, random_state=0)
+        >>> NoveltyDetector(GaussianMixture(8), random_state=0).fit(X).calibration_scores_.shape
+        (300,)
         """
         X = check_rows(self, X, ensure_min_samples=2)
         rng = check_random_state(self.random_state)
@@ -205,6 +214,16 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
             If the model is not fitted.
         ValueError
             If rows are not finite, or do not have `n_features_in_` columns.
+
+        Examples
+        --------
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from skmanifoldflow import NoveltyDetector
+        >>> from skmanifoldflow.datasets import SCurve
+        >>> X, _ = SCurve(noise=0.05).sample(300, random_state=0)
+        >>> detector = NoveltyDetector(GaussianMixture(8, random_state=0), random_state=0).fit(X)
+        >>> detector.score_samples(X[:3]).shape
+        (3,)
         """
         X = self._check_rows(X)
         return self.density_.score_samples(X).astype(np.float64)
@@ -221,6 +240,23 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
         -------
         decision : ndarray of shape (n_samples,)
             ``score_samples(X) - offset_`` in nats, negative for strange rows.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the model is not fitted.
+        ValueError
+            If rows are not finite, or do not have `n_features_in_` columns.
+
+        Examples
+        --------
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from skmanifoldflow import NoveltyDetector
+        >>> from skmanifoldflow.datasets import SCurve
+        >>> X, _ = SCurve(noise=0.05).sample(300, random_state=0)
+        >>> detector = NoveltyDetector(GaussianMixture(8, random_state=0), random_state=0).fit(X)
+        >>> bool(detector.decision_function([[9.0, 9.0, 9.0]])[0] < 0)
+        True
         """
         scores = self.score_samples(X)
         # Both are infinite where rows of the calibration have no density either.
@@ -238,6 +274,23 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
         -------
         is_normal : ndarray of int of shape (n_samples,)
             -1 for strange rows, 1 for the others.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the model is not fitted.
+        ValueError
+            If rows are not finite, or do not have `n_features_in_` columns.
+
+        Examples
+        --------
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from skmanifoldflow import NoveltyDetector
+        >>> from skmanifoldflow.datasets import SCurve
+        >>> X, _ = SCurve(noise=0.05).sample(300, random_state=0)
+        >>> detector = NoveltyDetector(GaussianMixture(8, random_state=0), random_state=0).fit(X)
+        >>> detector.predict([[9.0, 9.0, 9.0]])
+        array([-1])
         """
         return np.where(self.decision_function(X) < 0, -1, 1)
 
@@ -254,6 +307,23 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
         p : ndarray of shape (n_samples,)
             (1 + r) / (1 + n) with r the number of the n training rows that have, out of fold, a
             density no higher. Of normal rows at most a share p has a p-value of p or less.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the model is not fitted.
+        ValueError
+            If rows are not finite, or do not have `n_features_in_` columns.
+
+        Examples
+        --------
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from skmanifoldflow import NoveltyDetector
+        >>> from skmanifoldflow.datasets import SCurve
+        >>> X, _ = SCurve(noise=0.05).sample(300, random_state=0)
+        >>> detector = NoveltyDetector(GaussianMixture(8, random_state=0), random_state=0).fit(X)
+        >>> f"{detector.p_value([[9.0, 9.0, 9.0]])[0]:.4f}"  # 1 / 301
+        '0.0033'
         """
         scores = self.score_samples(X)
         return p_values(self.calibration_scores_, scores)
@@ -287,6 +357,16 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
             If the model is not fitted.
         ValueError
             If rows are not finite, or do not have `n_features_in_` columns.
+
+        Examples
+        --------
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from skmanifoldflow import NoveltyDetector
+        >>> from skmanifoldflow.datasets import SCurve
+        >>> X, _ = SCurve(noise=0.05).sample(300, random_state=0)
+        >>> detector = NoveltyDetector(GaussianMixture(8, random_state=0), random_state=0).fit(X)
+        >>> detector.explain([[0.0, 1.0, 4.0]]).argmax(axis=1)
+        array([2])
         """
         X = self._check_rows(X).astype(np.float64)
         return column_contributions(self.density_.score_samples, X, self._candidates)

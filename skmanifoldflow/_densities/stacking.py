@@ -37,11 +37,11 @@ class StackingDensity(BaseDensity):
     ----------
     estimators : list of (str, estimator) tuples, default=None
         Names and densities, with `fit` and `score_samples`. None takes three
-        :class:`NoisyInjectiveFlow`, from 5000 rows on two, which are trained as one stack; a Gaussian mixture, full or
-        diagonal, whose size and regularisation are chosen on rows left out; the same behind normal
-        scores of the columns; a multivariate t distribution, which bounds the loss of rows far
-        away; and a :class:`ChartAtlasFlow`, for clusters and closed curves, which is not trained
-        to the end where it is far behind the others after some epochs.
+        :class:`NoisyInjectiveFlow`, from 5000 rows on two, which are trained as one stack; a
+        Gaussian mixture, full or diagonal, whose size and regularisation are chosen on rows left
+        out; the same behind normal scores of the columns; a multivariate t distribution, which
+        bounds the loss of rows far away; and a :class:`ChartAtlasFlow`, for clusters and closed
+        curves, which is not trained to the end where it is far behind the others after some epochs.
     cv : int, splitter or iterable, default=None
         Folds in which rows are scored out of fold for the weights, as in scikit-learn. None leaves
         a fifth of the rows out, once: each fold costs a fit of every member.
@@ -133,6 +133,17 @@ class StackingDensity(BaseDensity):
         ValueError
             If rows are not finite, or fewer than four; if names of members are not distinct, or a
             member has no `fit` or `score_samples`.
+
+        Examples
+        --------
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from sklearn.neighbors import KernelDensity
+        >>> from skmanifoldflow import StackingDensity
+        >>> from skmanifoldflow.datasets import SCurve
+        >>> X, _ = SCurve(noise=0.05).sample(300, random_state=0)
+        >>> members = [("mixture", GaussianMixture(10)), ("kernel", KernelDensity(bandwidth=0.2))]
+        >>> StackingDensity(members, random_state=0).fit(X).weights_.shape
+        (2,)
         """
         X = check_rows(self, X, ensure_min_samples=4)
         rng = check_random_state(self.random_state)
@@ -193,6 +204,17 @@ class StackingDensity(BaseDensity):
             If the model is not fitted.
         ValueError
             If rows are not finite, or do not have `n_features_in_` columns.
+
+        Examples
+        --------
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from sklearn.neighbors import KernelDensity
+        >>> from skmanifoldflow import StackingDensity
+        >>> from skmanifoldflow.datasets import SCurve
+        >>> X, _ = SCurve(noise=0.05).sample(300, random_state=0)
+        >>> members = [("mixture", GaussianMixture(10)), ("kernel", KernelDensity(bandwidth=0.2))]
+        >>> StackingDensity(members, random_state=0).fit(X).score_samples(X[:4]).shape
+        (4,)
         """
         X = self._check_rows(X)
         return log_mixture(scores_of(self.estimators_, X), self.weights_).astype(X.dtype)
@@ -220,6 +242,17 @@ class StackingDensity(BaseDensity):
             If `n_samples` is not an integer >= 1.
         AttributeError
             If a member that is drawn from has no method `sample`.
+
+        Examples
+        --------
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from sklearn.neighbors import KernelDensity
+        >>> from skmanifoldflow import StackingDensity
+        >>> from skmanifoldflow.datasets import SCurve
+        >>> X, _ = SCurve(noise=0.05).sample(300, random_state=0)
+        >>> members = [("mixture", GaussianMixture(10)), ("kernel", KernelDensity(bandwidth=0.2))]
+        >>> StackingDensity(members, random_state=0).fit(X).sample(3, random_state=0).shape
+        (3, 3)
         """
         rng = self._check_sample(n_samples, random_state)
         counts = rng.multinomial(n_samples, self.weights_)

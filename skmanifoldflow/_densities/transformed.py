@@ -116,6 +116,15 @@ class TransformedDensity(BaseDensity):
         ValueError
             If rows are not finite, if the Jacobian of the transformer is not known or zero, or if
             the density does not reach the range of the transformer.
+
+        Examples
+        --------
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from skmanifoldflow import TransformedDensity
+        >>> from skmanifoldflow.datasets import SCurve
+        >>> X, _ = SCurve(noise=0.05).sample(200, random_state=0)
+        >>> TransformedDensity(GaussianMixture(5)).fit(X).transformer_
+        StandardScaler()
         """
         X = check_rows(self, X)
         if metadata_routing._routing_enabled():
@@ -186,6 +195,17 @@ class TransformedDensity(BaseDensity):
             If the model is not fitted.
         ValueError
             If rows are not finite, or do not have `n_features_in_` columns.
+
+        Examples
+        --------
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from skmanifoldflow import TransformedDensity
+        >>> from skmanifoldflow.datasets import SCurve
+        >>> X, _ = SCurve(noise=0.05).sample(200, random_state=0)
+        >>> model = TransformedDensity(GaussianMixture(5, random_state=0)).fit(X)
+        >>> log_density = model.score_samples([[0.0, 1.0, 0.0], [9.0, 9.0, 9.0]])
+        >>> bool(log_density[0] > log_density[1])
+        True
         """
         X = self._check_rows(X)
         log_density = self.density_.score_samples(self._transform(X)) - self.log_mass_
@@ -214,6 +234,16 @@ class TransformedDensity(BaseDensity):
             If `n_samples` is not an integer >= 1.
         AttributeError
             If the density has no method `sample`, or the transformer no inverse.
+
+        Examples
+        --------
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from skmanifoldflow import TransformedDensity
+        >>> from skmanifoldflow.datasets import SCurve
+        >>> X, _ = SCurve(noise=0.05).sample(200, random_state=0)
+        >>> model = TransformedDensity(GaussianMixture(5, random_state=0)).fit(X)
+        >>> model.sample(3, random_state=0).shape
+        (3, 3)
         """
         rng = self._check_sample(n_samples, random_state)
         if not has_inverse(self.transformer_):

@@ -12,7 +12,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from skmanifoldflow import NoisyInjectiveFlow, NoveltyDetector
 from skmanifoldflow._densities.explanation import column_candidates, column_contributions
 
-SMALL = {"n_layers": 2, "hidden_layer_sizes": (8,), "max_iter": 3}
+SMALL = {"n_layers": 1, "hidden_layer_sizes": (4,), "max_iter": 2}
 COVARIANCE = np.array([[1.0, 0.7, 0.0], [0.7, 1.0, 0.3], [0.0, 0.3, 1.0]])
 
 
@@ -29,9 +29,9 @@ def detector():
 
 
 @pytest.mark.parametrize("density", [GaussianMixture(15), KernelDensity(bandwidth=0.2)], ids=str)
-@pytest.mark.parametrize("rate", [0.05, 0.2])
+@pytest.mark.parametrize("rate", [0.1])
 def test_rate_of_false_alarms_is_kept_by_densities_that_overfit(density, rate):
-    new = normal_rows(20_000, seed=99)
+    new = normal_rows(4000, seed=99)
     shares, naive = [], []
     for seed in range(4):
         X = normal_rows(500, seed=seed)

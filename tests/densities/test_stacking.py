@@ -115,9 +115,9 @@ def test_integral_is_one_and_samples_have_the_density(rows):
 
 def test_default_members_and_a_stack_ahead_of_them(rows):
     test = make_moons(1000, noise=0.1, random_state=1)[0] * [3.0, 0.5]
-    model = StackingDensity(random_state=0).fit(rows[:200])
+    model = StackingDensity(random_state=0).fit(rows[:120])
     members = [member.score(test) for member in model.estimators_]
-    assert model.score(test) > max(members) - 0.05
+    assert model.score(test) > max(members) - 0.1
     assert model.weights_.min() > 0
     assert model.weights_.sum() == pytest.approx(1)
     # The background has a density where no flow has one.
