@@ -298,6 +298,42 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
         best = self.predict_log_proba(X).argmax(axis=1)
         return self.classes_[best]
 
+    def score(self, X, y, sample_weight=None):
+        """Return the share of rows whose most probable class is the right one.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+        y : array-like of shape (n_samples,)
+            Their classes.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows; None weighs all alike.
+
+        Returns
+        -------
+        accuracy : float
+            Between 0 and 1.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the model is not fitted.
+        ValueError
+            If rows are not finite, or do not have `n_features_in_` columns.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from skmanifoldflow import DensityClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = DensityClassifier(GaussianMixture(reg_covar=0.01), random_state=0).fit(X, y)
+        >>> bool(model.score(X, y) > 0.95)
+        True
+        """
+        return super().score(X, y, sample_weight)
+
     def p_value(self, X):
         """Return how often a row of each class is at least as strange to it as each row.
 
