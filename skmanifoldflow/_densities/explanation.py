@@ -78,6 +78,8 @@ def _expected(values, scores):
     widths = np.zeros(values.shape)
     widths[:, :-1] += np.diff(values, axis=1) / 2
     widths[:, 1:] += np.diff(values, axis=1) / 2
+    # A constant column has no other value to be drawn.
+    widths[widths.sum(axis=1) == 0] = 1.0
     with np.errstate(divide="ignore", invalid="ignore"):
         weights = scores + np.log(widths)
         total = logsumexp(weights, axis=1, keepdims=True)

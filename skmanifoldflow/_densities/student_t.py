@@ -35,8 +35,9 @@ class StudentT(BaseDensity):
         X = check_rows(self, X, ensure_min_samples=2).astype(np.float64)
         n_features = X.shape[1]
         self.location_ = X.mean(axis=0)
-        # Columns may have any units; constant ones have a density all the same.
-        deviations = np.maximum(X.std(axis=0), 1e-9 * np.maximum(1, np.abs(self.location_)))
+        # Columns may have any units; one that is constant has its own as its scale.
+        deviations = X.std(axis=0)
+        deviations[deviations <= 1e-12 * np.abs(self.location_)] = 1.0
         covariance = ledoit_wolf((X - self.location_) / deviations)[0]
         covariance[np.diag_indices(n_features)] += 1e-6
         self.scale_ = covariance * np.outer(deviations, deviations)

@@ -171,6 +171,14 @@ def test_a_wrong_cell_and_an_odd_pair_are_found(detector):
     assert np.abs(detector.explain(normal_rows(2000, seed=2)).mean(axis=0)).max() < 0.08
 
 
+def test_a_constant_column_is_to_blame_where_it_is_not():
+    X = np.c_[normal_rows(300)[:, :2], np.ones(300)]
+    detector = NoveltyDetector(GaussianMixture(), random_state=0).fit(X)
+    shares = detector.explain([[0.0, 0.0, 1.0], [0.0, 0.0, 3.0]])
+    assert shares[0, 2] == pytest.approx(0, abs=1e-9)
+    assert shares[1].argmax() == 2
+
+
 def test_rows_of_no_density_are_explained_by_what_gives_them_one():
     detector = NoveltyDetector(KernelDensity(kernel="tophat", bandwidth=2), random_state=0)
     shares = detector.fit(normal_rows(500)).explain([[0.0, 50.0, 0.0], [50.0, 50.0, 0.0]])

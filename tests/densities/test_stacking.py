@@ -228,6 +228,14 @@ def test_the_background_is_a_t_distribution(rows):
     assert grid.z_of_samples(np.exp(exact.logpdf(grid.points)), drawn) < 4
 
 
+def test_a_constant_column_has_the_density_of_noise(rows):
+    """No member gains without bound where a column is constant."""
+    X = np.c_[rows[:100], np.full(100, 7.0)]
+    for member in (StudentT(), ValidatedMixture(random_state=0)):
+        gain = clone(member).fit(X).score(X) - clone(member).fit(rows[:100]).score(rows[:100])
+        assert gain < 8
+
+
 def test_normal_scores_are_normal_and_invertible():
     X = np.random.RandomState(0).standard_normal((3000, 3)) ** [1, 3, 1] * [1.0, 1.0, 1e6]
     X[:, 2] = np.round(np.exp(X[:, 2] / 1e6))
