@@ -40,7 +40,7 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
     It is made for novelty: the training rows are taken for normal, and new rows are judged. A row
     is strange if its log-density is below those of all but a share `false_positive_rate` of normal
     rows. Training rows do not tell where that is, since a density is too high at the rows that it
-    was fitted to: a quarter of new rows may lie below the 5 % quantile of the training rows. So
+    was fitted to: a fifth of new rows may lie below the 5 % quantile of the training rows. So
     each row is scored by a density that was fitted without it, in five folds, and the threshold
     and the p-values are those of conformal prediction [1]_ with these scores. The density of
     the detector is then fitted to all rows.
