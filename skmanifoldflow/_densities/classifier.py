@@ -77,6 +77,11 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
 
     Notes
     -----
+    A column that is constant within a class and not within others, as pixels are, makes the density
+    of a flow sharper than it ought to be, and new rows of the class impossible: `temperature_` is
+    then large. Add noise to the training rows, some tenths of the standard deviation of each
+    column, or take a density that is regularised, such as ``GaussianMixture(reg_covar=...)``.
+
     A fit takes four fits of each class. Where the classes matter and what lies between them does
     not, a classifier that is trained to tell them apart is often the better one.
 
