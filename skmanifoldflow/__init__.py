@@ -2,6 +2,13 @@
 
 from ._chart_atlas import ChartAtlasFlow
 from ._describe import Column, Columns
+from ._densities import (
+    DensityClassifier,
+    NoveltyDetector,
+    StackingDensity,
+    TransformedDensity,
+    log_abs_det_jacobian,
+)
 from ._dimension import DimensionReport
 from ._joint_manifold import JointManifoldFlow
 from ._manifold_prior import ManifoldPriorFlow
@@ -12,9 +19,14 @@ __all__ = [
     "ChartAtlasFlow",
     "Column",
     "Columns",
+    "DensityClassifier",
     "DimensionReport",
     "JointManifoldFlow",
     "ManifoldPriorFlow",
     "NoisyInjectiveFlow",
+    "NoveltyDetector",
+    "StackingDensity",
+    "TransformedDensity",
     "__version__",
+    "log_abs_det_jacobian",
 ]

@@ -26,8 +26,10 @@ LAYERS = [
     {"_inference", "_manifold_density"},
     {"_base"},
     {"_chart_atlas", "_joint_manifold", "_manifold_prior", "_noisy_injective"},
+    {"model_selection"},
+    {"_densities"},
     {"__init__"},
-    {"datasets", "metrics", "model_selection", "plotting"},
+    {"datasets", "metrics", "plotting"},
     {"_report", "compare"},
     {"__main__"},
 ]

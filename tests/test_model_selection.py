@@ -3,9 +3,14 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.stats import multivariate_normal
 from sklearn import config_context
-from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
+from sklearn.base import clone
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, ShuffleSplit
+from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -13,7 +18,7 @@ import skmanifoldflow._base
 import skmanifoldflow.model_selection
 from skmanifoldflow import ManifoldPriorFlow, NoisyInjectiveFlow
 from skmanifoldflow.datasets import SinCurve
-from skmanifoldflow.model_selection import StackedSearchCV
+from skmanifoldflow.model_selection import StackedSearchCV, cross_val_score_samples
 
 X = SinCurve(noise=0.05).sample(150, random_state=0)[0]
 GRID = {"learning_rate_init": [1e-3, 1e-2], "weight_decay": [0.0, 1e-2]}
@@ -347,3 +352,50 @@ def test_restarts_are_trained_together_and_the_best_is_kept(monkeypatch):
     # The first start is that of a single fit.
     single = flow(random_state=3).fit(X)
     np.testing.assert_allclose(reports[0].loss_curve, single.loss_curve_, atol=1e-3)
+
+
+# ------------------------------------------------------------------ log-densities out of fold
+
+
+def test_log_densities_out_of_fold_are_those_of_other_rows():
+    """Of a normal distribution, by scipy."""
+    cv = KFold(4, shuffle=True, random_state=0)
+    scores = cross_val_score_samples(GaussianMixture(reg_covar=0), X, cv=cv)
+    for train, test in cv.split(X):
+        normal = multivariate_normal(X[train].mean(axis=0), np.cov(X[train].T, bias=True))
+        np.testing.assert_allclose(scores[test], normal.logpdf(X[test]), rtol=1e-8)
+
+
+def test_frames_jobs_and_parameters_of_fit():
+    mixture = GaussianMixture(2, random_state=0)
+    expected = cross_val_score_samples(mixture, X)
+    frame = pd.DataFrame(X, columns=["x", "y"])
+    np.testing.assert_allclose(cross_val_score_samples(mixture, frame, n_jobs=2), expected)
+    # Rows of no weight have no part in a kernel density, nor have those that are left out.
+    weights = np.where(np.arange(len(X)) % 2, 1.0, 1e-12)
+    kernel = KernelDensity(bandwidth=0.3)
+    scores = cross_val_score_samples(kernel, X, cv=3, params={"sample_weight": weights})
+    train = np.arange(50, 150)
+    alone = clone(kernel).fit(X[train[train % 2 == 1]])
+    np.testing.assert_allclose(scores[:50], alone.score_samples(X[:50]), rtol=1e-6)
+
+
+def test_groups_stay_together_and_go_to_fit():
+    groups = np.arange(150) // 5
+    seen = []
+
+    class Recorder(GaussianMixture):
+        def fit(self, X, y=None, groups=None):
+            seen.append(groups)
+            return super().fit(X)
+
+    cross_val_score_samples(Recorder(), X, groups=groups)
+    assert len(seen) == 5
+    for of_fold in seen:
+        assert (np.unique(of_fold, return_counts=True)[1] == 5).all()
+    cross_val_score_samples(GaussianMixture(), X, groups=groups)
+
+
+def test_each_row_must_be_left_out_once():
+    with pytest.raises(ValueError, match="only works for partitions"):
+        cross_val_score_samples(GaussianMixture(), X, cv=ShuffleSplit(2, random_state=0))

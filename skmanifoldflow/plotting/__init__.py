@@ -10,6 +10,7 @@ from ._atlas import AtlasDisplay
 # Not part of the interface: the command line needs it too.
 from ._base import check_matplotlib as check_matplotlib
 from ._embedding import EmbeddingDisplay
+from ._explanation import ExplanationDisplay
 from ._loss_curve import LossCurveDisplay
 from ._samples import SampleDisplay
 from ._spectrum import SpectrumDisplay
@@ -17,6 +18,7 @@ from ._spectrum import SpectrumDisplay
 __all__ = [
     "AtlasDisplay",
     "EmbeddingDisplay",
+    "ExplanationDisplay",
     "LossCurveDisplay",
     "SampleDisplay",
     "SpectrumDisplay",
