@@ -1,7 +1,6 @@
 """Density and low-dimensional structure of data, behind scikit-learn's API."""
 
 from ._chart_atlas import ChartAtlasFlow
-from ._describe import Column, Columns
 from ._densities import (
     DensityClassifier,
     NoveltyDetector,
@@ -9,6 +8,7 @@ from ._densities import (
     TransformedDensity,
     log_abs_det_jacobian,
 )
+from ._describe import Column, Columns
 from ._dimension import DimensionReport
 from ._joint_manifold import JointManifoldFlow
 from ._manifold_prior import ManifoldPriorFlow
