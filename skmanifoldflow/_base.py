@@ -159,7 +159,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         "{estimator_module}.{estimator_name}.html"
     )
 
-    # Gradient steps after which a fit ends: ten passes over a million rows in batches of 512.
+    # Gradient steps after which a fit ends.
     _max_steps = 20_000
 
     # ------------------------------------------------------------------ what a method provides
@@ -506,6 +506,10 @@ class BaseManifoldFlow(FittedFlow, ABC):
         """
         return max(64, min(max(128, min(512, 4 * n_features)), n_samples // 10))
 
+    def _step_limit(self, batch_size):
+        """Return the gradient steps after which a fit ends."""
+        return self._max_steps
+
     def _weight_decay(self, n_samples):
         """Return the weight decay of the networks."""
         return self.weight_decay
@@ -549,7 +553,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         anneals = objective.noise_start > objective.noise_floor
         settings = TrainingSettings(
             max_iter=self.max_iter,
-            max_steps=self._max_steps,
+            max_steps=self._step_limit(plan.batch_size),
             batch_size=min(plan.batch_size, rows.n_rows),
             learning_rate=self.learning_rate_init,
             weight_decay=self._weight_decay(table.n_counted),

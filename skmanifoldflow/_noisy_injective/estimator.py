@@ -44,8 +44,12 @@ _MAX_INITIAL_ROWS = 20_000
 _SMALLEST_COLUMNS = {"likelihood": 1e-3, "elbo": 0.1}
 # Columns up to which narrow directions are stretched, which costs 4 D^2 operations per row.
 _MAX_STRETCHED = 128
-# Rows of a gradient step of a table, between which it is a fortieth of them.
-_MIN_BATCH_SIZE, _MAX_BATCH_SIZE = 32, 256
+# Rows of a gradient step of a table, between which it is a fortieth of them, and of many rows a
+# share up to a third number.
+_MIN_BATCH_SIZE, _MAX_BATCH_SIZE, _LARGEST_BATCH_SIZE = 32, 256, 1024
+_SHARE_OF_MANY = 2000
+# Rows that have been trained on when a fit with such batches ends.
+_MAX_ROWS_SEEN = 5_120_000
 # Weight decay is inversely proportional to the rows, and 1 for this many or fewer.
 _DECAYED_ROWS = 250
 # Images from which layers start, and for each pixel from which the injection starts.
@@ -134,9 +138,11 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         Largest number of epochs, over which the learning rate falls to zero. Most fits to some
         hundred rows end by themselves before; where the score still rises at the end a warning says
         so, and `max_iter=100` gains a tenth to half a nat on tables of ten columns and more, and
-        next to nothing on sheets. Whatever it is, training ends after 20 000 gradient steps.
+        next to nothing on sheets. Whatever it is, training ends after 20 000 gradient steps, and
+        with ``batch_size="auto"`` after five million rows.
     batch_size : int or "auto", default="auto"
-        Rows of a gradient step; by default a fortieth of them, between 32 and 256, or 32 images.
+        Rows of a gradient step; by default a fortieth of them, between 32 and 256, and from half a
+        million rows on a two-thousandth, up to 1024; or 32 images.
     learning_rate_init : float, default=1e-2
         Peak of the learning rate, which rises over the first tenth of the training and then falls
         along a straight line. From 1000 training rows on the networks of image flows,
@@ -370,7 +376,12 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
     def _auto_batch_size(self, n_samples, n_features):
         if self.image_shape is not None:
             return 32
-        return max(_MIN_BATCH_SIZE, min(_MAX_BATCH_SIZE, n_samples // 40))
+        of_many = min(_LARGEST_BATCH_SIZE, n_samples // _SHARE_OF_MANY)
+        return max(_MIN_BATCH_SIZE, min(_MAX_BATCH_SIZE, n_samples // 40), of_many)
+
+    def _step_limit(self, batch_size):
+        limit = super()._step_limit(batch_size)
+        return min(limit, _MAX_ROWS_SEEN // batch_size) if self.batch_size == "auto" else limit
 
     def _weight_decay(self, n_samples):
         if self.weight_decay != "auto":
