@@ -21,7 +21,7 @@ from ._duplicates import find_duplicates, row_keys
 from ._inference import FittedFlow
 from ._progress import epoch_log, warn_of_training
 from ._split import Split, split_groups, split_rows
-from ._table import ENOUGH_ROWS, Table, drawn, drawn_anew, rows_to_tensor
+from ._table import ENOUGH_ROWS, Table, counted_once, drawn, drawn_anew, rows_to_tensor
 from .backend.device import (
     make_generator,
     resolve_device,
@@ -41,9 +41,9 @@ __all__ = ["BaseManifoldFlow"]
 # With fewer rows there is nothing to validate on, and a network would only learn them by heart.
 _MIN_ROWS_VALIDATED = 40
 _MIN_VALIDATION_ROWS = 10
-# Standardised values of training rows that are kept in the memory of the CPU, and rows that weights
-# may make of few rows in an epoch.
-_MAX_KEPT_VALUES, _MAX_DRAWN = 2**23, 2**20
+# Standardised values of training rows that are kept in the memory of the CPU and of another device,
+# and rows that weights may make of few rows in an epoch.
+_MAX_KEPT_VALUES, _MAX_KEPT_VALUES_ELSEWHERE, _MAX_DRAWN = 2**23, 2**28, 2**20
 # Share of the rows that are copies from which on somebody has to be told.
 _SHARE_TOLD = 0.05
 # Share of the training before which it does not stop early: the first long steps may make a fit
@@ -93,11 +93,14 @@ class FittedRows(NamedTuple):
 class _Restart(NamedTuple):
     """One start of a fit, and what turns raw rows into standardised ones."""
 
+    seed: int
     job: TrainingJob
     standardizer: Standardizer
     prepare: Callable[[torch.Tensor], torch.Tensor]
     # What else a method knows of its training.
     result: Any = None
+    # Whether it has been fitted to the rows set aside too.
+    is_refitted: bool = False
 
 
 def _in_own_order(X, groups, weights):
@@ -115,7 +118,13 @@ def _in_own_order(X, groups, weights):
             break
         ranks = np.unique(column, return_inverse=True)[1]
         places = np.unique(places * len(X) + ranks, return_inverse=True)[1]
-    order = np.argsort(places, kind="stable")
+    # Equal rows may differ in their weights and groups.
+    keys = [places]
+    if groups is not None:
+        keys.insert(0, np.unique(groups, return_inverse=True)[1])
+    if weights is not None:
+        keys.insert(0, weights.numpy())
+    order = np.lexsort(keys)
     groups = None if groups is None else groups[order]
     return X[order], groups, None if weights is None else weights[torch.from_numpy(order)]
 
@@ -151,6 +160,9 @@ class BaseManifoldFlow(FittedFlow, ABC):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+
+    # Whether the fitted model is a start that has been fitted to the rows set aside too.
+    _is_refitted = False
 
     # Where the HTML representation of scikit-learn finds the documentation of a class.
     _doc_link_module = "skmanifoldflow"
@@ -261,9 +273,10 @@ class BaseManifoldFlow(FittedFlow, ABC):
             interrupted after its first epoch.
         UserWarning
             If columns hold many ties, as integers do, `dequantize` is False and `discrete_features`
-            is "auto". If rows are set aside and a twentieth of them all are copies of others,
-            exactly or nearly, which are set aside, or trained on, together; or if rows look like
-            readings of the same places. If weights sum to so little that nothing is trained.
+            is "auto". If rows are set aside, there are no weights, and a twentieth of the rows are
+            copies of others, exactly or nearly, which are set aside, or trained on, together; or if
+            rows look like readings of the same places. If weights sum to so little that nothing
+            is trained.
 
         Examples
         --------
@@ -357,7 +370,8 @@ class BaseManifoldFlow(FittedFlow, ABC):
         random_state = check_random_state(self.random_state)
         self._dtype = X.dtype
         choices = self._choices(n_features)
-        is_warm = self.warm_start and hasattr(self, "_config")
+        # A start that has been fitted to the rows set aside cannot be compared on them.
+        is_warm = self.warm_start and hasattr(self, "_config") and not self._is_refitted
         previous = self._flow if is_warm and self._config.agrees_with(choices) else None
         n_restarts = 1 if previous else self.n_init
         order_seed, *seeds = random_state.randint(2**31, size=1 + n_restarts).tolist()
@@ -371,13 +385,16 @@ class BaseManifoldFlow(FittedFlow, ABC):
         else:
             held_out = split.distinct(split.validation)
             if len(held_out) and weights is not None:
-                # As many rows, so that differences of their scores have the same standard error.
+                # As many rows as these are worth, for the standard errors of their scores.
                 of_rows = split.weights_of(held_out, weights)
-                held_out = held_out[drawn(of_rows, len(held_out))]
+                n_worth = of_rows.sum().square() / of_rows.square().sum()
+                held_out = held_out[drawn(of_rows, max(2, round(float(n_worth))))]
             validation = table.take(held_out) if len(held_out) else None
         is_image = choices.image_shape is not None
         # Equal values of rows that repeat are no ties.
-        distinct = X if split.groups is None else X[split.distinct(torch.arange(len(X))).numpy()]
+        distinct = X
+        if split.groups is not None and len(X) <= ENOUGH_ROWS:
+            distinct = X[split.distinct(torch.arange(len(X))).numpy()]
         eps = float(np.finfo(X.dtype).eps)
         self.columns_ = describe(self, distinct, is_image, eps)
         step = dequantization_step(self, distinct, is_image, eps)
@@ -391,7 +408,8 @@ class BaseManifoldFlow(FittedFlow, ABC):
             config = self._config
         else:
             # Copies of rows know no more than one of them.
-            read = table.counted_once(split.distinct(split.training))
+            read = split.distinct(split.training)
+            read = counted_once(read, None if weights is None else split.weights_of(read, weights))
             config = self._read_rows(choices, table.take(read), step)
         width = max(self._layer_sizes(), default=1)
         batch_size = self._batch_size(n_rows, n_features)
@@ -439,7 +457,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
             repeated = np.repeat(np.arange(len(X)), weights.astype(np.intp))
             X, weights = X[repeated], np.ones(len(repeated))
             groups = None if groups is None else groups[repeated]
-        return X, groups, None if (weights == 1).all() else torch.from_numpy(weights)
+        return X, groups, None if (weights == 1).all() else torch.tensor(weights)
 
     def _train_restarts(self, plan):
         """Prepare and train all starts; return them, their reports, and whether of Ctrl-C."""
@@ -473,6 +491,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
     def _adopt(self, plan, restart):
         """Take the flow of a trained start as that of the estimator."""
         self._config = plan.config
+        self._is_refitted = restart.is_refitted
         self._standardizer = restart.standardizer
         flow = restart.job.objective.flow
         broken = [name for name, t in flow.state_dict().items() if not bool(t.isfinite().all())]
@@ -563,7 +582,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
             averaging=objective.averaging,
         )
         job = TrainingJob(objective, rows, validation, settings, generator)
-        return _Restart(job, standardizer, prepare)
+        return _Restart(seed, job, standardizer, prepare)
 
     def _training_rows(self, plan, prepare, sample) -> TrainingRows:
         """Return the rows that are trained on, standardised at once if they are not too many."""
@@ -578,7 +597,8 @@ class BaseManifoldFlow(FittedFlow, ABC):
             n_rows = min(max(_MAX_DRAWN, n_rows), max(1, round(float(weights.sum()))))
             draw = partial(drawn_anew, weights, n_rows)
         few = sample.to(device, torch.float32)
-        is_kept = len(training) * table.X.shape[1] <= _MAX_KEPT_VALUES or device.type != "cpu"
+        most = _MAX_KEPT_VALUES if device.type == "cpu" else _MAX_KEPT_VALUES_ELSEWHERE
+        is_kept = len(training) * table.X.shape[1] <= most
         if plan.step.any() or not is_kept:
             return TrainingRows(take, n_rows, few, draw)
         if draw is None and n_rows == len(few):
@@ -588,17 +608,20 @@ class BaseManifoldFlow(FittedFlow, ABC):
 
     def _refitted_start(self, plan, restart, report) -> _Restart:
         """Return a start, fitted to the rows set aside too if no epoch has bettered it."""
-        table, split, generator = plan.table, plan.split, restart.job.generator
+        table, split = plan.table, plan.split
         is_final = not report.is_start or plan.previous is not None
         if is_final or not split.n_validation or len(table) > ENOUGH_ROWS:
             return restart
-        order = split.order[torch.randperm(len(table), generator=generator)]
-        rows = restart.prepare(table.take(table.repeated(order)))
+        # The draws of the start, so that its parts are the same ones.
+        generator = make_generator(restart.seed)
+        index = torch.cat([split.training, split.validation])
+        rows = restart.prepare(table.take(table.repeated(index)))
         flow = self._build_flow(plan.config, generator).move_to(plan.device, torch.float32)
         objective = self._make_objective(flow, rows, len(rows), generator, False)
         objective.update_closed_form(rows.to(plan.device, torch.float32))
         objective.take_validation_weights(restart.job.objective)
-        return restart._replace(job=restart.job._replace(objective=objective))
+        job = restart.job._replace(objective=objective)
+        return restart._replace(job=job, is_refitted=True)
 
     def _fitted_rows(self, plan, restart) -> FittedRows:
         """Return all rows as they were trained on, or some of many, validation rows among them."""
@@ -627,14 +650,15 @@ class BaseManifoldFlow(FittedFlow, ABC):
         Weights may be copies: whoever gives them need not be told.
         """
         X, most = table.X, table.n_counted
+        weights = None if table.weights is None else table.weights.numpy()
         if groups is not None:
             groups = np.unique(groups, return_inverse=True)[1]
-            return split_groups(order, groups, self._n_validation(min(most, len(X))))
+            return split_groups(order, groups, self._n_validation(min(most, len(X))), weights)
         duplicates = find_duplicates(X)
         groups = duplicates.groups
         n_distinct = min(most, int(groups.max()) + 1)
         n_validation = 0 if X_val is not None else self._n_validation(n_distinct)
-        split = split_rows(order, groups, n_validation)
+        split = split_rows(order, groups, n_validation, weights)
         if is_told and split.n_validation and duplicates.n_repeated >= _SHARE_TOLD * len(X):
             nearly = "nearly " if duplicates.kind == "near" else ""
             warn(

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ._checks import column_names, discrete_features_mask, list_names, warn
-from ._describe import describe_columns, describe_pixels
+from ._describe import describe_columns, describe_pixels, some_images
 from ._grid import distinct
 
 __all__ = ["dequantization_step", "describe", "spacing"]
@@ -56,7 +56,7 @@ def dequantization_step(estimator, rows, is_image, eps=sys.float_info.epsilon):
         return torch.zeros(n_features, dtype=torch.float64)
     step = torch.zeros(n_features, dtype=torch.float64)
     if is_image:
-        step[:] = _spacing_of(rows, eps)
+        step[:] = _spacing_of(some_images(rows), eps)
     else:
         for j in is_spread.nonzero().flatten().tolist():
             known = None if is_keyword else estimator.columns_[j].step

@@ -9,7 +9,7 @@ import numpy as np
 from ._dummies import dummy_sets
 from ._grid import Tally, find_grid
 
-__all__ = ["Atom", "Column", "Columns", "describe_columns", "describe_pixels"]
+__all__ = ["Atom", "Column", "Columns", "describe_columns", "describe_pixels", "some_images"]
 
 # Standard deviation, in steps, and share of the rows from which on a value of a grid is an atom:
 # where there are few points each has a probability of its own, and some round numbers are frequent.
@@ -150,9 +150,19 @@ def describe_columns(rows, names, eps):
 
 
 def describe_pixels(rows, eps):
-    """Describe the pixels of images together, given as in `describe_columns`."""
-    pixels = _describe(Tally.of(np.sort(rows, axis=None), eps), "all pixels")
+    """Describe the pixels of images together, given as in `describe_columns`.
+
+    Of many images only some are looked at, but for the bounds.
+    """
+    values = np.sort(some_images(rows), axis=None).astype(np.float64)
+    pixels = _describe(Tally.of(values, eps), "all pixels")
+    pixels = replace(pixels, low=float(rows.min()), high=float(rows.max()))
     return Columns((pixels,) * rows.shape[1])
+
+
+def some_images(rows):
+    """Return images from all over the table, so many that their pixels tell what all hold."""
+    return rows[:: max(1, rows.size // _MAX_PIXELS)]
 
 
 def _describe(tally, name):

@@ -5,7 +5,7 @@ import torch
 
 from .backend.flow import chunks
 
-__all__ = ["ENOUGH_ROWS", "Table", "drawn", "drawn_anew", "rows_to_tensor"]
+__all__ = ["ENOUGH_ROWS", "Table", "counted_once", "drawn", "drawn_anew", "rows_to_tensor"]
 
 # So many rows tell as much as all of them where a fit starts, compares and reads.
 ENOUGH_ROWS = 16_384
@@ -39,7 +39,8 @@ def drawn(weights, n_rows, shift=0.5):
     ends = weights.cumsum(0)
     ends = ends * (n_rows / float(ends[-1])) if float(ends[-1]) != n_rows else ends
     ends[-1] = n_rows
-    counts = torch.diff((ends + shift).floor(), prepend=ends.new_zeros(1)).long()
+    places = (ends + shift).floor().clamp_max(n_rows)
+    counts = torch.diff(places, prepend=ends.new_zeros(1)).long()
     return torch.repeat_interleave(torch.arange(len(weights)), counts)
 
 
@@ -82,19 +83,21 @@ class Table:
             weights = None if self.weights is None else self.weights[block]
             yield rows_to_tensor(self.X[block]), weights
 
-    def repeated(self, index, most=ENOUGH_ROWS):
-        """Return some of the rows, each as often as it counts, or of so many rows a share.
+    def repeated(self, index, most=None):
+        """Return rows as often as they count, of more than `most`, by default `ENOUGH_ROWS`, some.
 
         Rows that count once are cut off, so their order should be random.
         """
-        if self.weights is None:
-            return index[:most]
-        weights = self.weights[index]
-        return index[drawn(weights, max(1, min(most, round(float(weights.sum())))))]
+        return _some(index, None if self.weights is None else self.weights[index], most)
 
-    def counted_once(self, index, most=ENOUGH_ROWS):
-        """Return rows each once, those of weights below 1 with that probability."""
-        if self.weights is None:
-            return index[:most]
-        weights = self.weights[index].clamp_max(1.0)
-        return index[drawn(weights, max(1, min(most, round(float(weights.sum())))))]
+
+def counted_once(index, weights):
+    """Return rows once each, those of weights below 1 with that probability, or some of many."""
+    return _some(index, None if weights is None else weights.clamp_max(1.0), None)
+
+
+def _some(index, weights, most):
+    most = ENOUGH_ROWS if most is None else most
+    if weights is None:
+        return index[:most]
+    return index[drawn(weights, max(1, min(most, round(float(weights.sum())))))]

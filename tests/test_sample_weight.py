@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
@@ -16,7 +17,9 @@ from skmanifoldflow import (
     ManifoldPriorFlow,
     NoisyInjectiveFlow,
 )
-from skmanifoldflow._table import Table, drawn, drawn_anew
+from skmanifoldflow import _base as base_module
+from skmanifoldflow import _table as table_module
+from skmanifoldflow._table import Table, counted_once, drawn, drawn_anew
 from skmanifoldflow.backend.device import make_generator
 from skmanifoldflow.backend.standardize import Standardizer
 
@@ -75,8 +78,8 @@ def test_tables_give_rows_of_any_dtype_and_layout(rng):
 
 
 def test_small_weights_count_once_in_part():
-    table = Table(np.zeros((4, 1)), torch.tensor([0.5, 0.5, 1.0, 7.0], dtype=torch.float64))
-    index = table.counted_once(torch.arange(4)).tolist()
+    weights = torch.tensor([0.5, 0.5, 1.0, 7.0], dtype=torch.float64)
+    index = counted_once(torch.arange(4), weights).tolist()
     assert len(index) == 3
     assert index[1:] == [2, 3]
 
@@ -129,6 +132,38 @@ def test_the_order_of_the_rows_is_none_of_the_model(Estimator, X, rng):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("has_groups", [False, True])
+def test_the_order_of_equal_rows_with_weights_is_none_of_the_model(X, rng, has_groups):
+    twice, weights = np.concatenate([X, X]), 0.5 + rng.exponential(size=2 * len(X))
+    groups = rng.randint(0, 30, 2 * len(X)) if has_groups else None
+    model, order = NoisyInjectiveFlow(2, **SMALL), rng.permutation(2 * len(X))
+    expected = model.fit(twice, None, weights, groups=groups).score_samples(X)
+    of_order = None if groups is None else groups[order]
+    found = model.fit(twice[order], None, weights[order], groups=of_order).score_samples(X)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_row_of_a_great_weight_is_trained_on(rng):
+    """It would be most of the validation rows, and the training would never see it."""
+    X, weights = rng.standard_normal((200, 3)), np.full(200, 1.001)
+    weights[0] = 60
+    for seed in range(20):
+        plan = NoisyInjectiveFlow(2, random_state=seed)._plan(X, weights)
+        held_out = row_numbers(plan.table.take(plan.split.validation), X)
+        assert 0 not in held_out
+        assert len(held_out) >= 10
+
+
+@pytest.mark.parametrize("give", [pd.Series, list, lambda w: torch.tensor(w).numpy()])
+def test_weights_of_any_kind_are_left_alone(X, rng, give):
+    weights = rng.exponential(size=len(X))
+    expected = NoisyInjectiveFlow(2, **SMALL).fit(X, None, weights).score_samples(X)
+    given = give(weights.copy())
+    found = NoisyInjectiveFlow(2, **SMALL).fit(X, sample_weight=given).score_samples(X)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(np.asarray(given), weights)
+
+
 @every_estimator
 def test_weights_of_another_distribution(Estimator, rng):
     """Rows of a wide normal distribution, weighted by the ratio to a narrow one."""
@@ -168,15 +203,16 @@ def row_numbers(rows, X):
 
 
 def test_validation_rows_are_weighted(X, rng):
-    """As many rows as are set aside, each as often as its weight relative to their mean."""
+    """As many rows as those set aside are worth, each as often as its weight says."""
     weights = 0.5 + rng.exponential(size=len(X))
     plan = NoisyInjectiveFlow(2, **SMALL)._plan(X, weights)
     held_out = row_numbers(plan.table.take(plan.split.validation), X)
-    assert len(held_out) == len(plan.validation) == 12
+    assert len(held_out) == 12
     counts = np.bincount(row_numbers(plan.validation, X), minlength=len(X))
-    expected = weights[held_out] / weights[held_out].mean()
-    assert np.all(np.abs(counts[held_out] - expected) < 1)
-    assert counts.sum() == counts[held_out].sum() == 12
+    of_rows = weights[held_out]
+    n_worth = round(of_rows.sum() ** 2 / (of_rows**2).sum())
+    assert len(plan.validation) == counts[held_out].sum() == n_worth < 12
+    assert np.all(np.abs(counts[held_out] - n_worth * of_rows / of_rows.sum()) < 1)
 
 
 def test_groups_and_weights_of_copies(X, rng):
@@ -185,10 +221,11 @@ def test_groups_and_weights_of_copies(X, rng):
     plan = NoisyInjectiveFlow(2, **SMALL)._plan(twice, weights)
     assert plan.split.n_validation == 24
     held_out = np.unique(row_numbers(plan.table.take(plan.split.validation), X))
-    assert len(held_out) == len(plan.validation) == 12
+    assert len(held_out) == 12
     of_rows = weights.reshape(2, -1).sum(axis=0)[held_out]
     counts = np.bincount(row_numbers(plan.validation, X), minlength=len(X))[held_out]
-    assert np.all(np.abs(counts - of_rows / of_rows.mean()) < 1)
+    n_worth = round(of_rows.sum() ** 2 / (of_rows**2).sum())
+    assert np.all(np.abs(counts - n_worth * of_rows / of_rows.sum()) < 1)
     # Each of these groups has rows of its own.
     groups = np.tile(np.repeat(np.arange(24), 5), 2)
     plan = NoisyInjectiveFlow(2, **SMALL)._plan(twice, weights, groups)
@@ -243,7 +280,7 @@ def test_weights_are_routed(X, rng):
 # ------------------------------------------------------------------ starts
 
 
-@pytest.mark.parametrize("Estimator", [ManifoldPriorFlow, NoisyInjectiveFlow, ChartAtlasFlow])
+@pytest.mark.parametrize("Estimator", [NoisyInjectiveFlow, ChartAtlasFlow])
 def test_a_start_that_is_kept_is_fitted_to_all_rows(Estimator, rng):
     """With a vanishing learning rate it is that of the same rows without any set aside."""
     X = rng.standard_normal((60, 4)) @ rng.standard_normal((4, 4))
@@ -254,3 +291,72 @@ def test_a_start_that_is_kept_is_fitted_to_all_rows(Estimator, rng):
     kept = model.fit(X).score_samples(X)
     model.set_params(early_stopping=False)
     np.testing.assert_allclose(kept, model.fit(X).score_samples(X), rtol=0.01, atol=0.01)
+    # It knows all rows: a warm fit would validate on rows that it knows.
+    model.set_params(early_stopping="auto", warm_start=True).fit(X)
+    np.testing.assert_allclose(model.fit(X).score_samples(X), kept, atol=1e-6)
+
+
+def test_models_of_the_dimension_are_scored_on_the_same_rows(rng):
+    """The score of a start that was kept is that of its validation: nothing is refitted."""
+    X = rng.standard_normal((60, 10))
+    settings = {"n_layers": 2, "hidden_layer_sizes": (8,), "max_iter": 2, "random_state": 0}
+    model = ManifoldPriorFlow(learning_rate_init=1e-12, **settings).fit(X)
+    score = model.dimension_report_.flow_score
+    assert score == pytest.approx(max(model.validation_scores_), abs=0.05)
+
+
+# ------------------------------------------------------------------ many rows
+
+
+@pytest.fixture
+def many(monkeypatch):
+    """Sixty rows are many, and are taken batch by batch."""
+    for module in (base_module, table_module):
+        monkeypatch.setattr(module, "ENOUGH_ROWS", 60)
+    monkeypatch.setattr(base_module, "_MAX_KEPT_VALUES", 1)
+
+
+@pytest.mark.parametrize("is_weighted", [False, True])
+@every_estimator
+def test_some_of_many_rows_stand_for_all(Estimator, many, rng, is_weighted):
+    """Rows in the order of time: what is taken comes from all of it."""
+    n = 1200
+    X = np.c_[np.linspace(-1, 1, n), rng.standard_normal((n, 2))].astype(np.float32)
+    weights = 0.5 + rng.uniform(size=n) if is_weighted else None
+    model = Estimator(2, **SMALL)
+    plan = model._plan(X, weights)
+    restart = model._prepare_restart(plan, 0, None)
+    assert len(restart.job.rows.sample) == 60
+    assert abs(float(restart.job.rows.sample[:, 0].mean())) < 0.5
+    assert plan.split.n_validation == len(plan.split.distinct(plan.split.validation)) == 60
+    mean = np.average(X, axis=0, weights=weights)
+    np.testing.assert_allclose(restart.standardizer.mean.numpy(), mean, atol=1e-6)
+    rows, split = model._fitted_rows(plan, restart)
+    assert len(rows) == 60
+    assert split.n_validation == 3
+    # The rows are in the order of the table, and those of the split are what it says.
+    assert bool((rows[:, 0].diff() >= 0).all())
+    held_out = {tuple(row) for row in rows[split.validation].tolist()}
+    known = restart.standardizer.forward_and_log_det(plan.table.take(plan.split.validation))[0]
+    assert held_out <= {tuple(row) for row in known.to(rows).tolist()}
+    assert np.isfinite(model.fit(X, sample_weight=weights).score(X))
+
+
+@every_estimator
+def test_rows_taken_by_batches_are_the_same(Estimator, monkeypatch, X, rng):
+    weights = rng.exponential(size=len(X))
+    expected = Estimator(2, **SMALL).fit(X, None, weights).score_samples(X)
+    monkeypatch.setattr(base_module, "_MAX_KEPT_VALUES", 1)
+    found = Estimator(2, **SMALL).fit(X, None, weights).score_samples(X)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_mapped_matrix_is_not_copied(many, tmp_path, rng):
+    rows = rng.standard_normal((500, 3)).astype(np.float32)
+    np.save(tmp_path / "X.npy", rows)
+    X = np.load(tmp_path / "X.npy", mmap_mode="r")
+    model = NoisyInjectiveFlow(2, **SMALL)
+    assert np.shares_memory(model._plan(X).table.X, X)
+    np.testing.assert_array_equal(
+        model.fit(X).score_samples(rows), model.fit(rows).score_samples(X)
+    )

@@ -350,11 +350,18 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         objective.initialize_prior(rows)
         return objective
 
+    def _refitted_start(self, plan, restart, report):
+        # In the end the moments of all rows make the prior of a start.
+        return restart
+
     def _finish(self, restart, fitted):
         rows = fitted.rows
         objective, flow, latent = restart.job.objective, self._flow, self._flow.latent
         # The prior still has the moments of the training rows alone.
         held_out, score = restart.job.validation_rows, np.nan
+        if fitted.split.n_validation:
+            # The rows that another model is scored on too.
+            held_out = rows[fitted.split.validation.to(rows.device)]
         if held_out is not None:
             score = float(objective.log_likelihood(held_out.to(rows)).mean())
         objective.update_closed_form(rows)
