@@ -152,8 +152,9 @@ class StackingDensity(BaseDensity):
         names, members = self._members(rng, len(X))
         folds = split_folds(X, self.cv, groups, rng)
         if self.cv is None:
-            # Groups may be of any size.
-            folds = [min(folds, key=lambda fold: abs(len(fold[1]) - _SHARE_LEFT_OUT * len(X)))]
+            # Groups may be of any size. Folds that differ by the rounding of a row are alike.
+            wanted = _SHARE_LEFT_OUT * len(X)
+            folds = [min(folds, key=lambda fold: int(abs(len(fold[1]) - wanted)))]
         if groups is not None:
             groups = column_or_1d(groups)
 
