@@ -5,6 +5,7 @@ from inspect import Parameter, signature
 import numpy as np
 from sklearn.model_selection import GroupKFold, check_cv
 from sklearn.utils import check_random_state
+from sklearn.utils.metadata_routing import _routing_enabled
 
 from ._duplicates import find_duplicates
 
@@ -53,6 +54,7 @@ def copies_of(X):
     """
     rows = np.asarray(X)
     if rows.ndim == 2 and rows.dtype.kind in "fiub" and np.isfinite(rows).all():
+        rows = rows if rows.dtype.kind == "f" else rows.astype(np.float64)
         return find_duplicates(rows).groups
     return np.arange(len(rows))
 
@@ -76,5 +78,8 @@ def takes_groups(density):
     hands_on = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters)
     if not hands_on or not hasattr(density, "density"):
         return False
+    if _routing_enabled():
+        # Then it hands on what is asked for.
+        return bool(density.get_metadata_routing().consumes("fit", ["groups"]))
     # By default the density within is a flow, which has it.
     return density.density is None or takes_groups(density.density)

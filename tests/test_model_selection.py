@@ -417,12 +417,16 @@ def test_copies_stay_together_by_default():
         cross_val_score_samples(kernel, X, groups=np.zeros(150))
 
 
-def test_rows_that_are_no_numbers_have_folds_too():
+def test_rows_of_any_type_have_folds():
     frame = pd.DataFrame({"x": X[:, 0], "text": np.where(X[:, 1] > 0, "a", "b")})
     frame.loc[3, "x"] = np.nan
     encoded = make_column_transformer((SimpleImputer(), ["x"]), (OneHotEncoder(), ["text"]))
     model = make_pipeline(encoded, KernelDensity())
     assert np.isfinite(cross_val_score_samples(model, frame)).all()
+    for dtype in (bool, int, np.uint8, np.float32):
+        assert np.isfinite(
+            cross_val_score_samples(KernelDensity(), np.abs(9 * X).astype(dtype))
+        ).all()
 
 
 def test_groups_reach_a_density_behind_a_transformer():

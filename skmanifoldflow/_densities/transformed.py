@@ -66,10 +66,10 @@ class TransformedDensity(BaseDensity):
     Notes
     -----
     Beyond the rows that it was fitted to `QuantileTransformer` is constant: new rows that lie
-    there, as one of fifty may with 100 training rows, have the density zero. Its quantiles are
-    those of 10 000 rows, drawn at random, unless `subsample` is None: of more rows some lie beyond
-    them then. Rows that the transformer does not take, as the logarithm does not take negative
-    ones, have the density zero too.
+    there, as one of fifty may with 100 training rows, have the density zero. Of more than 10 000
+    rows it draws so many for its quantiles, and some of the others lie beyond them; with
+    ``subsample=None`` it takes all. Rows that the transformer does not take, as the logarithm does
+    not take negative ones, have the density zero too.
 
     Examples
     --------
@@ -158,8 +158,8 @@ class TransformedDensity(BaseDensity):
         for _ in range(_N_DRAWS // _N_AT_ONCE):
             try:
                 Z = draw(self.density_, _N_AT_ONCE, rng)
-            except NotImplementedError:
-                # KernelDensity has a `sample` for some kernels only.
+            except (NotImplementedError, AttributeError):
+                # The kernel, a member or a transformer within the density cannot be sampled.
                 return 0.0
             n_inside += self._inverse(Z)[1].sum()
         if not n_inside:

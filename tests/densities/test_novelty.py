@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import KFold, ShuffleSplit
@@ -150,6 +151,11 @@ def test_groups_reach_a_density_behind_a_transformer():
     np.testing.assert_array_equal(inner.density_.groups_, groups)
     plain = NoveltyDetector(TransformedDensity(GaussianMixture()), random_state=0)
     assert plain.fit(X, groups=groups).offset_ > -np.inf
+    with config_context(enable_metadata_routing=True):
+        asks = TransformedDensity(GroupsRecorder().set_fit_request(groups=True))
+        for density, given in ((asks, groups), (TransformedDensity(GroupsRecorder()), None)):
+            fitted = NoveltyDetector(density, random_state=0).fit(X, groups=groups)
+            np.testing.assert_array_equal(fitted.density_.density_.groups_, given)
 
 
 def test_folds_have_each_row_once():

@@ -203,6 +203,14 @@ def test_densities_whose_sample_is_not_implemented(rows):
     np.testing.assert_allclose(model.score_samples(rows), expected)
 
 
+def test_densities_that_cannot_be_sampled_within_others(rows):
+    """There is no way back from the logarithm of the inner one."""
+    inner = TransformedDensity(GaussianMixture(), transformer=FunctionTransformer(np.log))
+    model = TransformedDensity(inner, transformer=FunctionTransformer(np.sqrt, np.square)).fit(rows)
+    assert model.log_mass_ == 0
+    assert np.isfinite(model.score_samples(rows)).all()
+
+
 class PlainSample(KernelDensity):
     """Has a `sample` of the number of rows only."""
 
