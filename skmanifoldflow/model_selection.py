@@ -1,25 +1,23 @@
 """Search over parameters of a flow, its fits trained as one; log-densities out of fold."""
 
 import time
-from inspect import signature
 
 import numpy as np
 from sklearn import get_config
 from sklearn.base import clone, is_classifier
 from sklearn.metrics import check_scoring
-from sklearn.model_selection import GridSearchCV, GroupKFold, ParameterGrid, check_cv
+from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _check_method_params
+from sklearn.utils.validation import _check_method_params, _num_samples
 
 from ._base import BaseManifoldFlow
+from ._folds import check_partition, split_folds, takes_groups
 from ._noisy_injective.estimator import NoisyInjectiveFlow
 from .backend.device import single_threaded, standard_context
 from .backend.training import train_all
 
 __all__ = ["StackedSearchCV", "cross_val_score_samples"]
-
-_N_FOLDS = 5
 
 
 def cross_val_score_samples(estimator, X, *, cv=None, groups=None, n_jobs=None, params=None):
@@ -35,12 +33,14 @@ def cross_val_score_samples(estimator, X, *, cv=None, groups=None, n_jobs=None, 
     X : array-like of shape (n_samples, n_features)
         Rows.
     cv : int, splitter or iterable, default=None
-        Folds, as in scikit-learn. None is five folds, of whole groups where there are any. Folds
-        of an int are not shuffled: where the order of the rows tells something of them give
-        ``KFold(shuffle=True)``.
+        Folds, as in scikit-learn. None is five folds, shuffled with a fixed seed, or as many as
+        there are groups, in which a row and its copies, or the rows of a group, stay together.
+        Copies are looked for where all cells are finite numbers. Folds of an int are not shuffled:
+        where the order of the rows tells something of them give ``KFold(shuffle=True)``.
     groups : array-like of shape (n_samples,), default=None
         Labels of groups of rows that depend on each other. The splitter gets them, and `fit` too
-        where it has a parameter `groups`.
+        where it has a parameter `groups`, or is :class:`~skmanifoldflow.TransformedDensity` around
+        a density whose `fit` has one.
     n_jobs : int, default=None
         Folds fitted at the same time, as in scikit-learn.
     params : dict, default=None
@@ -54,7 +54,8 @@ def cross_val_score_samples(estimator, X, *, cv=None, groups=None, n_jobs=None, 
     Raises
     ------
     ValueError
-        If the folds do not have each row exactly once, or `X` and `groups` differ in length.
+        If the folds do not have each row exactly once, `X` and `groups` differ in length, or all
+        rows are of one group.
 
     Examples
     --------
@@ -67,15 +68,10 @@ def cross_val_score_samples(estimator, X, *, cv=None, groups=None, n_jobs=None, 
     True
     """
     X, groups = indexable(X, groups)
-    if cv is None and groups is not None:
-        cv = GroupKFold(_N_FOLDS)
-    folds = list(check_cv(cv).split(X, groups=groups))
-    n_rows = len(X) if not hasattr(X, "shape") else X.shape[0]
-    order = np.concatenate([test for _, test in folds])
-    if not np.array_equal(np.sort(order), np.arange(n_rows)):
-        raise ValueError("cross_val_score_samples only works for partitions")
+    folds = split_folds(X, cv, groups, 0)
+    order = check_partition(folds, _num_samples(X))
     params = dict(params or {})
-    if groups is not None and "groups" in signature(estimator.fit).parameters:
+    if groups is not None and takes_groups(estimator):
         params.setdefault("groups", groups)
 
     def score(train, test):

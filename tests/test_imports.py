@@ -20,7 +20,7 @@ LAYERS = [
     {"_checks", "_describe", "_dummies", "_grid", "_linear", "_progress", "_unwrap"},
     {"_columns", "_config", "_mixture_of_pca"},
     {"_duplicates", "_split", "_table"},
-    {"_dimension"},
+    {"_dimension", "_folds"},
     {"_geometry", "_state"},
     {"_chunked"},
     {"_inference", "_manifold_density"},

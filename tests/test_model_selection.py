@@ -8,15 +8,17 @@ import pytest
 from scipy.stats import multivariate_normal
 from sklearn import config_context
 from sklearn.base import clone
+from sklearn.compose import make_column_transformer
+from sklearn.impute import SimpleImputer
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, ShuffleSplit
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import skmanifoldflow._base
 import skmanifoldflow.model_selection
-from skmanifoldflow import ManifoldPriorFlow, NoisyInjectiveFlow
+from skmanifoldflow import ManifoldPriorFlow, NoisyInjectiveFlow, TransformedDensity
 from skmanifoldflow.datasets import SinCurve
 from skmanifoldflow.model_selection import StackedSearchCV, cross_val_score_samples
 
@@ -394,6 +396,48 @@ def test_groups_stay_together_and_go_to_fit():
     for of_fold in seen:
         assert (np.unique(of_fold, return_counts=True)[1] == 5).all()
     cross_val_score_samples(GaussianMixture(), X, groups=groups)
+
+
+def test_copies_stay_together_by_default():
+    """Of rows that are there four times a narrow kernel would know the copies."""
+    rows = np.repeat(X[:40], 4, axis=0)
+    kernel = KernelDensity(bandwidth=0.02)
+    apart = KFold(5, shuffle=True, random_state=0)
+    scores = cross_val_score_samples(kernel, rows)
+    assert scores.mean() < cross_val_score_samples(kernel, rows, cv=apart).mean() - 10
+    # Three groups make three folds.
+    groups = np.repeat(np.arange(3), 50)
+    scores = cross_val_score_samples(kernel, X, groups=groups)
+    for group in range(3):
+        others = clone(kernel).fit(X[groups != group])
+        np.testing.assert_allclose(
+            scores[groups == group], others.score_samples(X[groups == group])
+        )
+    with pytest.raises(ValueError, match="All rows are of one group"):
+        cross_val_score_samples(kernel, X, groups=np.zeros(150))
+
+
+def test_rows_of_any_type_have_folds():
+    frame = pd.DataFrame({"x": X[:, 0], "text": np.where(X[:, 1] > 0, "a", "b")})
+    frame.loc[3, "x"] = np.nan
+    encoded = make_column_transformer((SimpleImputer(), ["x"]), (OneHotEncoder(), ["text"]))
+    model = make_pipeline(encoded, KernelDensity())
+    assert np.isfinite(cross_val_score_samples(model, frame)).all()
+    for dtype in (bool, int, np.uint8, np.float32):
+        assert np.isfinite(
+            cross_val_score_samples(KernelDensity(), np.abs(9 * X).astype(dtype))
+        ).all()
+
+
+def test_groups_reach_a_density_behind_a_transformer():
+    class Recorder(GaussianMixture):
+        def fit(self, X, y=None, groups=None):
+            seen.append(groups)
+            return super().fit(X)
+
+    seen = []
+    cross_val_score_samples(TransformedDensity(Recorder()), X, groups=np.arange(150) // 5)
+    assert [len(groups) for groups in seen] == [120] * 5
 
 
 def test_each_row_must_be_left_out_once():

@@ -107,7 +107,9 @@ def draw(density, n_samples, random_state):
     seed = random_state.randint(2**31)
     if "random_state" in signature(density.sample).parameters:
         rows = density.sample(n_samples, random_state=seed)
-    else:
+    elif "random_state" in density.get_params(deep=False):
         # GaussianMixture draws with the random state of its fit, and returns the components too.
         rows = copy.copy(density).set_params(random_state=seed).sample(n_samples)
+    else:
+        rows = density.sample(n_samples)
     return np.asarray(rows[0] if isinstance(rows, tuple) else rows)

@@ -3,25 +3,28 @@
 from numbers import Integral
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
-from sklearn.base import ClassifierMixin, _fit_context, clone
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check_cv
+from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.parallel import Parallel, delayed
 
-from .._checks import check_rows
+from .._checks import check_rows, list_names, warn
 from .._duplicates import find_duplicates
 from .base import DENSITY, DocumentedEstimator, new_density
+from .calibration import (
+    best_temperature,
+    class_folds,
+    fitted_to_classes,
+    log_posterior,
+    scores_out_of_fold,
+)
+from .members import scores_of
 from .novelty import p_values
 
 __all__ = ["DensityClassifier"]
 
-# Fewer rows of a class are not split: their density is fitted, but not tempered.
-_N_FOLDS, _MIN_ROWS_SPLIT = 3, 6
-# Range of the temperature. Below 1 it would make classes that never meet ever surer.
-_TEMPERATURES = 1.0, 1e4
+# A class of fewer distinct rows is not split: its density is fitted, but has no part in the
+# temperature.
+_MIN_ROWS_SPLIT = 6
 
 
 class DensityClassifier(ClassifierMixin, DocumentedEstimator):
@@ -46,8 +49,8 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
         Probabilities of the classes, in the order of `classes_`; None takes their shares of the
         training rows.
     cv : int, splitter or iterable, default=None
-        Folds by which rows are held out. None is three stratified folds, shuffled, in which a row
-        and its copies stay together.
+        Folds by which rows are held out, each row in one of them. None is three stratified folds,
+        shuffled, in which a row and its copies stay together.
     n_jobs : int, default=None
         Folds fitted at the same time.
     random_state : int, RandomState instance or None, default=None
@@ -62,9 +65,11 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
     class_prior_ : ndarray of shape (n_classes,)
         Probability of each class.
     temperature_ : float
-        The temperature T; 1 where a class has fewer than six rows, which are not split.
+        The temperature T. It is that of the classes with at least six rows that are no copies; 1
+        where there are no two of these.
     calibration_scores_ : list of ndarray
-        Log-densities of the rows of each class out of fold, ascending, in nats in the units of X.
+        Log-densities of the rows of each class out of fold, ascending, in nats in the units of X;
+        empty for a class with fewer than six rows that are no copies, which are not split.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -139,8 +144,14 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
         Raises
         ------
         ValueError
-            If rows are not finite, if a class has a single row, or if the priors are not one
-            probability for each class.
+            If rows are not finite, if a class has a single row, if the priors are not one
+            probability for each class, if the folds do not have each row exactly once, or if a
+            class has no rows in the training part of one.
+
+        Warns
+        -----
+        UserWarning
+            If a class has fewer than six rows that are no copies: it is not calibrated.
 
         Examples
         --------
@@ -165,11 +176,27 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
         density, n_classes = new_density(self.density, rng), len(self.classes_)
         self.temperature_ = 1.0
         self.calibration_scores_ = [np.empty(0)] * n_classes
-        if counts.min() >= _MIN_ROWS_SPLIT:
-            scores = self._scores_out_of_fold(density, X, y, rng)
-            self.calibration_scores_ = [np.sort(scores[y == k, k]) for k in range(n_classes)]
-            self.temperature_ = _temperature(scores, y, self.class_prior_)
-        self.densities_ = _fitted(density, X, y)
+        groups = find_duplicates(X).groups
+        n_distinct = np.array([len(np.unique(groups[y == k])) for k in range(n_classes)])
+        kept = np.flatnonzero(n_distinct >= _MIN_ROWS_SPLIT)
+        if len(kept) < n_classes:
+            few = np.setdiff1d(range(n_classes), kept)
+            names = list_names(f"{self.classes_[k]!s} ({n_distinct[k]})" for k in few)
+            warn(
+                f"Classes with fewer than {_MIN_ROWS_SPLIT} rows that are no copies are not "
+                f"calibrated: {names}. The temperature is that of the others, and the p-values of "
+                "these classes are 1."
+            )
+        if len(kept):
+            folds = class_folds(X, y, groups, kept, self.cv, rng)
+            scores = scores_out_of_fold(density, X, y, self.classes_, kept, folds, self.n_jobs)
+            for k in kept:
+                self.calibration_scores_[k] = np.sort(scores[y == k, k])
+            is_kept = np.isin(y, kept)
+            self.temperature_ = best_temperature(
+                scores[is_kept][:, kept], np.searchsorted(kept, y[is_kept]), self.class_prior_[kept]
+            )
+        self.densities_ = fitted_to_classes(density, X, y, range(n_classes))
         return self
 
     def _priors(self, counts):
@@ -183,27 +210,6 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
                 f"to 1, got {self.priors!r}."
             )
         return priors
-
-    def _scores_out_of_fold(self, density, X, y, rng):
-        """Return the log-density (n, n_classes) of each row under each class, without the row."""
-        groups = find_duplicates(X).groups
-        if self.cv is not None:
-            folds = check_cv(self.cv, y, classifier=True).split(X, y)
-        elif groups.max() + 1 < len(X):
-            folds = StratifiedGroupKFold(_N_FOLDS, shuffle=True, random_state=rng).split(
-                X, y, groups
-            )
-        else:
-            folds = StratifiedKFold(_N_FOLDS, shuffle=True, random_state=rng).split(X, y)
-
-        def score(train, test):
-            return test, _scores(_fitted(density, X[train], y[train]), X[test])
-
-        scores = np.full((len(X), len(self.classes_)), np.nan)
-        parts = Parallel(n_jobs=self.n_jobs)(delayed(score)(*fold) for fold in folds)
-        for test, of_fold in parts:
-            scores[test] = of_fold
-        return scores
 
     def predict_log_proba(self, X):
         """Logarithm of the probability of each class.
@@ -236,7 +242,7 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
         (2, 3)
         """
         X = self._check_rows(X)
-        return _log_posterior(_scores(self.densities_, X), self.class_prior_, self.temperature_)
+        return log_posterior(scores_of(self.densities_, X), self.class_prior_, self.temperature_)
 
     def predict_proba(self, X):
         """Probability of each class.
@@ -353,7 +359,7 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
         -------
         p : ndarray of shape (n_samples, n_classes)
             (1 + r) / (1 + n) with r the number of the n training rows of the class that have, out
-            of fold, a density under it no higher.
+            of fold, a density under it no higher; 1 for a class that is not calibrated.
 
         Raises
         ------
@@ -373,38 +379,6 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
         (2, 3)
         """
         X = self._check_rows(X)
-        scores = _scores(self.densities_, X)
+        scores = scores_of(self.densities_, X)
         pairs = zip(self.calibration_scores_, scores.T, strict=True)
         return np.column_stack([p_values(calibration, s) for calibration, s in pairs])
-
-
-def _fitted(density, X, y):
-    """Return the density of each class."""
-    return [clone(density).fit(X[y == k]) for k in range(y.max() + 1)]
-
-
-def _scores(densities, X):
-    """Return the log-density (n, n_classes) of rows under each class, in float64."""
-    return np.column_stack([d.score_samples(X).astype(np.float64) for d in densities])
-
-
-def _log_posterior(scores, priors, temperature):
-    """Return the log-probabilities (n, n_classes) of the classes."""
-    # Where a row has no density under any class nothing is told of it.
-    scores = np.where((scores == -np.inf).all(axis=1, keepdims=True), 0.0, scores)
-    with np.errstate(divide="ignore"):
-        return log_softmax(scores / temperature + np.log(priors), axis=1)
-
-
-def _temperature(scores, y, priors):
-    """Return the temperature at which rows (n, n_classes) have the most probable classes y."""
-
-    def loss(log_temperature):
-        log_posterior = _log_posterior(scores, priors, np.exp(log_temperature))[
-            np.arange(len(y)), y
-        ]
-        # A row that is impossible under its class is so at any temperature.
-        return -log_posterior[np.isfinite(log_posterior)].mean()
-
-    bounds = tuple(np.log(_TEMPERATURES))
-    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))

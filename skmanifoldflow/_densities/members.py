@@ -7,6 +7,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from .._chart_atlas import ChartAtlasFlow
+from .._folds import takes_groups
 from .._noisy_injective import NoisyInjectiveFlow
 from ..backend.device import single_threaded, standard_context
 from ..backend.training import train_all
@@ -37,12 +38,12 @@ def default_members(n_rows):
 
 
 @standard_context()
-def _fit_flows(flows, X):
+def _fit_flows(flows, X, groups):
     """Fit flows to the same rows; those of one structure take their steps together."""
     plans = []
     for flow in flows:
         flow._validate_params()
-        plans.append(flow._plan(X))
+        plans.append(flow._plan(X, groups=groups))
     with single_threaded(max(plan.work for plan in plans)):
         restarts = [
             flow._prepare_restart(plan, plan.seeds[0], None)
@@ -53,23 +54,30 @@ def _fit_flows(flows, X):
             flow._finish_fit(plan, [restart], [report], False)
 
 
-def fit_members(members, X, X_left_out=None):
+def fit_members(members, X, groups=None, *, X_left_out=None):
     """Fit copies of densities to rows, and return them; plain flows are trained as one stack.
+
+    Those that take groups of rows get them.
 
     With rows left out, an atlas that is far behind the others after some epochs is not trained to
     the end, which would take longer than all else.
     """
     fitted = [clone(member) for member in members]
     flows = [member for member in fitted if _is_plain(member)]
+
+    def fit(member):
+        has_groups = groups is not None and takes_groups(member)
+        return member.fit(X, groups=groups) if has_groups else member.fit(X)
+
     with warnings.catch_warnings():
         # The weights tell how good a member is.
         warnings.simplefilter("ignore", ConvergenceWarning)
         if flows:
-            _fit_flows(flows, X)
+            _fit_flows(flows, X, groups)
         slow = [k for k, member in enumerate(fitted) if isinstance(member, ChartAtlasFlow)]
         for k, member in enumerate(fitted):
             if k not in slow and not _is_plain(member):
-                member.fit(X)
+                fit(member)
         best = -np.inf
         if X_left_out is not None and len(slow) < len(fitted):
             others = [member for k, member in enumerate(fitted) if k not in slow]
@@ -77,10 +85,10 @@ def fit_members(members, X, X_left_out=None):
         for k in slow:
             look = clone(fitted[k])
             look.set_params(max_iter=min(look.max_iter, _FIRST_EPOCHS))
-            if X_left_out is not None and look.fit(X).score(X_left_out) < best - _FAR_BEHIND:
+            if X_left_out is not None and fit(look).score(X_left_out) < best - _FAR_BEHIND:
                 fitted[k] = look
             else:
-                fitted[k].fit(X)
+                fit(fitted[k])
     return fitted
 
 

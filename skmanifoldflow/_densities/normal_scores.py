@@ -5,8 +5,6 @@ from scipy.stats import norm
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .jacobians import ONTO, log_abs_det_jacobian
-
 __all__ = ["NormalScores"]
 
 # Rows of a piece of the map, and the largest number of pieces.
@@ -25,6 +23,9 @@ class NormalScores(TransformerMixin, BaseEstimator):
     knots_ : list of ndarray of shape (2, n_knots)
         Values of each column and what they are mapped to, both ascending.
     """
+
+    # For `jacobians.reaches_all`.
+    reaches_all = True
 
     def fit(self, X, y=None):
         """Read the quantiles of rows (n, D); y is ignored."""
@@ -49,6 +50,14 @@ class NormalScores(TransformerMixin, BaseEstimator):
         pairs = zip(np.asarray(X, dtype=np.float64).T, self.knots_, strict=True)
         return np.column_stack([_map(z, *knots[::-1]) for z, knots in pairs])
 
+    def log_abs_det_jacobian(self, X):
+        """Return the logarithm (n,) of the product of the slopes at each row."""
+        log_det = np.zeros(len(X))
+        for x, (before, after) in zip(np.asarray(X).T, self.knots_, strict=True):
+            piece = np.clip(np.searchsorted(before, x, side="right") - 1, 0, len(before) - 2)
+            log_det += np.log(np.diff(after) / np.diff(before))[piece]
+        return log_det
+
 
 def _distinct(values, scores):
     """Return the knots (2, k) without those that are as good as equal, at least two of them."""
@@ -70,15 +79,3 @@ def _map(x, before, after):
     piece = np.clip(np.searchsorted(before, x, side="right") - 1, 0, len(before) - 2)
     slopes = np.diff(after) / np.diff(before)
     return after[piece] + slopes[piece] * (x - before[piece])
-
-
-ONTO.append(NormalScores)
-
-
-@log_abs_det_jacobian.register
-def _(transformer: NormalScores, X):
-    log_det = np.zeros(len(X))
-    for x, (before, after) in zip(np.asarray(X).T, transformer.knots_, strict=True):
-        piece = np.clip(np.searchsorted(before, x, side="right") - 1, 0, len(before) - 2)
-        log_det += np.log(np.diff(after) / np.diff(before))[piece]
-    return log_det

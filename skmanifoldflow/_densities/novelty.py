@@ -4,34 +4,21 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import OutlierMixin, _fit_context
-from sklearn.model_selection import GroupKFold, check_cv
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import has_fit_parameter
 
 from .._checks import check_rows, warn
-from .._duplicates import find_duplicates
+from .._folds import split_folds, takes_groups
 from .._noisy_injective import NoisyInjectiveFlow
 from ..model_selection import cross_val_score_samples
 from .base import DENSITY, DocumentedEstimator, new_density
 from .explanation import column_candidates, column_contributions
 
-__all__ = ["NoveltyDetector", "p_values", "split_folds"]
+__all__ = ["NoveltyDetector", "p_values"]
 
-_N_FOLDS = 5
 # Standard deviation of the noise of the default density, in those of the columns: strange rows
 # are often within streaks and spikes of the density of normal ones, and noise washes these out.
 _NOISE_FLOOR = 0.1
-
-
-def split_folds(X, cv, groups, random_state):
-    """Return folds of rows; by default five, in which a row and its copies stay together."""
-    if cv is not None:
-        return list(check_cv(cv).split(X, groups=groups))
-    groups = find_duplicates(X).groups if groups is None else groups
-    n_folds = max(2, min(_N_FOLDS, len(np.unique(groups))))
-    seed = random_state.randint(2**31)
-    return list(GroupKFold(n_folds, shuffle=True, random_state=seed).split(X, groups=groups))
 
 
 class NoveltyDetector(OutlierMixin, DocumentedEstimator):
@@ -69,7 +56,8 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
     calibration_scores_ : ndarray of shape (n_samples,)
         Log-densities of the training rows out of fold, ascending, in nats in the units of X.
     offset_ : float
-        Log-density below which a row is strange; -inf where there are too few rows for the rate.
+        Log-density below which a row is strange. It is -inf, and no row is strange, where there are
+        too few rows for the rate, or more of them than the rate have no density out of fold.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -151,13 +139,14 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
         Raises
         ------
         ValueError
-            If rows are not finite, or fewer than two.
+            If rows are not finite, fewer than two, or all of one group, or if the folds do not have
+            each row exactly once.
 
         Warns
         -----
         UserWarning
-            If there are too few rows for the rate: with less than 1 / `false_positive_rate` - 1
-            rows none is called strange.
+            If no row will be called strange: there are fewer than 1 / `false_positive_rate` - 1
+            training rows, or more of them than the rate allows have no density out of fold.
 
         Examples
         --------
@@ -173,7 +162,7 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
         smooth = NoisyInjectiveFlow(noise_floor=_NOISE_FLOOR)
         density = new_density(smooth if self.density is None else self.density, rng)
         folds = split_folds(X, self.cv, groups, rng)
-        has_groups = groups is not None and has_fit_parameter(density, "groups")
+        has_groups = groups is not None and takes_groups(density)
         params = {"groups": np.asarray(groups)} if has_groups else {}
         scores = cross_val_score_samples(density, X, cv=folds, n_jobs=self.n_jobs, params=params)
         self.calibration_scores_ = np.sort(scores)
@@ -185,9 +174,18 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
     def _threshold(self, n):
         """Return the score below which a new row lies with the wanted rate, at most."""
         # By symmetry a new row is below the k-th smallest of n scores with probability k / (n + 1).
-        k = int(self.false_positive_rate * (n + 1))
+        # The product may be rounded to just below a whole number.
+        k = int(self.false_positive_rate * (n + 1) + 1e-9)
         if k:
-            return float(self.calibration_scores_[k - 1])
+            offset = float(self.calibration_scores_[k - 1])
+            if offset == -np.inf:
+                share = (self.calibration_scores_ == -np.inf).mean()
+                warn(
+                    f"{share:.1%} of the rows have no density out of fold, more than a rate of "
+                    f"false alarms of {self.false_positive_rate:g} allows: no row will be called "
+                    "strange. Give a density that is positive everywhere, or a higher rate."
+                )
+            return offset
         warn(
             f"{n} rows are too few for a rate of false alarms of {self.false_positive_rate:g}, "
             f"which takes {int(np.ceil(1 / self.false_positive_rate)) - 1}: no row will be called "
@@ -260,7 +258,8 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
         """
         scores = self.score_samples(X)
         # Both are infinite where rows of the calibration have no density either.
-        return np.where(scores == self.offset_, 0.0, scores - self.offset_)
+        with np.errstate(invalid="ignore"):
+            return np.where(scores == self.offset_, 0.0, scores - self.offset_)
 
     def predict(self, X):
         """Tell which rows are strange.
@@ -306,7 +305,7 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
         -------
         p : ndarray of shape (n_samples,)
             (1 + r) / (1 + n) with r the number of the n training rows that have, out of fold, a
-            density no higher. Of normal rows at most a share p has a p-value of p or less.
+            density no higher. Of normal rows about a share p has a p-value of p or less.
 
         Raises
         ------

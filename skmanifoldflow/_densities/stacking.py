@@ -5,19 +5,21 @@ from numbers import Integral
 import numpy as np
 from scipy.special import logsumexp
 from sklearn.base import _fit_context
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import Bunch, check_random_state, column_or_1d
 from sklearn.utils.parallel import Parallel, delayed
 
 from .._checks import check_rows
+from .._folds import split_folds
 from .base import BaseDensity, draw, new_density
 from .members import default_members, exchangeable, fit_members, scores_of
 from .mixing import log_mixture, mixing_weights
-from .novelty import split_folds
 
 __all__ = ["StackingDensity"]
 
 # Members of less weight are not fitted again to all rows: they would not be noticed.
 _LEAST_WEIGHT = 0.02
+# Share of the rows that is left out by default.
+_SHARE_LEFT_OUT = 0.2
 
 
 class StackingDensity(BaseDensity):
@@ -120,8 +122,8 @@ class StackingDensity(BaseDensity):
         y : Ignored
             Not used, present for API consistency by convention.
         groups : array-like of shape (n_samples,), default=None
-            Labels of groups of rows that depend on each other, which are left out together. By
-            default a row and its copies are.
+            Labels of groups of rows that depend on each other, which are left out together; members
+            get them too where their `fit` takes them. By default a row and its copies are.
 
         Returns
         -------
@@ -131,8 +133,8 @@ class StackingDensity(BaseDensity):
         Raises
         ------
         ValueError
-            If rows are not finite, or fewer than four; if names of members are not distinct, or a
-            member has no `fit` or `score_samples`.
+            If rows are not finite, fewer than four, or all of one group; if names of members are
+            not distinct, or a member has no `fit` or `score_samples`.
 
         Examples
         --------
@@ -150,21 +152,26 @@ class StackingDensity(BaseDensity):
         names, members = self._members(rng, len(X))
         folds = split_folds(X, self.cv, groups, rng)
         if self.cv is None:
-            folds = folds[:1]
+            # Groups may be of any size. Folds that differ by the rounding of a row are alike.
+            wanted = _SHARE_LEFT_OUT * len(X)
+            folds = [min(folds, key=lambda fold: int(abs(len(fold[1]) - wanted)))]
+        if groups is not None:
+            groups = column_or_1d(groups)
 
         def scored(train, test):
-            fitted = fit_members(members, X[train], X[test])
+            of_fold = None if groups is None else groups[train]
+            fitted = fit_members(members, X[train], of_fold, X_left_out=X[test])
             return fitted, scores_of(fitted, X[test])
 
         parts = Parallel(n_jobs=self.n_jobs)(delayed(scored)(*fold) for fold in folds)
         scores = np.concatenate([of_fold for _, of_fold in parts])
         self.scores_ = scores.mean(axis=0)
-        groups = exchangeable(members)
-        self.weights_ = _weights(scores, groups)
-        of_groups = np.bincount(groups, weights=self.weights_)
-        kept = np.flatnonzero(of_groups[groups] >= _LEAST_WEIGHT)
+        kinds = exchangeable(members)
+        self.weights_ = _weights(scores, kinds)
+        of_kinds = np.bincount(kinds, weights=self.weights_)
+        kept = np.flatnonzero(of_kinds[kinds] >= _LEAST_WEIGHT)
         self.estimators_ = list(parts[0][0])
-        again = fit_members([members[k] for k in kept], X)
+        again = fit_members([members[k] for k in kept], X, groups)
         for k, member in zip(kept, again, strict=True):
             self.estimators_[k] = member
         self.named_estimators_ = Bunch(**dict(zip(names, self.estimators_, strict=True)))

@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import HasMethods
 
 from .._checks import check_rows
 from .base import DENSITY, BaseDensity, draw, new_density
-from .jacobians import has_inverse, log_abs_det_jacobian, reaches_all
+from .jacobians import has_inverse, in_domain, log_abs_det_jacobian, reaches_all, transformed
 
 __all__ = ["TransformedDensity"]
 
@@ -52,8 +52,8 @@ class TransformedDensity(BaseDensity):
         The fitted transformer.
     log_mass_ : float
         :math:`\log P_z(T(R^D))`, the log of the share of `density_` that lies in the range of
-        `transformer_`. Zero where the transformer is affine or the density has no `sample`; else by
-        50 000 draws, with a standard error of .002 at worst.
+        `transformer_`. Zero where the transformer is affine or the density cannot be sampled; else
+        by 50 000 draws, with a standard error of .002 at worst.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -66,7 +66,10 @@ class TransformedDensity(BaseDensity):
     Notes
     -----
     Beyond the rows that it was fitted to `QuantileTransformer` is constant: new rows that lie
-    there, as one of fifty may with 100 training rows, have the density zero.
+    there, as one of fifty may with 100 training rows, have the density zero. Of more than 10 000
+    rows it draws so many for its quantiles, and some of the others lie beyond them; with
+    ``subsample=None`` it takes all. Rows that the transformer does not take, as the logarithm does
+    not take negative ones, have the density zero too.
 
     Examples
     --------
@@ -133,19 +136,16 @@ class TransformedDensity(BaseDensity):
         else:
             to_transformer, to_density = {}, dict(params)
         transformer = StandardScaler() if self.transformer is None else clone(self.transformer)
-        self.transformer_ = transformer.fit(X, **to_transformer)
+        self.transformer_ = transformer.fit(X.copy(), **to_transformer)
         # An unknown Jacobian is told before the density is trained.
         log_abs_det_jacobian(self.transformer_, X[:1])
         if to_density.get("X_val") is not None:
             X_val = check_rows(self, to_density["X_val"], reset=False)
-            to_density["X_val"] = self._transform(X_val)
-        self.density_ = new_density(self.density).fit(self._transform(X), **to_density)
+            to_density["X_val"] = transformed(self.transformer_, X_val)
+        Z = transformed(self.transformer_, X)
+        self.density_ = new_density(self.density).fit(Z, **to_density)
         self.log_mass_ = self._log_mass()
         return self
-
-    def _transform(self, X):
-        # After `set_output` it may be a frame.
-        return np.asarray(self.transformer_.transform(X))
 
     def _log_mass(self):
         """Return the log of the share of the density in the range of the transformer."""
@@ -154,10 +154,14 @@ class TransformedDensity(BaseDensity):
         ):
             return 0.0
         rng = check_random_state(0)
-        n_inside = sum(
-            self._inverse(draw(self.density_, _N_AT_ONCE, rng))[1].sum()
-            for _ in range(_N_DRAWS // _N_AT_ONCE)
-        )
+        n_inside = 0
+        for _ in range(_N_DRAWS // _N_AT_ONCE):
+            try:
+                Z = draw(self.density_, _N_AT_ONCE, rng)
+            except (NotImplementedError, AttributeError):
+                # The kernel, a member or a transformer within the density cannot be sampled.
+                return 0.0
+            n_inside += self._inverse(Z)[1].sum()
         if not n_inside:
             raise ValueError("The density gives no probability to the range of the transformer.")
         return float(np.log(n_inside / _N_DRAWS))
@@ -165,15 +169,21 @@ class TransformedDensity(BaseDensity):
     def _inverse(self, Z):
         """Return rows in data units, and which of them are those of rows in transformed units."""
         if reaches_all(self.transformer_):
-            return np.asarray(self.transformer_.inverse_transform(Z)), np.ones(len(Z), dtype=bool)
+            X = np.asarray(self.transformer_.inverse_transform(Z.copy()))
+            return X, np.ones(len(Z), dtype=bool)
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             # What is out of range has no inverse, which is what is asked here.
             warnings.simplefilter("ignore")
-            X = np.asarray(self.transformer_.inverse_transform(Z))
+            X = np.asarray(self.transformer_.inverse_transform(Z.copy()))
             is_inside = np.isfinite(X).all(axis=1)
-            back = self._transform(X[is_inside])
+            if is_inside.any():
+                is_inside[is_inside] = in_domain(self.transformer_, X[is_inside])
+            if not is_inside.any():
+                return X, is_inside
+            back = transformed(self.transformer_, X[is_inside])
         errors = np.abs(back - Z[is_inside])
-        is_inside[is_inside] = (errors <= _TOLERANCE * (Z.std(axis=0) + np.abs(back))).all(axis=1)
+        tolerance = _TOLERANCE * (Z.std(axis=0) + np.abs(back))
+        is_inside[is_inside] = (errors <= tolerance).all(axis=1)
         return X, is_inside
 
     def score_samples(self, X):
@@ -208,8 +218,14 @@ class TransformedDensity(BaseDensity):
         True
         """
         X = self._check_rows(X)
-        log_density = self.density_.score_samples(self._transform(X)) - self.log_mass_
-        return (log_density + log_abs_det_jacobian(self.transformer_, X)).astype(X.dtype)
+        log_density = np.full(len(X), -np.inf, dtype=X.dtype)
+        is_inside = in_domain(self.transformer_, X)
+        if is_inside.any():
+            X = X[is_inside]
+            scores = self.density_.score_samples(transformed(self.transformer_, X))
+            log_det = log_abs_det_jacobian(self.transformer_, X)
+            log_density[is_inside] = scores - self.log_mass_ + log_det
+        return log_density
 
     def sample(self, n_samples=1, *, random_state=None):
         """Draw rows from the model.
@@ -248,11 +264,14 @@ class TransformedDensity(BaseDensity):
         rng = self._check_sample(n_samples, random_state)
         if not has_inverse(self.transformer_):
             raise AttributeError(f"{type(self.transformer_).__name__} has no inverse.")
+        if reaches_all(self.transformer_):
+            return self._inverse(draw(self.density_, n_samples, rng))[0]
         kept, n_kept = [], 0
         while n_kept < n_samples:
             missing = int((n_samples - n_kept) / np.exp(self.log_mass_)) + 1
             rows, is_inside = self._inverse(draw(self.density_, missing, rng))
-            kept.append(rows[is_inside])
+            # A mixture returns its components one after the other, and the last rows are cut off.
+            kept.append(rng.permutation(rows[is_inside]))
             n_kept += len(kept[-1])
         return np.concatenate(kept)[:n_samples]
 

@@ -133,7 +133,9 @@ class ExplanationDisplay:
         finite = shares[np.isfinite(shares)]
         largest = max(float(finite.max()) if len(finite) else 0.0, 1.0)
         drawn = np.where(shares == np.inf, _BEYOND * largest, shares)
-        self.image_ = ax.imshow(drawn, cmap="Reds", vmin=0, vmax=drawn.max(), aspect="auto")
+        # Where all shares are negative nothing has a colour.
+        most = max(float(drawn.max()), 1e-9)
+        self.image_ = ax.imshow(drawn, cmap="Reds", vmin=0, vmax=most, aspect="auto")
         ax.set_xticks(range(len(columns)), columns, rotation="vertical" if len(columns) > 5 else 0)
         ax.set_yticks(range(len(rows)), rows)
         ax.set(xlabel="column", ylabel="row")

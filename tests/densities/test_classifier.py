@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
+from sklearn.base import clone
 from sklearn.calibration import calibration_curve
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.metrics import log_loss
 from sklearn.mixture import GaussianMixture
-from sklearn.model_selection import KFold
+from sklearn.model_selection import KFold, PredefinedSplit, RepeatedKFold, ShuffleSplit
 from sklearn.neighbors import KernelDensity
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -139,8 +140,64 @@ def test_bad_input(rows):
             DensityClassifier(GaussianMixture(), priors=priors).fit(X, y)
     with pytest.raises(ValueError, match="Class 'd' has 1 sample"):
         DensityClassifier(GaussianMixture()).fit(X[:300], np.r_[y[:299], ["d"]])
-    few = DensityClassifier(GaussianMixture(reg_covar=0.1)).fit(X[:8], ["a", "b"] * 4)
-    assert few.temperature_ == 1
+
+
+# ------------------------------------------------------------------ folds and rare classes
+
+
+@pytest.mark.parametrize("cv", [ShuffleSplit(3, random_state=0), RepeatedKFold(n_splits=3)])
+def test_folds_have_each_row_once(cv, rows):
+    X, y = (part[:90] for part in rows)
+    with pytest.raises(ValueError, match="only works for partitions"):
+        DensityClassifier(GaussianMixture(), cv=cv).fit(X, y)
+
+
+@pytest.mark.parametrize("label", ["a", "b", "c"])
+def test_each_class_is_in_each_training_part(label, rows):
+    X, y = (part[:90] for part in rows)
+    is_absent = np.r_[np.flatnonzero(y == label), np.flatnonzero(y != label)[:20]]
+    cv = PredefinedSplit(np.isin(np.arange(90), is_absent).astype(int))
+    with pytest.raises(ValueError, match=f"Class '{label}' has no rows in the training part"):
+        DensityClassifier(GaussianMixture(), cv=cv).fit(X, y)
+
+
+def test_a_class_of_copies_of_a_single_row(rows):
+    X, y = (part[:200] for part in rows)
+    X, y = np.r_[X, np.full((9, 4), 30.0)], np.r_[y, ["d"] * 9]
+    model = DensityClassifier(KernelDensity(), random_state=0)
+    with pytest.warns(UserWarning, match=r"are not calibrated: d \(1\). The temperature"):
+        model.fit(X, y)
+    assert model.predict([[30.0] * 4])[0] == "d"
+
+
+@pytest.mark.parametrize("cv", [None, KFold(3)])
+def test_a_rare_class_leaves_the_others_calibrated(cv, rows):
+    X, y = (part[:300] for part in rows)
+    model = DensityClassifier(GaussianMixture(reg_covar=0.1), cv=cv, random_state=0)
+    alone = clone(model).fit(X, y)
+    rare = X[:3] + 20.0
+    with pytest.warns(UserWarning, match=r"are not calibrated: 0 rare \(3\)"):
+        model.fit(np.r_[X, rare], np.r_[y, ["0 rare"] * 3])
+    if cv is None:
+        # The same rows in the same folds.
+        assert model.temperature_ == pytest.approx(alone.temperature_)
+        for own, other in zip(
+            model.calibration_scores_[1:], alone.calibration_scores_, strict=True
+        ):
+            np.testing.assert_array_equal(own, other)
+    assert [len(s) for s in model.calibration_scores_] == [0, *np.unique(y, return_counts=True)[1]]
+    assert np.isfinite(np.concatenate(model.calibration_scores_)).all()
+    p = model.p_value(X)
+    np.testing.assert_array_equal(p[:, 0], 1)
+    assert (p[y == "a", 1] <= 0.1).mean() == pytest.approx(0.1, abs=0.06)
+    assert (model.predict(rare) == "0 rare").all()
+
+
+def test_without_classes_that_can_be_split_nothing_is_calibrated(rows):
+    model = DensityClassifier(GaussianMixture(reg_covar=0.1))
+    with pytest.warns(UserWarning, match=r"not calibrated: a \(4\), b \(4\)"):
+        model.fit(rows[0][:8], ["a", "b"] * 4)
+    assert model.temperature_ == 1
 
 
 @parametrize_with_checks(
@@ -150,6 +207,7 @@ def test_bad_input(rows):
     ]
 )
 @pytest.mark.filterwarnings("ignore:.*hold many ties.*:UserWarning")
+@pytest.mark.filterwarnings("ignore:Classes with fewer than:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*(equal to others|readings of the same).*:UserWarning")
 def test_scikit_learn_checks(estimator, check):
     check(estimator)

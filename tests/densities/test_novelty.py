@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.mixture import GaussianMixture
-from sklearn.model_selection import KFold
+from sklearn.model_selection import KFold, ShuffleSplit
 from sklearn.neighbors import KernelDensity
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skmanifoldflow import NoisyInjectiveFlow, NoveltyDetector
+from skmanifoldflow import NoisyInjectiveFlow, NoveltyDetector, TransformedDensity
 from skmanifoldflow._densities.explanation import column_candidates, column_contributions
 
 SMALL = {"n_layers": 1, "hidden_layer_sizes": (4,), "max_iter": 2}
@@ -112,6 +113,57 @@ def test_rows_without_density_are_strange():
     assert detector.decision_function(far)[0] == -np.inf
     assert detector.predict(far)[0] == -1
     assert detector.p_value(far)[0] == pytest.approx(1 / 501)
+
+
+def test_more_rows_without_density_than_the_rate():
+    """A tenth of the rows lie alone, where a kernel of bounded width has no density out of fold."""
+    X = np.r_[normal_rows(450) * 0.1, 100.0 * np.arange(1, 51)[:, None] * np.ones(3)]
+    kernel = KernelDensity(kernel="tophat", bandwidth=1)
+    detector = NoveltyDetector(kernel, random_state=0)
+    with pytest.warns(UserWarning, match=r"^10.0% of the rows have no density .* 0.05 allows"):
+        detector.fit(X)
+    assert detector.offset_ == -np.inf
+    assert (detector.predict([[0.0, 0, 0], [1e6, 0, 0]]) == 1).all()
+    enough = NoveltyDetector(kernel, false_positive_rate=0.15, random_state=0).fit(X)
+    np.testing.assert_array_equal(enough.predict([[0.0, 0, 0], [1e6, 0, 0]]), [1, -1])
+
+
+def test_the_rank_of_the_threshold_is_not_rounded_down():
+    """29 hundredths of 100 are 29, and a little less in floating point."""
+    assert int(0.29 * 100) == 28
+    detector = NoveltyDetector(GaussianMixture(), false_positive_rate=0.29, random_state=0)
+    detector.fit(normal_rows(99))
+    assert detector.offset_ == detector.calibration_scores_[28]
+
+
+class GroupsRecorder(GaussianMixture):
+    """Keeps the groups that `fit` was given."""
+
+    def fit(self, X, y=None, groups=None):
+        self.groups_ = groups
+        return super().fit(X)
+
+
+def test_groups_reach_a_density_behind_a_transformer():
+    X, groups = normal_rows(100), np.arange(100) // 5
+    density = TransformedDensity(TransformedDensity(GroupsRecorder()))
+    inner = NoveltyDetector(density, random_state=0).fit(X, groups=groups).density_.density_
+    np.testing.assert_array_equal(inner.density_.groups_, groups)
+    plain = NoveltyDetector(TransformedDensity(GaussianMixture()), random_state=0)
+    assert plain.fit(X, groups=groups).offset_ > -np.inf
+    with config_context(enable_metadata_routing=True):
+        asks = TransformedDensity(GroupsRecorder().set_fit_request(groups=True))
+        for density, given in ((asks, groups), (TransformedDensity(GroupsRecorder()), None)):
+            fitted = NoveltyDetector(density, random_state=0).fit(X, groups=groups)
+            np.testing.assert_array_equal(fitted.density_.density_.groups_, given)
+
+
+def test_folds_have_each_row_once():
+    detector = NoveltyDetector(GaussianMixture(), cv=ShuffleSplit(3, random_state=0))
+    with pytest.raises(ValueError, match="only works for partitions"):
+        detector.fit(normal_rows(50))
+    with pytest.raises(ValueError, match="All rows are of one group"):
+        NoveltyDetector(GaussianMixture()).fit(normal_rows(50), groups=np.ones(50))
 
 
 def test_bad_parameters():

@@ -156,7 +156,7 @@ def test_an_atlas_that_is_far_behind_is_given_up(rows):
     atlas = ChartAtlasFlow(2, n_charts=2, n_layers=1, hidden_layer_sizes=(4,), random_state=0)
     atlas.set_params(max_iter=8, n_iter_no_change=8)
     for others, n_epochs in ([StudentT()], 8), ([Exact()], 5):
-        fitted = fit_members([*others, atlas], rows[:200], rows[200:])
+        fitted = fit_members([*others, atlas], rows[:200], X_left_out=rows[200:])
         assert fitted[-1].n_iter_ == n_epochs
 
 
@@ -177,6 +177,28 @@ def test_groups_and_copies_are_left_out_together(rows):
     assert apart.weights_[0] > 0.9
     assert together.weights_[0] < 0.9
     assert grouped.scores_[0] < apart.scores_[0] - 1
+
+
+def test_about_a_fifth_is_left_out_of_groups_of_any_size(rows):
+    """One group of half of the rows, and many small ones: no fold is a fifth of the rows."""
+    groups = np.r_[np.zeros(200), np.arange(1, 21).repeat(10)]
+    seen = []
+
+    class Recorder(GaussianMixture):
+        def fit(self, X, y=None, groups=None):
+            seen.append((len(X), groups))
+            return super().fit(X)
+
+    for seed in range(5):
+        StackingDensity([("mixture", Recorder())], random_state=seed).fit(rows, groups=groups)
+        (n_trained, of_fold), (_, of_all) = seen[-2:]
+        # Five folds of four or five groups: 40 or 50 rows, or 230 and more with the large one.
+        assert n_trained in (350, 360)
+        assert len(of_fold) == n_trained
+        assert len(np.unique(of_fold)) in (16, 17)
+        np.testing.assert_array_equal(of_all, groups)
+    with pytest.raises(ValueError, match="All rows are of one group"):
+        StackingDensity([("mixture", Recorder())]).fit(rows, groups=np.ones(len(rows)))
 
 
 @pytest.mark.parametrize(

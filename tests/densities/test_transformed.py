@@ -8,7 +8,7 @@ from scipy.stats import multivariate_normal
 from sklearn.base import clone
 from sklearn.decomposition import PCA, FastICA
 from sklearn.mixture import GaussianMixture
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
@@ -171,6 +171,162 @@ def test_default_is_a_flow_of_standardised_rows(rows):
     assert model.score_samples(rows.astype(np.float32)).dtype == np.float32
 
 
+# ------------------------------------------------------------------ samples
+
+
+@pytest.mark.parametrize(
+    "transformer",
+    [StandardScaler(), QuantileTransformer(n_quantiles=30), FunctionTransformer(np.log, np.exp)],
+    ids=str,
+)
+def test_short_samples_are_of_all_components(transformer):
+    """Half of the rows are below 3, however few are drawn at once."""
+    rng = np.random.RandomState(0)
+    X = np.r_[rng.uniform(1, 2, (300, 1)), rng.uniform(8, 9, (300, 1))]
+    mixture = GaussianMixture(2, means_init=[[0.0], [2.0]], random_state=0)
+    model = TransformedDensity(mixture, transformer=transformer).fit(X)
+    rng = np.random.RandomState(1)
+    for n, n_calls in ((1, 600), (5, 200)):
+        drawn = np.array([model.sample(n, random_state=rng)[:, 0] for _ in range(n_calls)])
+        assert drawn.shape == (n_calls, n)
+        error = np.sqrt(0.25 / drawn.size)
+        assert (drawn < 3).mean() == pytest.approx(0.5, abs=4 * error + 0.02)
+
+
+def test_densities_whose_sample_is_not_implemented(rows):
+    kernel = KernelDensity(kernel="epanechnikov", bandwidth=0.5)
+    log = FunctionTransformer(np.log, np.exp)
+    model = TransformedDensity(kernel, transformer=log).fit(rows)
+    assert model.log_mass_ == 0
+    logs = np.log(rows)
+    expected = kernel.fit(logs).score_samples(logs) - logs.sum(axis=1)
+    np.testing.assert_allclose(model.score_samples(rows), expected)
+
+
+def test_densities_that_cannot_be_sampled_within_others(rows):
+    """There is no way back from the logarithm of the inner one."""
+    inner = TransformedDensity(GaussianMixture(), transformer=FunctionTransformer(np.log))
+    model = TransformedDensity(inner, transformer=FunctionTransformer(np.sqrt, np.square)).fit(rows)
+    assert model.log_mass_ == 0
+    assert np.isfinite(model.score_samples(rows)).all()
+
+
+class PlainSample(KernelDensity):
+    """Has a `sample` of the number of rows only."""
+
+    def sample(self, n):
+        return super().sample(n, random_state=0)
+
+
+def test_sample_without_a_random_state(rows):
+    model = TransformedDensity(PlainSample(), transformer=FunctionTransformer(np.log, np.exp))
+    drawn = model.fit(rows).sample(7)
+    assert drawn.shape == (7, 2)
+    assert (drawn > 0).all()
+
+
+# ------------------------------------------------------------------ rows that stay, and domains
+
+
+@pytest.mark.parametrize(
+    ("writing", "plain"),
+    [
+        (PowerTransformer(copy=False), PowerTransformer()),
+        (
+            QuantileTransformer(n_quantiles=30, output_distribution="normal", copy=False),
+            QuantileTransformer(n_quantiles=30, output_distribution="normal"),
+        ),
+        (
+            make_pipeline(StandardScaler(copy=False), PowerTransformer()),
+            make_pipeline(StandardScaler(), PowerTransformer()),
+        ),
+    ],
+    ids=["power", "quantiles", "pipeline"],
+)
+def test_transformers_that_write_into_their_input(writing, plain, rows):
+    X = rows.copy()
+    one, other = (
+        TransformedDensity(GaussianMixture(), transformer=transformer).fit(X)
+        for transformer in (writing, plain)
+    )
+    np.testing.assert_array_equal(one.score_samples(X), other.score_samples(X))
+    np.testing.assert_array_equal(one.sample(9, random_state=0), other.sample(9, random_state=0))
+    log_abs_det_jacobian(one.transformer_, X)
+    np.testing.assert_array_equal(X, rows)
+
+
+@pytest.mark.parametrize(
+    "transformer",
+    [
+        FunctionTransformer(np.log, np.exp),
+        PowerTransformer("box-cox"),
+        make_pipeline(FunctionTransformer(np.sqrt, np.square), PowerTransformer("box-cox")),
+    ],
+    ids=["log", "box-cox", "pipeline"],
+)
+@pytest.mark.filterwarnings("ignore:The provided functions are not strictly inverse:UserWarning")
+def test_rows_outside_of_the_domain_have_no_density(transformer, rows):
+    model = TransformedDensity(GaussianMixture(), transformer=transformer).fit(rows)
+    X = np.r_[rows[:2], [[-1.0, 1.0], [1.0, 0.0], [-1.0, -1.0]], rows[2:4]]
+    scores = model.score_samples(X)
+    np.testing.assert_array_equal(scores[2:5], -np.inf)
+    np.testing.assert_allclose(scores[[0, 1, 5, 6]], model.score_samples(rows[:4]))
+    np.testing.assert_array_equal(model.score_samples(X[2:5]), -np.inf)
+    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match=r"NaN|strictly positive"):
+        TransformedDensity(GaussianMixture(), transformer=transformer).fit(rows - 2)
+
+
+# ------------------------------------------------------------------ transformers of one's own
+
+
+class Doubled(StandardScaler):
+    def transform(self, X):
+        return 2 * super().transform(X)
+
+    def inverse_transform(self, X):
+        return super().inverse_transform(X / 2)
+
+    def log_abs_det_jacobian(self, X):
+        return np.full(len(X), np.log(2 / self.scale_).sum())
+
+
+class Tripled(StandardScaler):
+    def transform(self, X):
+        return 3 * super().transform(X)
+
+
+class Renamed(StandardScaler):
+    """Transforms as its parent does."""
+
+
+class OneNumber(Doubled):
+    def log_abs_det_jacobian(self, X):
+        return 0.0
+
+
+def test_the_jacobian_of_a_class_of_ones_own_is_its_method(rows):
+    scaler = Doubled().fit(rows)
+    expected = slogdet_by_differences(scaler, rows)
+    np.testing.assert_allclose(log_abs_det_jacobian(scaler, rows), expected, atol=1e-6)
+    # In other processes it is known as well.
+    model = TransformedDensity(GaussianMixture(reg_covar=0), transformer=Doubled())
+    scores = cross_val_score(model, rows, cv=3, n_jobs=2)
+    plain = cross_val_score(GaussianMixture(reg_covar=0), rows, cv=3)
+    np.testing.assert_allclose(scores, plain, rtol=1e-6)
+
+
+def test_a_class_that_transforms_otherwise_has_not_the_jacobian_of_its_parent(rows):
+    renamed, scaler = Renamed().fit(rows), StandardScaler().fit(rows)
+    np.testing.assert_array_equal(
+        log_abs_det_jacobian(renamed, rows), log_abs_det_jacobian(scaler, rows)
+    )
+    for transformer in (Tripled(), make_pipeline(MinMaxScaler(), Tripled())):
+        with pytest.raises(ValueError, match=r"behind Tripled cannot be brought .* a method"):
+            TransformedDensity(GaussianMixture(), transformer=transformer).fit(rows)
+    with pytest.raises(ValueError, match=r"one number for each of 600 rows, .* shape \(\)"):
+        log_abs_det_jacobian(OneNumber().fit(rows), rows)
+
+
 class Recorder(GaussianMixture):
     """Keeps what `fit` was given."""
 
@@ -228,6 +384,32 @@ def test_ties_have_no_quantiles_of_their_own(rows):
     model = TransformedDensity(GaussianMixture(), transformer=QuantileTransformer(n_quantiles=30))
     with pytest.raises(ValueError, match="quantiles of column 1 are equal"):
         model.fit(np.c_[rows[:, 0], np.round(rows[:, 1])])
+
+
+def test_columns_of_a_small_range_have_no_quantiles(rows):
+    """Within 1e-7 of the ends of a column scikit-learn moves values to the ends."""
+    X = np.random.RandomState(0).random_sample((300, 2))
+    normal = QuantileTransformer(n_quantiles=30, output_distribution="normal")
+    model = TransformedDensity(GaussianMixture(), transformer=normal)
+    for range_ in (1e-4, 1e-6):
+        with pytest.raises(ValueError, match="column 0 are too near them"):
+            model.fit(range_ * X)
+    scaled = make_pipeline(StandardScaler(), normal)
+    scaled = TransformedDensity(GaussianMixture(), transformer=scaled).fit(1e-6 * X)
+    expected = model.fit(X).score_samples(X) + 12 * np.log(10)
+    np.testing.assert_allclose(scaled.score_samples(1e-6 * X), expected, atol=0.01)
+    uniform = QuantileTransformer(n_quantiles=30)
+    small, large = (
+        TransformedDensity(GaussianMixture(), transformer=uniform).fit(unit * X).score(unit * X)
+        for unit in (1e-6, 1)
+    )
+    assert small - large == pytest.approx(12 * np.log(10), abs=1e-6)
+
+
+def test_a_single_quantile_has_no_slope(rows):
+    single = QuantileTransformer(n_quantiles=1)
+    with pytest.raises(ValueError, match="with a single quantile"):
+        TransformedDensity(GaussianMixture(), transformer=single).fit(rows)
 
 
 def test_sample_needs_a_way_back(rows):

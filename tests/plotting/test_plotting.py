@@ -864,6 +864,12 @@ def test_infinite_shares_are_drawn_beyond_the_others():
     assert display.image_.get_clim() == (0, 12)
 
 
+def test_negative_shares_have_the_colour_of_zero():
+    image = ExplanationDisplay([[-1.0, -3.0], [-10.0, -2.0]]).plot().image_
+    colours = image.to_rgba(image.get_array())
+    np.testing.assert_array_equal(colours, np.broadcast_to(image.cmap(0.0), (2, 2, 4)))
+
+
 def test_bad_explanations(frame, flow):
     with pytest.raises(ValueError, match="ManifoldPriorFlow has no method explain"):
         ExplanationDisplay.from_estimator(flow, frame)
