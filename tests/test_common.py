@@ -433,7 +433,8 @@ def test_rounding_is_no_spacing(Estimator):
     k = np.random.RandomState(0).randint(0, 9, size=(200, 1))
     X = np.where(np.arange(200)[:, None] % 2, 0.1 * k, k / 10)
     drawn = Estimator(dequantize=True, random_state=0, **SMALL).fit(X).sample(5000, random_state=0)
-    assert drawn.mean() == pytest.approx(X.mean() + 0.05, abs=0.02)
+    # Spread over the last digit, they would have the mean of the rows.
+    assert drawn.mean() == pytest.approx(X.mean() + 0.05, abs=0.03)
 
 
 def test_local_dimension_keeps_the_noise_of_the_fit(model, rows):
