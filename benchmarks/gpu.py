@@ -29,6 +29,7 @@ from skmanifoldflow.backend.architectures import density_flow
 from skmanifoldflow.backend.bijections import Chain, MarginalSpline
 from skmanifoldflow.backend.device import make_generator, single_threaded
 from skmanifoldflow.backend.flow import ManifoldFlow
+from skmanifoldflow.backend.rows import TrainingRows
 from skmanifoldflow.backend.training import train
 from skmanifoldflow.backend.training_job import TrainingSettings
 from skmanifoldflow.datasets import SCurve
@@ -105,7 +106,7 @@ def seconds_of_a_step(kind, n_features, batch_size, device, args):
             raise EnoughEpochs
 
     with single_threaded(batch_size * WIDTH * max(WIDTH, n_features)), suppress(EnoughEpochs):
-        train(objective, lambda: rows, None, settings, generator, log)
+        train(objective, TrainingRows.of(rows), None, settings, generator, log)
     return np.median(np.diff(ends)) / STEPS_OF_AN_EPOCH
 
 

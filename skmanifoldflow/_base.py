@@ -4,6 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -12,16 +13,17 @@ import torch
 from sklearn.base import _fit_context
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_sample_weight
 
 from ._checks import check_parameters, check_rows, list_names, warn
-from ._chunked import rows_to_tensor
-from ._columns import dequantization_step
+from ._columns import dequantization_step, describe
 from ._config import FlowConfig
 from ._dimension import read_distinct_rows
-from ._duplicates import distinct_rows, find_duplicates
+from ._duplicates import distinct_rows, find_duplicates, places
 from ._inference import FittedFlow
 from ._progress import epoch_log, warn_of_training
 from ._split import Split, split_groups, split_rows
+from ._table import ENOUGH_ROWS, Table, counted_once, drawn, drawn_anew, rows_to_tensor
 from .backend.device import (
     make_generator,
     resolve_device,
@@ -31,6 +33,7 @@ from .backend.device import (
 )
 from .backend.flow import FlowModel
 from .backend.objective import Objective
+from .backend.rows import TrainingRows
 from .backend.standardize import Standardizer
 from .backend.training import train_all
 from .backend.training_job import TrainingInterrupted, TrainingJob, TrainingSettings, finish
@@ -40,6 +43,9 @@ __all__ = ["BaseManifoldFlow"]
 # With fewer rows there is nothing to validate on, and a network would only learn them by heart.
 _MIN_ROWS_VALIDATED = 40
 _MIN_VALIDATION_ROWS = 10
+# Standardised values of training rows that are kept in the memory of the CPU and of another device,
+# and rows that weights may make of few rows in an epoch.
+_MAX_KEPT_VALUES, _MAX_KEPT_VALUES_ELSEWHERE, _MAX_DRAWN = 2**23, 2**28, 2**20
 # Share of the rows that are copies from which on somebody has to be told.
 _SHARE_TOLD = 0.05
 # Share of the training before which it does not stop early: the first long steps may make a fit
@@ -54,7 +60,7 @@ class _FitInterrupted(KeyboardInterrupt):
 class _Plan(NamedTuple):
     """What is known before the first start of a fit."""
 
-    raw: torch.Tensor
+    table: Table
     split: Split
     # Raw rows that are validated on.
     validation: torch.Tensor | None
@@ -66,22 +72,55 @@ class _Plan(NamedTuple):
     batch_size: int
     seeds: list[int]
     # Rows that are copies of no other, which the dimension is read from.
-    distinct: torch.Tensor
+    distinct: np.ndarray
     # Multiply-adds of the largest product of a step.
     work: float
     # `time.monotonic` when the fit began.
     began: float
 
 
+class FittedRows(NamedTuple):
+    """Rows that tell how the fitted model lies in the data: all of them, or some of many.
+
+    Attributes
+    ----------
+    rows : Tensor of shape (n, D)
+        Standardised rows in the order of the table, in the dtype and on the device of the flow.
+    split : Split
+        Which of them were set aside.
+    """
+
+    rows: torch.Tensor
+    split: Split
+
+
 class _Restart(NamedTuple):
     """One start of a fit, and what turns raw rows into standardised ones."""
 
+    seed: int
     job: TrainingJob
     standardizer: Standardizer
     prepare: Callable[[torch.Tensor], torch.Tensor]
-    split: Split
     # What else a method knows of its training.
     result: Any = None
+    # Whether it has been fitted to the rows set aside too.
+    is_refitted: bool = False
+
+
+def _in_own_order(X, groups, weights):
+    """Return rows, groups and weights in an order that depends on the rows alone."""
+    if len(X) > ENOUGH_ROWS:
+        # They may lie on a disk.
+        return X, groups, weights
+    # Equal rows may differ in their weights and groups.
+    keys = [places(X)]
+    if groups is not None:
+        keys.insert(0, np.unique(groups, return_inverse=True)[1])
+    if weights is not None:
+        keys.insert(0, weights.numpy())
+    order = np.lexsort(keys)
+    groups = None if groups is None else groups[order]
+    return X[order], groups, None if weights is None else weights[torch.from_numpy(order)]
 
 
 class BaseManifoldFlow(FittedFlow, ABC):
@@ -100,6 +139,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         "noise_floor": [Interval(Real, 0, None, closed="neither")],
         "bounded": [tuple, None],
         "dequantize": ["boolean"],
+        "discrete_features": ["array-like", StrOptions({"auto", "all"}), None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
@@ -115,6 +155,9 @@ class BaseManifoldFlow(FittedFlow, ABC):
         "verbose": ["verbose"],
     }
 
+    # Whether the fitted model is a start that has been fitted to the rows set aside too.
+    _is_refitted = False
+
     # Where the HTML representation of scikit-learn finds the documentation of a class.
     _doc_link_module = "skmanifoldflow"
     _doc_link_template = (
@@ -122,7 +165,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         "{estimator_module}.{estimator_name}.html"
     )
 
-    # Gradient steps after which a fit ends: ten passes over a million rows in batches of 512.
+    # Gradient steps after which a fit ends.
     _max_steps = 20_000
 
     # ------------------------------------------------------------------ what a method provides
@@ -149,16 +192,22 @@ class BaseManifoldFlow(FittedFlow, ABC):
 
     @abstractmethod
     def _make_objective(
-        self, flow: FlowModel, rows: torch.Tensor, generator: torch.Generator, is_warm: bool
+        self,
+        flow: FlowModel,
+        rows: torch.Tensor,
+        n_rows: int,
+        generator: torch.Generator,
+        is_warm: bool,
     ) -> Objective:
-        """Return the objective of a fit on standardised training rows (float64, on the CPU).
+        """Return the objective of a fit, given standardised training rows (float64, on the CPU).
 
-        A flow that is warm has the weights of an earlier fit.
+        They are in random order, and of more than `ENOUGH_ROWS` they are some; `n_rows` is the
+        number of all. A flow that is warm has the weights of an earlier fit.
         """
 
     @abstractmethod
-    def _finish(self, restart: _Restart, rows: torch.Tensor) -> None:
-        """Set the fitted attributes of the method, given the start and all standardised rows.
+    def _finish(self, restart: _Restart, fitted: FittedRows) -> None:
+        """Set the fitted attributes of the method.
 
         `n_components_` and `_noise_variance` are among them; `intrinsic_dimension_` is known.
         """
@@ -167,7 +216,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
 
     @standard_context()
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, *, groups=None, X_val=None):
+    def fit(self, X, y=None, sample_weight=None, *, groups=None, X_val=None):
         """Fit the model to data.
 
         Parameters
@@ -177,6 +226,11 @@ class BaseManifoldFlow(FittedFlow, ABC):
             computes in float64; the weights are trained in float32.
         y : Ignored
             Not used, present for API consistency by convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How many rows each row counts for: 2 is the row twice, 0 leaves it out. All that goes by
+            the number of rows goes by the sum of the weights, so weights that sum to 1 have to be
+            multiplied by the number of rows. In each epoch a row is trained on as often as its
+            weight, rounded up or down at random. None counts each row once.
         groups : array-like of shape (n_samples,), default=None
             Labels of groups of rows that depend on each other, such as the readings of one place or
             the rows of one patient. The rows of a group are set aside, or trained on, together. By
@@ -194,6 +248,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         ------
         ValueError
             If the rows are not finite, fewer than two, or if parameters contradict each other; if
+            weights are negative, not finite, not one for each row, or sum to less than two; if
             rows are to be set aside and no group has two rows at least and half of them at most; if
             `groups` is given with `X_val`, or `X_val` with ``early_stopping=False``.
         FloatingPointError
@@ -211,9 +266,11 @@ class BaseManifoldFlow(FittedFlow, ABC):
             `max_iter` was reached, if a tenth of the gradients were not finite, or if the fit was
             interrupted after its first epoch.
         UserWarning
-            If columns hold many ties, as integers do, and `dequantize` is False. If rows are set
-            aside and a twentieth of them all are copies of others, exactly or nearly, which are set
-            aside, or trained on, together; or if rows look like readings of the same places.
+            If columns hold many ties, as integers do, `dequantize` is False and `discrete_features`
+            is "auto". If rows are set aside, there are no weights, and a twentieth of the rows are
+            copies of others, exactly or nearly, which are set aside, or trained on, together; or if
+            rows look like readings of the same places. If weights sum to so little that nothing
+            is trained.
 
         Examples
         --------
@@ -225,7 +282,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         """
         before = dict(vars(self))
         try:
-            return self._fit(X, groups, X_val)
+            return self._fit(X, sample_weight, groups, X_val)
         except _FitInterrupted:
             raise
         except BaseException:
@@ -234,8 +291,8 @@ class BaseManifoldFlow(FittedFlow, ABC):
             self.__dict__.update(before)
             raise
 
-    def _fit(self, X, groups=None, X_val=None):
-        plan = self._plan(X, groups, X_val)
+    def _fit(self, X, sample_weight=None, groups=None, X_val=None):
+        plan = self._plan(X, sample_weight, groups, X_val)
         with single_threaded(plan.work):
             restarts, reports, is_interrupted = self._train_restarts(plan)
             report, is_interrupted = self._finish_fit(plan, restarts, reports, is_interrupted)
@@ -268,11 +325,11 @@ class BaseManifoldFlow(FittedFlow, ABC):
             else:
                 weights = {name: t.clone() for name, t in flow.state_dict().items()}
                 trained.update(best=best, weights=weights, generator=generator.get_state())
-            self._adopt(plan, restarts[best])
-            self.dimension_report_ = read_distinct_rows(plan.distinct.numpy())
+            restart = self._refitted_start(plan, restarts[best], reports[best])
+            self._adopt(plan, restart)
+            self.dimension_report_ = read_distinct_rows(plan.distinct)
             self.intrinsic_dimension_ = self.dimension_report_.dimension
-            rows = restarts[best].prepare(plan.raw).to(plan.device, plan.dtype)
-            self._finish(restarts[best], rows)
+            self._finish(restart, self._fitted_rows(plan, restart))
             self.n_iter_ = reports[best].n_iter
             self.loss_curve_ = reports[best].loss_curve
             self.validation_scores_ = reports[best].validation_scores
@@ -290,7 +347,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         """Return as text how far an interrupted fit had come."""
         return f"epoch {report.n_iter} of {self.max_iter}"
 
-    def _plan(self, X, groups=None, X_val=None) -> _Plan:
+    def _plan(self, X, sample_weight=None, groups=None, X_val=None) -> _Plan:
         """Check rows and parameters, and settle what all starts of a fit have in common."""
         began = time.monotonic()
         X = check_rows(self, X, ensure_min_samples=2)
@@ -299,45 +356,63 @@ class BaseManifoldFlow(FittedFlow, ABC):
         self._check_method_parameters(n_features)
         device = resolve_device(self.device)
         dtype = statistics_dtype(device) if X.dtype == np.float64 else torch.float32
+        if groups is not None:
+            groups = column_or_1d(groups)
+            check_consistent_length(X, groups)
+        X, groups, weights = _in_own_order(*self._counted(X, groups, sample_weight))
+        table = Table(X, weights)
+        n_rows = table.n_counted
 
         random_state = check_random_state(self.random_state)
         self._dtype = X.dtype
-        raw = rows_to_tensor(X)
         choices = self._choices(n_features)
-        is_warm = self.warm_start and hasattr(self, "_config")
+        # A start that has been fitted to the rows set aside cannot be compared on them.
+        is_warm = self.warm_start and hasattr(self, "_config") and not self._is_refitted
         previous = self._flow if is_warm and self._config.agrees_with(choices) else None
         n_restarts = 1 if previous else self.n_init
         order_seed, *seeds = random_state.randint(2**31, size=1 + n_restarts).tolist()
-        order = torch.randperm(len(raw), generator=make_generator(order_seed))
+        order = torch.randperm(len(table), generator=make_generator(order_seed))
         self._check_validation(groups, X_val)
-        split = self._split(X, order, groups, X_val)
+        split = self._split(table, order, groups, X_val, is_told=sample_weight is None)
         if X_val is not None:
             X_val = check_rows(self, X_val, reset=False, ensure_min_samples=2)
             check_parameters(self, X_val)
             validation = rows_to_tensor(X_val)
         else:
             held_out = split.distinct(split.validation)
-            validation = raw[held_out] if len(held_out) else None
+            if len(held_out) and weights is not None:
+                # As many rows as these are worth, for the standard errors of their scores.
+                of_rows = split.weights_of(held_out, weights)
+                n_worth = of_rows.sum().square() / of_rows.square().sum()
+                held_out = held_out[drawn(of_rows, max(2, round(float(n_worth))))]
+            validation = table.take(held_out) if len(held_out) else None
         is_image = choices.image_shape is not None
         # Equal values of rows that repeat are no ties.
-        distinct = raw if split.groups is None else raw[split.distinct(torch.arange(len(raw)))]
-        step = dequantization_step(self, distinct, is_image, np.finfo(X.dtype).eps)
+        distinct, has_copies = X, split.groups is not None
+        if has_copies and len(X) <= ENOUGH_ROWS:
+            has_copies = False
+            distinct = X[split.distinct(torch.arange(len(X))).numpy()]
+        eps = float(np.finfo(X.dtype).eps)
+        self.columns_ = describe(self, distinct, is_image, eps)
+        step = dequantization_step(self, distinct, is_image, eps)
         if X_val is not None and self.bounded is not None and step.any():
             if bool((validation.amax(0) + step > self.bounded[1]).any()):
                 raise ValueError(
-                    f"With dequantize=True each value of X_val is spread over a step, so bounded="
+                    "Each value of a discrete column of X_val is spread over a step, so bounded="
                     f"{self.bounded} must reach to the largest value plus its step."
                 )
         if previous:
             config = self._config
         else:
             # Copies of rows know no more than one of them.
-            config = self._read_rows(choices, raw[split.distinct(split.training)], step)
+            read = split.distinct(split.training)
+            read = counted_once(read, None if weights is None else split.weights_of(read, weights))
+            config = self._read_rows(choices, table.take(read), step)
         width = max(self._layer_sizes(), default=1)
-        batch_size = self._batch_size(len(raw), n_features)
+        batch_size = self._batch_size(n_rows, n_features)
         work = batch_size * width * max(width, n_features)
         return _Plan(
-            raw=raw,
+            table=table,
             split=split,
             validation=validation,
             step=step,
@@ -347,10 +422,40 @@ class BaseManifoldFlow(FittedFlow, ABC):
             dtype=dtype,
             batch_size=batch_size,
             seeds=seeds,
-            distinct=distinct if groups is None else torch.from_numpy(distinct_rows(raw.numpy())),
+            distinct=distinct if groups is None and not has_copies else distinct_rows(X),
             work=work,
             began=began,
         )
+
+    def _counted(self, X, groups, sample_weight):
+        """Return the rows that count, their groups, and their weights, None where all are 1."""
+        if sample_weight is None:
+            return X, groups, None
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        counts = weights > 0
+        if not counts.all():
+            # Rows that do not count are absent.
+            X, weights = X[counts], weights[counts]
+            groups = None if groups is None else groups[counts]
+        total = float(weights.sum())
+        if len(X) < 2 or not 2 <= total < np.inf:
+            raise ValueError(
+                f"sample_weight counts rows, of which two are needed: {len(X)} weights are "
+                f"positive, and they sum to {total:g}. Multiply weights that sum to 1 by the "
+                "number of rows."
+            )
+        if total < _MIN_ROWS_VALIDATED <= len(X) and self.early_stopping == "auto":
+            warn(
+                f"sample_weight counts rows, and sums to {total:g} for {len(X)} of them: fewer "
+                f"than {_MIN_ROWS_VALIDATED} rows train no network. Multiply weights that sum to 1 "
+                "by the number of rows."
+            )
+        if total <= ENOUGH_ROWS and np.array_equal(weights, np.rint(weights)):
+            # Whole numbers are copies.
+            repeated = np.repeat(np.arange(len(X)), weights.astype(np.intp))
+            X, weights = X[repeated], np.ones(len(repeated))
+            groups = None if groups is None else groups[repeated]
+        return X, groups, None if (weights == 1).all() else torch.tensor(weights)
 
     def _train_restarts(self, plan):
         """Prepare and train all starts; return them, their reports, and whether of Ctrl-C."""
@@ -384,6 +489,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
     def _adopt(self, plan, restart):
         """Take the flow of a trained start as that of the estimator."""
         self._config = plan.config
+        self._is_refitted = restart.is_refitted
         self._standardizer = restart.standardizer
         flow = restart.job.objective.flow
         broken = [name for name, t in flow.state_dict().items() if not bool(t.isfinite().all())]
@@ -422,6 +528,10 @@ class BaseManifoldFlow(FittedFlow, ABC):
         """
         return max(64, min(max(128, min(512, 4 * n_features)), n_samples // 10))
 
+    def _step_limit(self, batch_size):
+        """Return the gradient steps after which a fit ends."""
+        return self._max_steps
+
     def _weight_decay(self, n_samples):
         """Return the weight decay of the networks."""
         return self.weight_decay
@@ -431,8 +541,8 @@ class BaseManifoldFlow(FittedFlow, ABC):
 
         Standardisation is that of the first start, where there was one.
         """
-        raw, step, config, device = plan.raw, plan.step, plan.config, plan.device
-        split = plan.split
+        table, split, step = plan.table, plan.split, plan.step
+        config, device = plan.config, plan.device
         generator = make_generator(seed)
 
         def dequantize(rows):
@@ -445,7 +555,8 @@ class BaseManifoldFlow(FittedFlow, ABC):
 
         standardizer = first and first.standardizer
         if standardizer is None:
-            standardizer = self._new_standardizer(config).fit(dequantize(raw))
+            blocks = ((dequantize(rows), weights) for rows, weights in table.blocks())
+            standardizer = self._new_standardizer(config).fit_blocks(blocks)
         flow = self._build_flow(config, generator)
         if plan.previous is not None:
             # Part of a new flow is float64, which cannot be filled from MPS.
@@ -456,31 +567,78 @@ class BaseManifoldFlow(FittedFlow, ABC):
             validation = prepare(validation).to(device, torch.float32)
         elif self.early_stopping == "auto":
             flow.requires_grad_(False)
-        train_raw = raw[split.training]
-        prepared = prepare(train_raw)
-        train_rows = prepared.to(device, torch.float32)
-
-        def epoch_rows():
-            if step.any():
-                return prepare(train_raw).to(device, torch.float32)
-            return train_rows
-
-        objective = self._make_objective(flow, prepared, generator, plan.previous is not None)
+        sample = prepare(table.take(table.repeated(split.training)))
+        rows = self._training_rows(plan, prepare, sample)
+        is_warm = plan.previous is not None
+        objective = self._make_objective(flow, sample, rows.n_rows, generator, is_warm)
         # While the noise falls the score of an epoch says little about the next one.
         anneals = objective.noise_start > objective.noise_floor
         settings = TrainingSettings(
             max_iter=self.max_iter,
-            max_steps=self._max_steps,
-            batch_size=min(plan.batch_size, len(train_raw)),
+            max_steps=self._step_limit(plan.batch_size),
+            batch_size=min(plan.batch_size, rows.n_rows),
             learning_rate=self.learning_rate_init,
-            weight_decay=self._weight_decay(len(raw)),
+            weight_decay=self._weight_decay(table.n_counted),
             n_iter_no_change=self.n_iter_no_change,
             tol=self.tol,
             min_progress=objective.annealing if anneals else _MIN_PROGRESS,
             averaging=objective.averaging,
         )
-        job = TrainingJob(objective, epoch_rows, validation, settings, generator, len(train_raw))
-        return _Restart(job, standardizer, prepare, split)
+        job = TrainingJob(objective, rows, validation, settings, generator)
+        return _Restart(seed, job, standardizer, prepare)
+
+    def _training_rows(self, plan, prepare, sample) -> TrainingRows:
+        """Return the rows that are trained on, standardised at once if they are not too many."""
+        table, training, device = plan.table, plan.split.training, plan.device
+
+        def take(index):
+            return prepare(table.take(training[index])).to(device, torch.float32)
+
+        n_rows, draw = len(training), None
+        if table.weights is not None:
+            weights = table.weights[training]
+            n_rows = min(max(_MAX_DRAWN, n_rows), max(1, round(float(weights.sum()))))
+            draw = partial(drawn_anew, weights, n_rows)
+        few = sample.to(device, torch.float32)
+        most = _MAX_KEPT_VALUES if device.type == "cpu" else _MAX_KEPT_VALUES_ELSEWHERE
+        is_kept = len(training) * table.X.shape[1] <= most
+        if plan.step.any() or not is_kept:
+            return TrainingRows(take, n_rows, few, draw)
+        if draw is None and n_rows == len(few):
+            return TrainingRows.of(few)
+        kept = torch.cat([take(part) for part in torch.arange(len(training)).split(ENOUGH_ROWS)])
+        return TrainingRows(kept.__getitem__, n_rows, few, draw, device)
+
+    def _refitted_start(self, plan, restart, report) -> _Restart:
+        """Return a start, fitted to the rows set aside too if no epoch has bettered it."""
+        table, split = plan.table, plan.split
+        is_final = not report.is_start or plan.previous is not None
+        if is_final or not split.n_validation or len(table) > ENOUGH_ROWS:
+            return restart
+        # The draws of the start, so that its parts are the same ones.
+        generator = make_generator(restart.seed)
+        index = torch.cat([split.training, split.validation])
+        rows = restart.prepare(table.take(table.repeated(index)))
+        flow = self._build_flow(plan.config, generator).move_to(plan.device, torch.float32)
+        objective = self._make_objective(flow, rows, len(rows), generator, False)
+        objective.update_closed_form(rows.to(plan.device, torch.float32))
+        objective.take_validation_weights(restart.job.objective)
+        job = restart.job._replace(objective=objective)
+        return restart._replace(job=job, is_refitted=True)
+
+    def _fitted_rows(self, plan, restart) -> FittedRows:
+        """Return all rows as they were trained on, or some of many, validation rows among them."""
+        table, split = plan.table, plan.split
+        index = torch.arange(len(table))
+        if table.weights is not None or len(table) > ENOUGH_ROWS:
+            share = split.n_validation / len(table)
+            n_validation = round(share * ENOUGH_ROWS)
+            index, split = split.of_some(
+                table.repeated(split.validation, n_validation) if n_validation else index[:0],
+                table.repeated(split.training, ENOUGH_ROWS - n_validation),
+            )
+        rows = restart.prepare(table.take(index)).to(plan.device, plan.dtype)
+        return FittedRows(rows, split)
 
     def _check_validation(self, groups, X_val):
         """Raise ValueError where what a fit is validated on contradicts its parameters."""
@@ -489,25 +647,29 @@ class BaseManifoldFlow(FittedFlow, ABC):
         if groups is not None and X_val is not None:
             raise ValueError("With X_val no rows of X are set aside: groups must be None.")
 
-    def _split(self, X, order, groups, X_val) -> Split:
-        """Set rows aside, and with each of them its copies or those of its group."""
+    def _split(self, table, order, groups, X_val, is_told) -> Split:
+        """Set rows aside, and with each of them its copies or those of its group.
+
+        Weights may be copies: whoever gives them need not be told.
+        """
+        X, most = table.X, table.n_counted
+        weights = None if table.weights is None else table.weights.numpy()
         if groups is not None:
-            groups = column_or_1d(groups)
-            check_consistent_length(X, groups)
             groups = np.unique(groups, return_inverse=True)[1]
-            return split_groups(order, groups, self._n_validation(len(X)))
+            return split_groups(order, groups, self._n_validation(min(most, len(X))), weights)
         duplicates = find_duplicates(X)
         groups = duplicates.groups
-        n_validation = 0 if X_val is not None else self._n_validation(int(groups.max()) + 1)
-        split = split_rows(order, groups, n_validation)
-        if split.n_validation and duplicates.n_repeated >= _SHARE_TOLD * len(X):
+        n_distinct = min(most, int(groups.max()) + 1)
+        n_validation = 0 if X_val is not None else self._n_validation(n_distinct)
+        split = split_rows(order, groups, n_validation, weights)
+        if is_told and split.n_validation and duplicates.n_repeated >= _SHARE_TOLD * len(X):
             nearly = "nearly " if duplicates.kind == "near" else ""
             warn(
                 f"{duplicates.n_repeated} of {len(X)} rows are {nearly}equal to others: "
                 f"{int(groups.max()) + 1} are distinct. A row and its copies are set aside, or "
                 "trained on, together."
             )
-        if split.n_validation and duplicates.kind == "suspected":
+        if is_told and split.n_validation and duplicates.kind == "suspected":
             warn(
                 "Rows look like readings of the same places, which are not clearly apart: a row "
                 "that is set aside may have others like it that are trained on. Give the place of "
@@ -516,7 +678,10 @@ class BaseManifoldFlow(FittedFlow, ABC):
         return split
 
     def _n_validation(self, n_samples):
-        """Return the number of rows that are set aside; copies of rows do not count."""
+        """Return the number of rows that are set aside; copies of rows do not count.
+
+        They are no more than it takes to compare epochs.
+        """
         validate = self.early_stopping
         if validate == "auto":
             validate = n_samples >= _MIN_ROWS_VALIDATED
@@ -529,4 +694,4 @@ class BaseManifoldFlow(FittedFlow, ABC):
                 f"{self.validation_fraction} sets {n_validation} rows aside and needs at least 2 "
                 f"more to train on, got n_samples={n_samples}."
             )
-        return n_validation
+        return min(n_validation, ENOUGH_ROWS)

@@ -19,6 +19,7 @@ __all__ = [
     "check_rows",
     "column_names",
     "counted",
+    "discrete_features_mask",
     "list_names",
     "warn",
 ]
@@ -27,6 +28,8 @@ DTYPES = [np.float64, np.float32]
 
 # Columns that vary by less have variances near the smallest numbers there are.
 _SMALLEST_RANGE = 1e-150
+# Rows that are squared at a time.
+_BLOCK_ROWS = 8192
 # Channels that images have: gray, colours, and colours with opacity.
 _N_COLORS = (1, 3, 4)
 
@@ -204,6 +207,7 @@ def column_names(estimator):
 def check_parameters(estimator, X):
     """Check the common parameters, as far as `_parameter_constraints` cannot express it."""
     n_components, n_features = estimator.n_components, X.shape[1]
+    discrete_features_mask(estimator, n_features)
     if n_components is not None and n_components > n_features:
         raise ValueError(
             f"n_components={n_components} must be between 1 and n_features={n_features}, or None."
@@ -232,7 +236,8 @@ def check_parameters(estimator, X):
                 f"{X.min()} and {X.max()}."
             )
     with np.errstate(over="ignore"):
-        sum_of_squares = float(np.square(X, dtype=np.float64).sum())
+        blocks = (X[i : i + _BLOCK_ROWS] for i in range(0, len(X), _BLOCK_ROWS))
+        sum_of_squares = sum(float(np.square(rows, dtype=np.float64).sum()) for rows in blocks)
     if not math.isfinite(sum_of_squares):
         raise ValueError(
             "The variance of X overflows: its values are too large. Rescale the columns."
@@ -247,6 +252,66 @@ def check_parameters(estimator, X):
             f"{list_names(column_names(estimator)[is_small])}: their values are too small. "
             "Rescale the columns."
         )
+
+
+def discrete_features_mask(estimator, n_features):
+    """Return which columns `dequantize` and `discrete_features` say to spread, as booleans.
+
+    Raises
+    ------
+    ValueError
+        If they contradict each other, or name columns that do not exist.
+    """
+    given, name = estimator.discrete_features, "discrete_features"
+    is_keyword = given is None or isinstance(given, str)
+    if estimator.dequantize and not (is_keyword and given in ("auto", "all")):
+        raise ValueError(
+            f"dequantize=True spreads the values of all columns, which discrete_features={given!r} "
+            "contradicts. Leave one of both at its default."
+        )
+    if is_keyword:
+        return np.full(n_features, estimator.dequantize or given == "all")
+    if estimator.image_shape is not None:
+        raise ValueError(
+            f"With image_shape all pixels are of one kind: {name} must be 'auto', 'all' or None."
+        )
+    features = np.asarray(given)
+    mask = np.zeros(n_features, dtype=bool)
+    if features.size == 0:
+        return mask
+    kinds = {type(item).__name__ for item in features.ravel().tolist()}
+    if features.ndim != 1 or len(kinds) > 1 or not kinds <= {"bool", "int", "str"}:
+        raise ValueError(
+            f"{name} must be an array-like of bool, int or str in one dimension, got {given!r}."
+        )
+    if features.dtype.kind == "b":
+        if len(features) != n_features:
+            raise ValueError(
+                f"{name} set as a boolean mask must have shape (n_features,) = ({n_features},), "
+                f"got {features.shape}."
+            )
+        return mask | features
+    if features.dtype.kind in "iu":
+        if features.min() < 0 or features.max() >= n_features:
+            raise ValueError(
+                f"{name} set as integer indices must be in [0, n_features - 1] = "
+                f"[0, {n_features - 1}], got {list_names(features)}."
+            )
+        mask[features] = True
+        return mask
+    names = getattr(estimator, "feature_names_in_", None)
+    if names is None:
+        raise ValueError(
+            f"{name} should be passed as an array of integers or as a boolean mask when the model "
+            "is fitted on data without feature names."
+        )
+    unknown = sorted(set(features) - set(names))
+    if unknown:
+        raise ValueError(
+            f"{name} has the items {list_names(unknown)}, which are not feature names of the "
+            f"training data: {list_names(names)}."
+        )
+    return np.array([name in features for name in names])
 
 
 def check_image_shape(estimator, n_features):

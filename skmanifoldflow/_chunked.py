@@ -10,15 +10,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._checks import check_rows
 from ._state import StoredFlow
+from ._table import rows_to_tensor
 from .backend.device import statistics_dtype, to_host
 from .backend.flow import FlowModel, chunks
 
-__all__ = ["ChunkedFlow", "rows_to_tensor"]
-
-
-def rows_to_tensor(rows):
-    """Return a float64 CPU copy of rows, which may be read-only or have negative strides."""
-    return torch.tensor(np.ascontiguousarray(rows), dtype=torch.float64)
+__all__ = ["ChunkedFlow"]
 
 
 class ChunkedFlow(StoredFlow):

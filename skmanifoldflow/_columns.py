@@ -1,18 +1,28 @@
-"""What the columns of a table hold: the spacing of their values, and ties."""
+"""What the columns of a table hold, and the steps over which values are spread in training."""
 
 import sys
 
 import numpy as np
 import torch
 
-from ._checks import column_names, list_names, warn
+from ._checks import column_names, discrete_features_mask, list_names, warn
+from ._describe import describe_columns, describe_pixels, some_images
+from ._grid import distinct
 
-__all__ = ["dequantization_step", "spacing"]
+__all__ = ["dequantization_step", "describe", "spacing"]
 
-# Spacings of columns with ties that one warning names.
-_MAX_STEPS_NAMED = 3
+# Kinds of columns with ties that one warning names.
+_MAX_KINDS_NAMED = 3
 # With fewer rows nobody is told of ties.
 _MIN_ROWS_TOLD = 40
+
+
+def describe(estimator, rows, is_image, eps):
+    """Return the `Columns` of rows; `eps` is the relative spacing of their numbers."""
+    if is_image:
+        # All pixels take the same values, though one of them may have taken few.
+        return describe_pixels(rows, eps)
+    return describe_columns(rows, column_names(estimator).tolist(), eps)
 
 
 def spacing(values, eps=sys.float_info.epsilon):
@@ -29,53 +39,69 @@ def spacing(values, eps=sys.float_info.epsilon):
     return float(distances.min()) if len(distances) else 0.0
 
 
-def dequantization_step(estimator, raw, is_image, eps=sys.float_info.epsilon):
-    """Return the spacing of the values of each column, 0 where nothing is to be added.
+def dequantization_step(estimator, rows, is_image, eps=sys.float_info.epsilon):
+    """Return the step of each column over which its values are spread, 0 where they are not.
 
-    `eps` is the relative spacing of the numbers that the rows were given as.
+    `eps` is the relative spacing of the numbers that the rows were given as. With
+    ``dequantize=True`` steps are least distances of values; of columns that are selected they are
+    those of `columns_`, which have to be known.
     """
-    n, n_features = raw.shape
-    columns = list(raw.T)
+    n, n_features = rows.shape
+    is_keyword = isinstance(estimator.discrete_features, str)
+    is_spread = torch.from_numpy(discrete_features_mask(estimator, n_features))
+    if not is_spread.any():
+        if is_keyword and n >= _MIN_ROWS_TOLD:
+            columns = estimator.columns_
+            _warn_of_ties(columns[:1] if is_image else columns, rows.size if is_image else n)
+        return torch.zeros(n_features, dtype=torch.float64)
+    step = torch.zeros(n_features, dtype=torch.float64)
     if is_image:
-        # All pixels take the same values, though one of them may have taken few.
-        columns = [raw.flatten()]
-    step = torch.zeros(len(columns), dtype=torch.float64)
-    is_tied = torch.zeros(len(columns), dtype=torch.bool)
-    for j, column in enumerate(columns):
-        values = torch.unique(column)
-        is_tied[j] = 1 < len(values) < len(column) // 2
-        if len(values) > 1 and (estimator.dequantize or is_tied[j]):
-            step[j] = spacing(values.numpy(), eps)
-    if estimator.dequantize:
-        # A constant column has no spacing of its own: it gets the most common one.
-        known = step[step > 0]
-        step[step == 0] = known.mode().values if len(known) else 1.0
-        step = step.expand(n_features) if len(step) == 1 else step
-        if estimator.bounded is not None and (raw.amax(0) + step > estimator.bounded[1]).any():
-            raise ValueError(
-                f"With dequantize=True each value is spread over a step, so bounded="
-                f"{estimator.bounded} must reach to the largest value plus its step."
-            )
-        return step
-    if is_tied.any() and n >= _MIN_ROWS_TOLD:
-        warn(
-            f"Columns hold many ties, as integers do: {_tied(estimator, is_tied, step)}. A density "
-            "can grow without bound there. Set dequantize=True to spread each value over its "
-            "step."
+        step[:] = _spacing_of(some_images(rows), eps)
+    else:
+        for j in is_spread.nonzero().flatten().tolist():
+            known = None if is_keyword else estimator.columns_[j].step
+            step[j] = _spacing_of(rows[:, j], eps) if known is None else known
+    # A constant column has no spacing of its own: it gets the most common one.
+    known = step[step > 0]
+    step[is_spread & (step == 0)] = known.mode().values if len(known) else 1.0
+    largest = torch.from_numpy(np.asarray(rows.max(axis=0), dtype=np.float64))
+    if estimator.bounded is not None and (largest + step > estimator.bounded[1]).any():
+        raise ValueError(
+            f"Each value of a discrete column is spread over a step, so bounded="
+            f"{estimator.bounded} must reach to the largest value plus its step."
         )
-    return torch.zeros(n_features, dtype=torch.float64)
+    return step
 
 
-def _tied(estimator, is_tied, step):
-    """Return the names of columns with ties as text, those of one step together.
+def _spacing_of(column, eps):
+    return spacing(distinct(np.sort(column, axis=None).astype(np.float64)), eps)
 
-    The columns of the largest steps come first.
-    """
-    if len(is_tied) < estimator.n_features_in_:
-        return f"all pixels (step {step[0]:g})"
-    names, step = column_names(estimator)[is_tied.numpy()], step[is_tied]
-    parts = [
-        f"{list_names(names[(step == size).numpy()])} (step {size:g})"
-        for size in reversed(step.unique().tolist())
-    ]
-    return "; ".join(parts[:_MAX_STEPS_NAMED]) + ("; ..." * (len(parts) > _MAX_STEPS_NAMED))
+
+def _warn_of_ties(columns, n):
+    """Warn of columns that hold fewer different values than half of the rows, in n rows."""
+    is_tied = [1 < column.n_values < n // 2 for column in columns]
+    if not any(is_tied):
+        return
+    kinds: dict[tuple[float, str], list] = {}
+    for column, tied in zip(columns, is_tied, strict=True):
+        if tied:
+            # Those of the largest steps come first, and those without a step last.
+            kinds.setdefault((-(column.step or 0), _kind(column)), []).append(column.name)
+    parts = [f"{list_names(names)} ({kind})" for (_, kind), names in sorted(kinds.items())]
+    more = "; ..." * (len(parts) > _MAX_KINDS_NAMED)
+    warn(
+        "Columns hold many ties, as integers do: "
+        f"{'; '.join(parts[:_MAX_KINDS_NAMED])}{more}. A density can grow without bound there. Set "
+        "dequantize=True to spread each value over its step, or name in discrete_features the "
+        "columns whose values are to be spread."
+    )
+
+
+def _kind(column):
+    """Return in some words why a column holds ties."""
+    if column.step is not None:
+        return f"step {column.step:g}"
+    if column.atoms:
+        value, share = max(column.atoms, key=lambda atom: atom.share)
+        return f"{value:g} in {share:.0%} of the rows"
+    return "repeated values"

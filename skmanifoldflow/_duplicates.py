@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Duplicates", "distinct_rows", "find_duplicates"]
+from ._dummies import dummy_sets
+
+__all__ = ["Duplicates", "distinct_rows", "find_duplicates", "places"]
 
 # Rows from which distances are measured, and how many of their neighbours.
 _N_MEASURED, _N_NEIGHBORS = 256, 64
@@ -25,6 +27,9 @@ _MIN_PLACES = 40
 _N_DISTANCES = 400
 # So many times as many pairs as independent columns would have are no chance.
 _NO_CHANCE = 10.0
+# A row that more than a few per cent of the rows are equal to, and many more than to others, is a
+# point that has a probability of its own, such as zeros in all columns.
+_SHARE_OF_POINT, _RATIO_OF_POINT, _MIN_POINT_ROWS = 0.03, 8, 10
 # With fewer different rows, of columns that have values in common all the same, they are levels.
 _MIN_DISTINCT = 40
 # Distances, in standard deviations, that are rounding.
@@ -65,7 +70,8 @@ def find_duplicates(rows):
     """Find the rows that are copies of others.
 
     Equal rows are copies if there are ten times as many pairs as columns drawn independently would
-    give, but for a few rows of columns that have values in common. Near copies are nearer to each
+    give, but for a few rows of columns that have values in common, and for single rows that more
+    than 3 % of the rows are equal to, such as zeros in all columns. Near copies are nearer to each
     other than a thousandth of the typical distance of nearest neighbours among the rows left after
     merging, and readings of at least 40 places nearer than a third of the distance to all others.
 
@@ -81,6 +87,11 @@ def find_duplicates(rows):
     """
     alone = np.arange(len(rows))
     groups = _equal_rows(rows)
+    is_point = _are_of_points(groups)
+    if is_point.any() and not is_point.all():
+        found = find_duplicates(rows[~is_point])
+        alone[~is_point] = np.flatnonzero(~is_point)[found.first][found.groups]
+        return found._replace(groups=_by_first_row(alone))
     has_equal = int(groups.max()) + 1 < len(rows)
     if has_equal and (_are_levels(rows, groups) or not _is_no_chance(rows, groups)):
         return Duplicates(alone, "none")
@@ -111,9 +122,9 @@ def _blocks(n, n_elements):
     return [slice(start, start + size) for start in range(0, n, size)]
 
 
-def _equal_rows(rows):
-    """Return labels that are the same for equal rows, numbered by first rows."""
-    # Rows are told apart by random sums of the bits of their values, modulo 2^64.
+def row_keys(rows):
+    """Return a number (n,) for each row, the same for equal rows and hardly for others."""
+    # Random sums of the bits of the values, modulo 2^64.
     factors = np.random.RandomState(0).randint(1, 2**63, rows.shape[1], dtype=np.uint64) | 1
     keys = np.empty(len(rows), dtype=np.uint64)
     for block in _blocks(len(rows), rows.shape[1]):
@@ -122,7 +133,34 @@ def _equal_rows(rows):
         # Low bits of a product depend on low bits alone, and those of short numbers are zero.
         bits = (bits ^ (bits >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
         keys[block] = ((bits ^ (bits >> np.uint64(29))) * factors).sum(axis=1)
-    return _by_first_row(keys)
+    return keys
+
+
+def places(rows):
+    """Return the place (n,) of each row in an order that depends on the rows alone.
+
+    It is that of the first column, of rows that agree there of the second one, and so on: units do
+    not matter either. Equal rows have the same place.
+    """
+    n_distinct, found = len(np.unique(row_keys(rows))), np.zeros(len(rows), dtype=np.int64)
+    for column in rows.T:
+        if found.max() + 1 == n_distinct:
+            break
+        ranks = np.unique(column, return_inverse=True)[1]
+        found = np.unique(found * len(rows) + ranks, return_inverse=True)[1]
+    return found
+
+
+def _equal_rows(rows):
+    """Return labels that are the same for equal rows, numbered by first rows."""
+    return _by_first_row(row_keys(rows))
+
+
+def _are_of_points(groups):
+    """Tell which rows are equal to so many that their point has a probability of its own."""
+    counts = np.bincount(groups)
+    least = max(_MIN_POINT_ROWS, _SHARE_OF_POINT * len(groups), _RATIO_OF_POINT * np.median(counts))
+    return (counts >= least)[groups]
 
 
 def _are_levels(rows, groups):
@@ -165,7 +203,7 @@ def _independent_columns(rows):
     sets = _complete_dummies(rows)
     in_sets = {j for members in sets for j in members}
     for members in sets:
-        high = rows[:, members] == rows[:, members].max(axis=0)
+        high = rows[:, list(members)] == rows[:, list(members)].max(axis=0)
         yield members[0], high.argmax(axis=1) * float(np.ptp(rows[:, members[0]]))
     for j in range(rows.shape[1]):
         if j not in in_sets:
@@ -173,24 +211,13 @@ def _independent_columns(rows):
 
 
 def _complete_dummies(rows):
-    """Return lists of columns of two values of which each row has exactly one high."""
+    """Return the sets of columns of two values of which each row has exactly one high."""
     is_high = {}
     for j, column in enumerate(rows.T):
         low, high = column.min(), column.max()
         if low < high and bool(((column == low) | (column == high)).all()):
-            is_high[j] = column == high
-    sets: list[list[int]] = []
-    members: list[int] = []
-    covered = np.zeros(len(rows), dtype=bool)
-    # Dummies of one variable stand side by side.
-    for j, high in is_high.items():
-        if (covered & high).any() or (members and j != members[-1] + 1):
-            members, covered = [], np.zeros(len(rows), dtype=bool)
-        members, covered = [*members, j], covered | high
-        if covered.all():
-            sets.append(members)
-            members, covered = [], np.zeros(len(rows), dtype=bool)
-    return sets
+            is_high[j] = np.packbits(column == high)
+    return dummy_sets(is_high, len(rows))
 
 
 def _near_rows(rows, groups):

@@ -27,10 +27,22 @@ from .backend.device import (
 )
 from .backend.flow import chunks
 
-__all__ = ["FittedFlow"]
+__all__ = ["FittedFlow", "mean_log_density"]
 
 # Standardised values beyond which a flow may overflow: there the density is none.
 _FAR = 1e4
+
+
+def mean_log_density(log_density, sample_weight=None):
+    """Return the mean of log-densities of rows, which may have weights, as a float."""
+    if sample_weight is None:
+        return float(np.mean(log_density, dtype=np.float64))
+    weights = _check_sample_weight(
+        sample_weight, log_density, dtype=np.float64, ensure_non_negative=True
+    )
+    # A row that does not count may have no density.
+    counts = weights > 0
+    return float(np.average(log_density[counts], weights=weights[counts]))
 
 
 class FittedFlow(
@@ -244,15 +256,7 @@ class FittedFlow(
         >>> bool(model.score(X) == model.score_samples(X).mean())
         True
         """
-        log_density = self.score_samples(X)
-        if sample_weight is None:
-            return float(np.mean(log_density, dtype=np.float64))
-        weights = _check_sample_weight(
-            sample_weight, log_density, dtype=np.float64, ensure_non_negative=True
-        )
-        # A row that does not count may have no density.
-        counts = weights > 0
-        return float(np.average(log_density[counts], weights=weights[counts]))
+        return mean_log_density(self.score_samples(X), sample_weight)
 
     @standard_context()
     def sample(self, n_samples=1, *, random_state=None, temperature=1.0, manifold_deviation=1.0):

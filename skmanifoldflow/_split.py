@@ -46,8 +46,20 @@ class Split(NamedTuple):
         first = np.unique(self.groups[rows].numpy(), return_index=True)[1]
         return rows[torch.from_numpy(np.sort(first))]
 
+    def weights_of(self, rows: Tensor, weights: Tensor) -> Tensor:
+        """Return the weights of rows and all of their copies, given those of all rows."""
+        if self.groups is None:
+            return weights[rows]
+        return torch.bincount(self.groups, weights)[self.groups[rows]]
 
-def split_rows(order, groups, n_validation):
+    def of_some(self, validation: Tensor, training: Tensor) -> "tuple[Tensor, Split]":
+        """Return indices of some of the rows in the order of the table, and the split of these."""
+        chosen = torch.cat([validation, training])
+        index, places = chosen.sort(stable=True)
+        return index, Split(torch.argsort(places), len(validation), None)
+
+
+def split_rows(order, groups, n_validation, weights=None):
     """Set rows aside with their copies, at random.
 
     Parameters
@@ -59,26 +71,32 @@ def split_rows(order, groups, n_validation):
     n_validation : int
         Number of groups to set aside. Those that hold more than a tenth of all rows are trained on,
         and there are fewer where they would have half as many rows more than their share.
+    weights : ndarray of shape (n,), default=None
+        How many rows each of them counts for.
 
     Returns
     -------
     split : Split
         Where no rows are copies, the first `n_validation` rows of the order are set aside.
     """
-    n_rows = len(order)
-    counts = np.bincount(groups)
-    if len(counts) == n_rows:
+    n_groups = int(groups.max()) + 1
+    has_copies = n_groups < len(order)
+    if weights is None and not has_copies:
         return Split(order, n_validation, None)
+    sizes = np.bincount(groups, weights)
+    n_rows = sizes.sum()
+    one = n_rows / len(order)
     drawn = _drawn_groups(order, groups)
-    drawn = drawn[counts[drawn] <= max(1, n_rows // 10)]
+    drawn = drawn[sizes[drawn] <= max(one, n_rows // 10)]
     # Of groups of many sizes those drawn may have far more rows than their share.
     drawn = drawn[:n_validation]
-    most = _MOST * n_validation * n_rows / len(counts)
-    drawn = drawn[np.cumsum(counts[drawn]) <= max(most, 1)]
-    return _aside(order, groups, drawn)._replace(groups=torch.from_numpy(groups))
+    most = _MOST * n_validation * n_rows / n_groups
+    drawn = drawn[np.cumsum(sizes[drawn]) <= max(most, one)]
+    split = _aside(order, groups, drawn)
+    return split._replace(groups=torch.from_numpy(groups)) if has_copies else split
 
 
-def split_groups(order, groups, n_validation):
+def split_groups(order, groups, n_validation, weights=None):
     """Set groups of rows aside, at random.
 
     Parameters
@@ -90,6 +108,8 @@ def split_groups(order, groups, n_validation):
     n_validation : int
         Number of rows that the groups set aside should have in all. They have half as many more at
         most, or are the smallest group of two rows and more, if that is at most half of the rows.
+    weights : ndarray of shape (n,), default=None
+        How many rows each of them counts for, relative to their mean.
 
     Returns
     -------
@@ -104,13 +124,14 @@ def split_groups(order, groups, n_validation):
     if not n_validation:
         return Split(order, 0, None)
     counts = np.bincount(groups)
-    chosen, n_rows = [], 0
+    sizes = counts if weights is None else np.bincount(groups, weights / weights.mean())
+    chosen, size = [], 0
     most = min(_MOST * n_validation, len(order) - 2)
     for group in _drawn_groups(order, groups):
-        if n_rows < n_validation and n_rows + counts[group] <= most:
+        if size < n_validation and size + sizes[group] <= most:
             chosen.append(group)
-            n_rows += counts[group]
-    if n_rows < 2:
+            size += sizes[group]
+    if sum(counts[group] for group in chosen) < 2:
         smallest = int(np.where(counts > 1, counts, len(order)).argmin())
         if counts[smallest] > len(order) // 2:
             raise ValueError(

@@ -1,5 +1,6 @@
 """What of a fitted flow is stored in a pickle, and how it comes back."""
 
+import inspect
 from typing import Any
 
 from sklearn.base import BaseEstimator
@@ -80,6 +81,10 @@ class StoredFlow(BaseEstimator):
                 value = state.pop(name)
                 if successor is not None:
                     state[successor[0]] = successor[1].get(value, value)
+        # Parameters that earlier versions did not have.
+        parameters = inspect.signature(type(self).__init__).parameters
+        for name in self._get_param_names():
+            state.setdefault(name, parameters[name].default)
         super().__setstate__(state)
         if arrays is None:
             return

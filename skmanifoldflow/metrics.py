@@ -4,9 +4,10 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.manifold import trustworthiness
-from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
+from sklearn.pipeline import make_pipeline
 from sklearn.utils import check_array, check_random_state
 
+from ._densities import log_abs_det_jacobian
 from ._unwrap import unwrap
 
 __all__ = ["bits_per_dim", "continuity", "frechet_distance"]
@@ -83,8 +84,8 @@ def bits_per_dim(model, X, *, n_levels=256, n_draws=1, random_state=None):
         Fitted model with `score_samples`, the log-density in nats of rows in the units of X plus
         uniform noise: fitted to ``X + u``, or to X with ``dequantize=True``. The density of a
         :class:`~sklearn.pipeline.Pipeline`, or of a search over one, is brought into the units of X
-        by the log-Jacobian of its steps before the model, which may be `StandardScaler`,
-        `MinMaxScaler`, `MaxAbsScaler` and `RobustScaler`.
+        by the log-Jacobian of its steps before the model
+        (:func:`~skmanifoldflow.log_abs_det_jacobian`).
     X : array-like of shape (n_samples, n_features)
         Integers from 0 to ``n_levels - 1``.
     n_levels : int, default=256
@@ -104,7 +105,7 @@ def bits_per_dim(model, X, *, n_levels=256, n_draws=1, random_state=None):
     ------
     ValueError
         If X holds anything but integers from 0 to ``n_levels - 1``, if `n_levels` or `n_draws` is
-        not an integer of at least 2 or 1, or if a pipeline has a step of another kind.
+        not an integer of at least 2 or 1, or if the Jacobian of a step is not known.
 
     References
     ----------
@@ -132,27 +133,12 @@ def bits_per_dim(model, X, *, n_levels=256, n_draws=1, random_state=None):
             f"X must hold integers from 0 to {n_levels - 1}, got values from {X.min():g} to "
             f"{X.max():g}."
         )
-    log_det = sum(map(_log_det, unwrap(model)[1]))
-    rng = check_random_state(random_state)
-    nats = [np.mean(model.score_samples(X + rng.random_sample(X.shape))) for _ in range(n_draws)]
-    return float(-(np.mean(nats) + log_det) / (X.shape[1] * np.log(2)))
-
-
-def _log_det(scaler):
-    """Return the log-determinant of the Jacobian of a fitted scaler."""
-    name = type(scaler).__name__
-    if not isinstance(scaler, StandardScaler | MinMaxScaler | MaxAbsScaler | RobustScaler):
-        raise ValueError(
-            f"The density behind {name} cannot be brought into the units of X: only the Jacobians "
-            "of StandardScaler, MinMaxScaler, MaxAbsScaler and RobustScaler are known."
-        )
-    if getattr(scaler, "clip", False):
-        raise ValueError(f"There is no density behind {name}(clip=True), which is not one to one.")
-    if scaler.scale_ is None:
-        return 0.0
-    log_scale = float(np.log(scaler.scale_).sum())
-    # This one multiplies by its scale, the others divide.
-    return log_scale if isinstance(scaler, MinMaxScaler) else -log_scale
+    rng, steps = check_random_state(random_state), make_pipeline(*unwrap(model)[1])
+    nats = []
+    for _ in range(n_draws):
+        rows = X + rng.random_sample(X.shape)
+        nats.append(np.mean(model.score_samples(rows) + log_abs_det_jacobian(steps, rows)))
+    return float(-np.mean(nats) / (X.shape[1] * np.log(2)))
 
 
 def frechet_distance(features_a, features_b):

@@ -1,4 +1,4 @@
-"""Search over parameters of a flow, with the fits of all candidates and folds trained as one."""
+"""Search over parameters of a flow, its fits trained as one; log-densities out of fold."""
 
 import time
 
@@ -7,14 +7,84 @@ from sklearn import get_config
 from sklearn.base import clone, is_classifier
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
-from sklearn.utils import indexable
+from sklearn.utils import _safe_indexing, indexable
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import _check_method_params, _num_samples
 
 from ._base import BaseManifoldFlow
+from ._folds import check_partition, split_folds, takes_groups
 from ._noisy_injective.estimator import NoisyInjectiveFlow
 from .backend.device import single_threaded, standard_context
 from .backend.training import train_all
 
-__all__ = ["StackedSearchCV"]
+__all__ = ["StackedSearchCV", "cross_val_score_samples"]
+
+
+def cross_val_score_samples(estimator, X, *, cv=None, groups=None, n_jobs=None, params=None):
+    """Return the log-density of each row under a density that was fitted without it.
+
+    What :func:`sklearn.model_selection.cross_val_predict` is for `predict`: the log-densities of
+    training rows are too high, those of rows out of fold are like the ones of new rows.
+
+    Parameters
+    ----------
+    estimator : estimator instance
+        Density with `fit` and `score_samples`; a copy is fitted for each fold.
+    X : array-like of shape (n_samples, n_features)
+        Rows.
+    cv : int, splitter or iterable, default=None
+        Folds, as in scikit-learn. None is five folds, shuffled with a fixed seed, or as many as
+        there are groups, in which a row and its copies, or the rows of a group, stay together.
+        Copies are looked for where all cells are finite numbers. Folds of an int are not shuffled:
+        where the order of the rows tells something of them give ``KFold(shuffle=True)``.
+    groups : array-like of shape (n_samples,), default=None
+        Labels of groups of rows that depend on each other. The splitter gets them, and `fit` too
+        where it has a parameter `groups`, or is :class:`~skmanifoldflow.TransformedDensity` around
+        a density whose `fit` has one.
+    n_jobs : int, default=None
+        Folds fitted at the same time, as in scikit-learn.
+    params : dict, default=None
+        Parameters of `fit`; those with one value for each row are split with the rows.
+
+    Returns
+    -------
+    log_density : ndarray of shape (n_samples,)
+        Natural logarithm of the density of each row, in the units of X.
+
+    Raises
+    ------
+    ValueError
+        If the folds do not have each row exactly once, `X` and `groups` differ in length, or all
+        rows are of one group.
+
+    Examples
+    --------
+    >>> from sklearn.mixture import GaussianMixture
+    >>> from skmanifoldflow.datasets import SinCurve
+    >>> from skmanifoldflow.model_selection import cross_val_score_samples
+    >>> X, _ = SinCurve(noise=0.05).sample(100, random_state=0)
+    >>> model = GaussianMixture(10, random_state=0)
+    >>> bool(cross_val_score_samples(model, X).mean() < model.fit(X).score(X))
+    True
+    """
+    X, groups = indexable(X, groups)
+    folds = split_folds(X, cv, groups, 0)
+    order = check_partition(folds, _num_samples(X))
+    params = dict(params or {})
+    if groups is not None and takes_groups(estimator):
+        params.setdefault("groups", groups)
+
+    def score(train, test):
+        model = clone(estimator).fit(
+            _safe_indexing(X, train), **_check_method_params(X, params, indices=train)
+        )
+        return model.score_samples(_safe_indexing(X, test))
+
+    scores = Parallel(n_jobs=n_jobs)(delayed(score)(train, test) for train, test in folds)
+    log_density = np.concatenate(scores)
+    result = np.empty_like(log_density)
+    result[order] = log_density
+    return result
 
 
 class StackedSearchCV(GridSearchCV):
@@ -161,11 +231,13 @@ class StackedSearchCV(GridSearchCV):
                     f"Fitting {len(folds)} folds for each of {len(candidates)} candidates, "
                     f"totalling {len(fits)} fits"
                 )
-            train_all([restart.job for restart in restarts])
+            reports = train_all([restart.job for restart in restarts])
         fit_time = (time.time() - begin) / len(fits)
         out = []
-        for (model, plan, train, test), restart in zip(fits, restarts, strict=True):
-            model._adopt(plan, restart)
+        for (model, plan, train, test), restart, report in zip(
+            fits, restarts, reports, strict=True
+        ):
+            model._adopt(plan, model._refitted_start(plan, restart, report))
             test_rows = _take(rows, test)
             begin = time.time()
             result = {

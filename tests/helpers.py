@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -90,3 +91,59 @@ def assert_log_det(bijection, x, tolerance):
     jacobian = torch.func.vmap(torch.func.jacrev(row))(x).detach().flatten(2)
     log_det = bijection.forward_and_log_det(x)[1].detach()
     assert_near(log_det, torch.linalg.slogdet(jacobian).logabsdet, tolerance)
+
+
+class PlaneGrid:
+    """Points of the plane with the areas that they stand for, dense where rows are.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, 2)
+        Rows, positive where `support` is "positive".
+    n : int
+        Points along each axis.
+    support : {"all", "positive"}
+        Which part of the plane is covered.
+    """
+
+    def __init__(self, rows, n, support="all"):
+        t = np.linspace(-9, 9, n)
+        self.axes, weights = [], []
+        for x in rows.T:
+            if support == "positive":
+                centre, scale = np.log(np.median(x)), np.log(x).std()
+                axis = np.exp(centre + scale * t)
+                weight = axis * scale
+            else:
+                centre = np.median(x)
+                scale = np.percentile(np.abs(x - centre), 60)
+                axis, weight = centre + scale * np.sinh(t), scale * np.cosh(t)
+            self.axes.append(axis)
+            weights.append(weight * (t[1] - t[0]))
+        self.points = np.stack(np.meshgrid(*self.axes, indexing="ij"), -1).reshape(-1, 2)
+        self.volumes = np.outer(*weights).ravel()
+
+    def z_of_samples(self, density, samples):
+        """Distance of samples from a density on the grid, in standard deviations beyond chance.
+
+        The total variation over some 400 cells, against that of draws of the cells.
+        """
+        n = len(self.axes[0])
+        mass = (density * self.volumes).reshape(n, n)
+        lines, cuts = [], []
+        for axis, x in zip(self.axes, samples.T, strict=True):
+            line = np.searchsorted((axis[1:] + axis[:-1]) / 2, x)
+            inner = np.quantile(line, np.linspace(0, 1, 21)[1:-1]).astype(int)
+            lines.append(line)
+            cuts.append(np.unique(np.r_[0, inner, n]))
+        expected = np.add.reduceat(mass, cuts[0][:-1], 0)
+        expected = np.add.reduceat(expected, cuts[1][:-1], 1).ravel()
+        counts = np.histogram2d(*lines, bins=cuts)[0].ravel()
+        expected = np.append(expected, max(0, 1 - expected.sum()))
+        expected /= expected.sum()
+        found = np.append(counts, len(samples) - counts.sum()) / len(samples)
+        rng = np.random.RandomState(0)
+        by_chance = rng.multinomial(len(samples), expected, size=200) / len(samples)
+        distances = np.abs(by_chance - expected).sum(axis=1) / 2
+        distance = np.abs(found - expected).sum() / 2
+        return (distance - distances.mean()) / distances.std()

@@ -292,7 +292,7 @@ def test_restarts_of_a_model_with_a_random_loss(options, rows):
     for seed in plan.seeds:
         restart = model._prepare_restart(plan, seed, first)
         first = first or restart
-        bests.append(training.train(*restart.job[:-1]).best_score)
+        bests.append(training.train(*restart.job).best_score)
     assert max(model.validation_scores_) == pytest.approx(max(bests), abs=1e-6)
 
 

@@ -124,6 +124,18 @@ def test_copies_beside_a_cluster(rng):
     np.testing.assert_array_equal(duplicates.groups[-100:], np.arange(200, 300))
 
 
+@pytest.mark.parametrize("share", [0.05, 0.7])
+@pytest.mark.parametrize("times", [1, 5])
+def test_a_point_of_many_rows_is_part_of_the_distribution(rng, share, times):
+    X = rng.standard_normal((400, 6))
+    n_others = 400 * times
+    n_zeros = round(n_others * share / (1 - share))
+    X = np.concatenate([np.repeat(X, times, axis=0), np.zeros((n_zeros, 6))])
+    found = find_duplicates(X)
+    assert found.kind == ("none" if times == 1 else "equal")
+    assert len(found.first) == 400 + n_zeros
+
+
 @pytest.mark.parametrize("n_levels", [7, 9])
 def test_dimension_of_integers_counts_different_rows(rng, n_levels):
     """The estimate is that of the different rows, whatever chance explains."""

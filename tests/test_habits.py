@@ -75,6 +75,7 @@ def test_metadata_routing(rows):
     weights = np.linspace(0, 1, len(rows))
     with sklearn.config_context(enable_metadata_routing=True):
         flow = NoisyInjectiveFlow(2, **SMALL).set_score_request(sample_weight=True)
+        flow.set_fit_request(sample_weight=False)
         pipeline = make_pipeline(StandardScaler(), flow).fit(rows)
         scaled = pipeline[0].transform(rows)
         expected = np.average(pipeline[1].score_samples(scaled), weights=weights)

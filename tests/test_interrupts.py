@@ -69,8 +69,7 @@ def interrupted():
 def validation_score(model, rows, seed=0):
     """Return the mean log-density of the rows that a fit set aside, in standardised units."""
     plan = model._plan(rows)
-    restart = model._prepare_restart(plan, plan.seeds[0], None)
-    held_out = rows[restart.split.validation.numpy()]
+    held_out = plan.table.take(plan.split.validation).numpy()
     return model.score(held_out) + float(model._standardizer.scale.log().sum())
 
 
@@ -111,7 +110,7 @@ def test_of_several_restarts_the_best_is_kept(rows):
                 raise KeyboardInterrupt
 
         with pytest.raises(training_job.TrainingInterrupted) as caught:
-            training.train(*job[:-1], log=stop)
+            training.train(*job, log=stop)
         best.append(caught.value.reports[0].best_score)
     with interrupted(), interrupt_after(3):
         model.fit(rows)

@@ -6,7 +6,7 @@ from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
 from scipy.stats import multivariate_normal, norm, ortho_group
 from sklearn.base import BaseEstimator
-from sklearn.decomposition import PCA
+from sklearn.decomposition import PCA, FastICA
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
@@ -157,6 +157,7 @@ def integers():
         [MaxAbsScaler()],
         [RobustScaler(quantile_range=(10, 70))],
         [RobustScaler(with_scaling=False)],
+        [PCA(whiten=True)],
         ["passthrough"],
         [MinMaxScaler(), make_pipeline(MaxAbsScaler(), "passthrough"), StandardScaler()],
     ],
@@ -194,8 +195,8 @@ def test_bits_of_the_uniform_distribution_behind_a_scaler():
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        (PCA(), "behind PCA cannot be brought into the units of X"),
-        (make_pipeline(StandardScaler(), PCA()), "behind PCA cannot"),
+        (FastICA(), "behind FastICA cannot be brought into the units of X"),
+        (make_pipeline(StandardScaler(), PCA(2)), "no density behind PCA with 2 components of 3"),
         (MinMaxScaler(clip=True), r"no density behind MinMaxScaler\(clip=True\)"),
     ],
 )

@@ -3,17 +3,24 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.stats import multivariate_normal
 from sklearn import config_context
-from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
+from sklearn.base import clone
+from sklearn.compose import make_column_transformer
+from sklearn.impute import SimpleImputer
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, ShuffleSplit
+from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import skmanifoldflow._base
 import skmanifoldflow.model_selection
-from skmanifoldflow import ManifoldPriorFlow, NoisyInjectiveFlow
+from skmanifoldflow import ManifoldPriorFlow, NoisyInjectiveFlow, TransformedDensity
 from skmanifoldflow.datasets import SinCurve
-from skmanifoldflow.model_selection import StackedSearchCV
+from skmanifoldflow.model_selection import StackedSearchCV, cross_val_score_samples
 
 X = SinCurve(noise=0.05).sample(150, random_state=0)[0]
 GRID = {"learning_rate_init": [1e-3, 1e-2], "weight_decay": [0.0, 1e-2]}
@@ -347,3 +354,92 @@ def test_restarts_are_trained_together_and_the_best_is_kept(monkeypatch):
     # The first start is that of a single fit.
     single = flow(random_state=3).fit(X)
     np.testing.assert_allclose(reports[0].loss_curve, single.loss_curve_, atol=1e-3)
+
+
+# ------------------------------------------------------------------ log-densities out of fold
+
+
+def test_log_densities_out_of_fold_are_those_of_other_rows():
+    """Of a normal distribution, by scipy."""
+    cv = KFold(4, shuffle=True, random_state=0)
+    scores = cross_val_score_samples(GaussianMixture(reg_covar=0), X, cv=cv)
+    for train, test in cv.split(X):
+        normal = multivariate_normal(X[train].mean(axis=0), np.cov(X[train].T, bias=True))
+        np.testing.assert_allclose(scores[test], normal.logpdf(X[test]), rtol=1e-8)
+
+
+def test_frames_jobs_and_parameters_of_fit():
+    mixture = GaussianMixture(2, random_state=0)
+    expected = cross_val_score_samples(mixture, X)
+    frame = pd.DataFrame(X, columns=["x", "y"])
+    np.testing.assert_allclose(cross_val_score_samples(mixture, frame, n_jobs=2), expected)
+    # Rows of no weight have no part in a kernel density, nor have those that are left out.
+    weights = np.where(np.arange(len(X)) % 2, 1.0, 1e-12)
+    kernel = KernelDensity(bandwidth=0.3)
+    scores = cross_val_score_samples(kernel, X, cv=3, params={"sample_weight": weights})
+    train = np.arange(50, 150)
+    alone = clone(kernel).fit(X[train[train % 2 == 1]])
+    np.testing.assert_allclose(scores[:50], alone.score_samples(X[:50]), rtol=1e-6)
+
+
+def test_groups_stay_together_and_go_to_fit():
+    groups = np.arange(150) // 5
+    seen = []
+
+    class Recorder(GaussianMixture):
+        def fit(self, X, y=None, groups=None):
+            seen.append(groups)
+            return super().fit(X)
+
+    cross_val_score_samples(Recorder(), X, groups=groups)
+    assert len(seen) == 5
+    for of_fold in seen:
+        assert (np.unique(of_fold, return_counts=True)[1] == 5).all()
+    cross_val_score_samples(GaussianMixture(), X, groups=groups)
+
+
+def test_copies_stay_together_by_default():
+    """Of rows that are there four times a narrow kernel would know the copies."""
+    rows = np.repeat(X[:40], 4, axis=0)
+    kernel = KernelDensity(bandwidth=0.02)
+    apart = KFold(5, shuffle=True, random_state=0)
+    scores = cross_val_score_samples(kernel, rows)
+    assert scores.mean() < cross_val_score_samples(kernel, rows, cv=apart).mean() - 10
+    # Three groups make three folds.
+    groups = np.repeat(np.arange(3), 50)
+    scores = cross_val_score_samples(kernel, X, groups=groups)
+    for group in range(3):
+        others = clone(kernel).fit(X[groups != group])
+        np.testing.assert_allclose(
+            scores[groups == group], others.score_samples(X[groups == group])
+        )
+    with pytest.raises(ValueError, match="All rows are of one group"):
+        cross_val_score_samples(kernel, X, groups=np.zeros(150))
+
+
+def test_rows_of_any_type_have_folds():
+    frame = pd.DataFrame({"x": X[:, 0], "text": np.where(X[:, 1] > 0, "a", "b")})
+    frame.loc[3, "x"] = np.nan
+    encoded = make_column_transformer((SimpleImputer(), ["x"]), (OneHotEncoder(), ["text"]))
+    model = make_pipeline(encoded, KernelDensity())
+    assert np.isfinite(cross_val_score_samples(model, frame)).all()
+    for dtype in (bool, int, np.uint8, np.float32):
+        assert np.isfinite(
+            cross_val_score_samples(KernelDensity(), np.abs(9 * X).astype(dtype))
+        ).all()
+
+
+def test_groups_reach_a_density_behind_a_transformer():
+    class Recorder(GaussianMixture):
+        def fit(self, X, y=None, groups=None):
+            seen.append(groups)
+            return super().fit(X)
+
+    seen = []
+    cross_val_score_samples(TransformedDensity(Recorder()), X, groups=np.arange(150) // 5)
+    assert [len(groups) for groups in seen] == [120] * 5
+
+
+def test_each_row_must_be_left_out_once():
+    with pytest.raises(ValueError, match="only works for partitions"):
+        cross_val_score_samples(GaussianMixture(), X, cv=ShuffleSplit(2, random_state=0))

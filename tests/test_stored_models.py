@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 
 FOLDER = Path(__file__).parent / "stored_models"
 spec = importlib.util.spec_from_file_location("stored_models_make", FOLDER / "make.py")
@@ -62,3 +63,13 @@ def test_stored_models_can_be_stored_again(name):
         again.score_samples(stored["X"]), model.score_samples(stored["X"])
     )
     assert model.sample(5, random_state=0).shape == (5, stored["X"].shape[1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_of_later_versions_have_their_defaults(name):
+    """These models know nothing of their columns, and can be fitted anew."""
+    model, _ = load(name)
+    assert model.get_params()["discrete_features"] == "auto"
+    assert "discrete_features" not in repr(model)
+    assert clone(model).get_params().keys() == model.get_params().keys()
+    assert not hasattr(model, "columns_")

@@ -34,8 +34,10 @@ def held_out(model, monkeypatch, **fit):
     plan = type(model)._plan
     monkeypatch.setattr(type(model), "_plan", lambda *args: plans.append(plan(*args)) or plans[-1])
     model.fit(**fit)
-    validation = plans[0].validation
-    return plans[0].split.validation.numpy(), 0 if validation is None else len(validation)
+    table, split, validation = plans[0].table, plans[0].split, plans[0].validation
+    aside = {tuple(row) for row in table.take(split.validation).tolist()}
+    index = [i for i, row in enumerate(fit["X"].tolist()) if tuple(row) in aside]
+    return np.array(index), 0 if validation is None else len(validation)
 
 
 @every_estimator
@@ -90,7 +92,7 @@ def test_few_training_rows_are_trained_on_with_rows_of_ones_own(rows):
         (
             {"bounded": (-5, 5), "dequantize": True},
             {"X_val": np.full((5, 3), 5.0)},
-            "each value of X_val is spread",
+            "column of X_val is spread",
         ),
         ({}, {"X_val": np.full((5, 3), np.nan)}, "NaN"),
         ({"bounded": (-5, 5)}, {"X_val": np.full((5, 3), 6.0)}, "must contain every value"),

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..backend.device import move, randn, to_host
 from ..backend.flow import FlowModel
@@ -178,7 +179,7 @@ class AtlasEnsemble(FlowModel):
         parts = []
         for atlas, chart_slice in self.atlases():
             rows, charts = contained[:, chart_slice].nonzero(as_tuple=True)
-            values = atlas.log_density(x[rows], charts)
+            values = _in_little_memory(atlas.log_density, x, rows, charts)
             empty = values.new_full((len(x), atlas.n_charts), -torch.inf)
             parts.append(empty.index_put((rows, charts), values))
         return torch.cat(parts, dim=1) + self.weights.log()
@@ -260,3 +261,18 @@ class AtlasEnsemble(FlowModel):
         return self.sample_charts(
             self.sample_chart_indices(n_samples, generator), generator, **options
         )
+
+
+def _in_little_memory(
+    function: Callable[[Tensor, Tensor], Tensor], x: Tensor, rows: Tensor, charts: Tensor
+) -> Tensor:
+    """Return the values (m,) of a function for rows of x and charts, given by indices (m,).
+
+    Of many rows each block keeps nothing for its gradient, and is computed again when it is due
+    (Chen, Xu, Zhang & Guestrin, 2016, arXiv:1604.06174).
+    """
+    size = max(1, _BLOCK_ENTRIES // x.shape[1])
+    if len(rows) <= size:
+        return function(x[rows], charts)
+    blocks = zip(rows.split(size), charts.split(size), strict=True)
+    return torch.cat([checkpoint(function, x[i], k, use_reentrant=False) for i, k in blocks])

@@ -104,6 +104,10 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
         the values of each column, for images that of all pixels. For integers and other data with
         ties. The density is then that of X + U: score X + step / 2, or X + U, and round samples
         down.
+    discrete_features : {"auto", "all"}, array-like or None, default="auto"
+        Columns to which `dequantize` applies: "all" is ``dequantize=True``; names, indices or a
+        boolean mask of columns add the noise to these alone, over the step that `columns_` gives.
+        "auto" adds none and warns of ties, None adds none and does not warn.
     max_iter : int, default=30
         Largest number of epochs. Training also ends after 20 000 gradient steps.
     batch_size : int or "auto", default="auto"
@@ -174,6 +178,10 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
         empty where none were set aside.
     device_ : str
         Device of the model.
+    columns_ : Columns
+        What each column holds, as read from the training rows: kind, step, atoms, bounds, scale and
+        dummies. It prints as a table and is a sequence of `Column`; with `image_shape` the pixels
+        are one kind of column.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -251,6 +259,7 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
         noise_floor=0.001,
         bounded=None,
         dequantize=False,
+        discrete_features="auto",
         max_iter=30,
         batch_size="auto",
         learning_rate_init=1e-2,
@@ -280,6 +289,7 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
         self.noise_floor = noise_floor
         self.bounded = bounded
         self.dequantize = dequantize
+        self.discrete_features = discrete_features
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
@@ -349,13 +359,13 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
     def _build_flow(config, generator):
         return build_flow(config, generator)
 
-    def _make_objective(self, flow, rows, generator, is_warm):
+    def _make_objective(self, flow, rows, n_rows, generator, is_warm):
         if self.n_charts is not None and self.n_charts > len(rows):
             raise ValueError(
                 f"n_charts={self.n_charts} must be at most the number of rows that are trained on, "
                 f"{len(rows)}."
             )
-        batch_size = self._batch_size(*rows.shape)
+        batch_size = self._batch_size(n_rows, rows.shape[1])
         if not is_warm:
             # Few rows train nothing: then no parameter asks for a gradient.
             is_trained = any(p.requires_grad for p in flow.parameters())
@@ -373,11 +383,12 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
             objective=self.objective,
             noise_start=self.noise_floor if self.noise_start is None else self.noise_start,
             noise_floor=self.noise_floor,
-            n_batches=max(1, len(rows) // batch_size),
+            n_batches=max(1, n_rows // batch_size),
             generator=generator,
         )
 
-    def _finish(self, restart, rows):
+    def _finish(self, restart, fitted):
+        rows = fitted.rows
         flow = self._flow
         means = torch.cat([atlas.chart_map.frames.mean for atlas in flow.partitions])
         if self.image_shape is not None:

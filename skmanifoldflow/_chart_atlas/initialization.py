@@ -7,6 +7,7 @@ from torch import Tensor
 from .._linear import principal_axes
 from .._mixture_of_pca import fit_mixture, partition
 from ..backend.device import move, to_host
+from ..backend.rows import TrainingRows
 from ..backend.training import train
 from ..backend.training_job import TrainingSettings
 from .atlas import Atlas, AtlasEnsemble
@@ -71,7 +72,7 @@ def initialize_quantizer(
             n_iter_no_change=_QUANTIZER_EPOCHS,
             tol=0.0,
         )
-        train(Quantization(quantizer), lambda: x, None, settings, generator)
+        train(Quantization(quantizer), TrainingRows.of(x), None, settings, generator)
     with torch.no_grad():
         codes = to_host(quantizer.encode(x)).numpy()
     quantizer.turn(torch.tensor(principal_axes(codes)[1]))

@@ -163,9 +163,17 @@ class AtlasLikelihood(Objective):
         for _ in range(self.n_stacking_steps):
             weights = (log_density + weights.log()).softmax(1).mean(0)
         # An atlas of no weight now may be the best one later.
-        weights = (weights + self.least_weight) / (1 + len(old) * self.least_weight)
-        for chart_slice, factor in zip(slices, weights / old, strict=True):
-            self.atlas.weights[chart_slice] *= factor
+        self._weigh_atlases((weights + self.least_weight) / (1 + len(old) * self.least_weight))
+
+    @torch.no_grad()
+    def take_validation_weights(self, other: Objective) -> None:
+        of_charts = cast(AtlasLikelihood, other).atlas.weights
+        self._weigh_atlases(torch.stack([of_charts[part].sum() for part in self.atlas.slices]))
+
+    def _weigh_atlases(self, weights: Tensor) -> None:
+        """Give each atlas its weight, shared by its charts as before."""
+        for chart_slice, weight in zip(self.atlas.slices, weights, strict=True):
+            self.atlas.weights[chart_slice] *= weight / self.atlas.weights[chart_slice].sum()
 
     @torch.no_grad()
     def log_likelihood(self, rows: Tensor) -> Tensor:

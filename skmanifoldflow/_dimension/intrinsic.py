@@ -4,7 +4,8 @@ import numpy as np
 from sklearn.utils import check_array, check_random_state
 
 from .._checks import warn
-from .._duplicates import distinct_rows
+from .._duplicates import distinct_rows, places
+from .._table import ENOUGH_ROWS
 from .calibration import calibrate
 from .neighbors import SCALES
 from .report import DimensionReport
@@ -73,6 +74,9 @@ def intrinsic_dimension(X, *, scale=True, random_state=0):
     2
     """
     X = check_array(X, dtype=np.float64, ensure_min_samples=2)
+    if len(X) <= ENOUGH_ROWS:
+        # The same number in whatever order they come.
+        X = X[np.argsort(places(X), kind="stable")]
     report = read_distinct_rows(distinct_rows(X), bool(scale), random_state)
     if report.neighbors and report.agreement == "poor":
         warn(
@@ -83,9 +87,9 @@ def intrinsic_dimension(X, *, scale=True, random_state=0):
 
 
 def read_distinct_rows(rows, scale=True, random_state=0):
-    """Return the report of rows (n, D), float64, without copies among them."""
+    """Return the report of rows (n, D) without copies among them."""
     rng = check_random_state(random_state)
-    rows = rows[np.sort(rng.permutation(len(rows))[:_MAX_ROWS])]
+    rows = rows[np.sort(rng.permutation(len(rows))[:_MAX_ROWS])].astype(np.float64)
     seed = rng.randint(2**31)
     prepared = prepare_rows(rows, scale)
     if len(rows) < 3 or not prepared.rows.shape[1]:

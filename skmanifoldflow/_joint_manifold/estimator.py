@@ -124,6 +124,10 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         the spacing of the values of a column, or of all pixels. Use it for integers and other data
         with ties. The density is then that of X + U, but rows are scored as they are given: score
         X + step / 2, or X + U, and round samples down.
+    discrete_features : {"auto", "all"}, array-like or None, default="auto"
+        Columns to which U[0, step) is added. "all" is ``dequantize=True``. Names, indices or a
+        boolean mask select columns, with the steps of `columns_`. "auto" adds to none and warns of
+        ties; None adds to none and does not warn.
     max_iter : int, default=200
         Largest number of epochs of the first stage; each further stage takes half as many. The
         first stage also ends after 8000 gradient steps, and each further stage after 4000; from
@@ -211,6 +215,10 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         epoch of the first stage, in nats per standardised row; empty if no rows were set aside.
     device_ : str
         Device on which the model computes.
+    columns_ : Columns
+        What each column holds, as read from the training rows: kind, step, atoms, bounds, scale and
+        dummies. It prints as a table and is a sequence of `Column`; with `image_shape` the pixels
+        are one kind of column.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -284,6 +292,7 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         noise_floor=0.002,
         bounded=None,
         dequantize=False,
+        discrete_features="auto",
         max_iter=200,
         batch_size="auto",
         learning_rate_init=5e-3,
@@ -312,6 +321,7 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         self.noise_floor = noise_floor
         self.bounded = bounded
         self.dequantize = dequantize
+        self.discrete_features = discrete_features
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
@@ -392,7 +402,7 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
     def _build_flow(config, generator):
         return build_flow(config, generator)
 
-    def _make_objective(self, flow, rows, generator, is_warm):
+    def _make_objective(self, flow, rows, n_rows, generator, is_warm):
         rows = rows[:_MAX_INITIAL_ROWS]
         if not is_warm:
             initialize_flow(flow, rows, self.noise_floor)
@@ -454,12 +464,17 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
             config = replace(config, n_stages=n_stages, stage_components=further)
         super()._adopt(plan._replace(config=config), restart)
 
+    def _refitted_start(self, plan, restart, report):
+        # Later stages are built on the first one.
+        return restart
+
     def _restore(self, flow):
         super()._restore(flow)
         # Models of the first version have no best stage: they use all stages.
         flow.latent.n_used = getattr(self, "best_stage_", None)
 
-    def _finish(self, restart, rows):
+    def _finish(self, restart, fitted):
+        rows = fitted.rows
         objective, stages = restart.job.objective, restart.result
         latent = self._flow.latent
         self.n_components_ = latent.n_components

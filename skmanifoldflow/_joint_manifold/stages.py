@@ -96,7 +96,7 @@ def train_stages(job: TrainingJob, log: Callable[[str, int], EpochLog | None]) -
         report = train(job, 1)
     except TrainingInterrupted as interrupt:
         report, is_interrupted = interrupt.reports[0], True
-    evaluation_rows = job.epoch_rows() if job.validation_rows is None else job.validation_rows
+    evaluation_rows = job.rows.sample if job.validation_rows is None else job.validation_rows
     is_interrupted = finish(evaluate_first, is_interrupted)
     settings = replace(settings, max_iter=n_epochs, max_steps=settings.max_steps // 2)
     for stage, (refinement, inner) in enumerate(further, start=2):

@@ -41,9 +41,6 @@ def better_mixture(objective, rows, units, score, order, n_held_out):
     noisy = rows + noise * randn(rows.shape, rows, objective.generator)
     z = to_host(noisy[order.to(rows.device)]).numpy()
     mixture, mixture_score = fit_local_mixture(z[n_held_out:], z[:n_held_out], noise)
-    if mixture is not None:
-        # A draw that nothing depends on any more, but for the draws of the marginals after it.
-        torch.randint(2**31, (1,), generator=objective.generator)
     if mixture is None or not mixture_score > score:
         return None
     spectra = {"standardised": mixture.variances}

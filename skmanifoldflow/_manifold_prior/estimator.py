@@ -9,7 +9,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from .._base import BaseManifoldFlow
 from .._checks import check_image_shape
-from .._chunked import rows_to_tensor
 from .._dimension import (
     LocalMixture,
     check_scale,
@@ -19,6 +18,7 @@ from .._dimension import (
 )
 from .._geometry import in_float64_on_cpu, varying_columns
 from .._manifold_density import ManifoldDensityMixin
+from .._table import rows_to_tensor
 from ..backend.device import standard_context
 from .build import ManifoldPriorConfig, build_flow
 from .dimension import better_mixture
@@ -116,6 +116,11 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         Whether to add noise U[0, step) to the training rows, where step is the spacing of the
         values of a column. Use it for integers and other data with ties. Scores then refer to
         X + noise: call ``score_samples(X + step / 2)``, and round samples down.
+    discrete_features : {"auto", "all"}, array-like or None, default="auto"
+        Columns to which the noise of `dequantize` is added. "all" is ``dequantize=True``; with
+        names, indices or a boolean mask it is added to these columns alone, over the step that
+        `columns_` has for each. "auto" adds it to none and warns of ties, and None to none without
+        a warning.
     max_iter : int, default=50
         Largest number of epochs. The training also ends after 20 000 gradient steps.
     batch_size : int or "auto", default="auto"
@@ -182,6 +187,10 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         empty if no rows were set aside.
     device_ : str
         Device on which the model computes.
+    columns_ : Columns
+        What each column holds, as read from the training rows: kind, step, atoms, bounds, scale and
+        dummies. It prints as a table and is a sequence of `Column`; with `image_shape` the pixels
+        are one kind of column.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -247,6 +256,7 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         noise_floor=0.02,
         bounded=None,
         dequantize=False,
+        discrete_features="auto",
         max_iter=50,
         batch_size="auto",
         learning_rate_init=1.2e-2,
@@ -273,6 +283,7 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         self.noise_floor = noise_floor
         self.bounded = bounded
         self.dequantize = dequantize
+        self.discrete_features = discrete_features
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
@@ -325,7 +336,7 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
     def _build_flow(config, generator):
         return build_flow(config, generator)
 
-    def _make_objective(self, flow, rows, generator, is_warm):
+    def _make_objective(self, flow, rows, n_rows, generator, is_warm):
         device = flow.latent.mean.device
         if self.image_shape is not None and not is_warm:
             with in_float64_on_cpu(flow):
@@ -343,10 +354,18 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         objective.initialize_prior(rows)
         return objective
 
-    def _finish(self, restart, rows):
+    def _refitted_start(self, plan, restart, report):
+        # In the end the moments of all rows make the prior of a start.
+        return restart
+
+    def _finish(self, restart, fitted):
+        rows = fitted.rows
         objective, flow, latent = restart.job.objective, self._flow, self._flow.latent
         # The prior still has the moments of the training rows alone.
         held_out, score = restart.job.validation_rows, np.nan
+        if fitted.split.n_validation:
+            # The rows that another model is scored on too.
+            held_out = rows[fitted.split.validation.to(rows.device)]
         if held_out is not None:
             score = float(objective.log_likelihood(held_out.to(rows)).mean())
         objective.update_closed_form(rows)
@@ -362,7 +381,7 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
             if self.n_components is None and reading.units == "data":
                 latent.order_by_variance(lengths)
                 lengths = latent.component_scale
-            order, all_rows, n_held_out = restart.split.order, rows, restart.split.n_validation
+            order, all_rows, n_held_out = fitted.split.order, rows, fitted.split.n_validation
             if held_out is not None and not n_held_out:
                 # They are no rows of the table.
                 all_rows, n_held_out = torch.cat([held_out.to(rows), rows]), len(held_out)

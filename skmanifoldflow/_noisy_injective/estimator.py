@@ -44,8 +44,12 @@ _MAX_INITIAL_ROWS = 20_000
 _SMALLEST_COLUMNS = {"likelihood": 1e-3, "elbo": 0.1}
 # Columns up to which narrow directions are stretched, which costs 4 D^2 operations per row.
 _MAX_STRETCHED = 128
-# Rows of a gradient step of a table, between which it is a fortieth of them.
-_MIN_BATCH_SIZE, _MAX_BATCH_SIZE = 32, 256
+# Rows of a gradient step of a table, between which it is a fortieth of them, and of many rows a
+# share up to a third number.
+_MIN_BATCH_SIZE, _MAX_BATCH_SIZE, _LARGEST_BATCH_SIZE = 32, 256, 1024
+_SHARE_OF_MANY = 2000
+# Rows that have been trained on when a fit with such batches ends.
+_MAX_ROWS_SEEN = 5_120_000
 # Weight decay is inversely proportional to the rows, and 1 for this many or fewer.
 _DECAYED_ROWS = 250
 # Images from which layers start, and for each pixel from which the injection starts.
@@ -128,13 +132,19 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         Add U[0, step) to the training rows, anew in every epoch, step being the spacing of the
         values of each column, or of all pixels. For integers and other data with ties. Scores then
         refer to X + U: call ``score_samples(X + step / 2)``, and round samples down.
+    discrete_features : {"auto", "all"}, array-like or None, default="auto"
+        Columns whose values are spread as `dequantize` says: "all" is ``dequantize=True``, names,
+        indices or a boolean mask spread these columns alone, by the step that `columns_` has for
+        them. "auto" spreads none, and warns of ties; None spreads none and does not warn.
     max_iter : int, default=30
         Largest number of epochs, over which the learning rate falls to zero. Most fits to some
         hundred rows end by themselves before; where the score still rises at the end a warning says
         so, and `max_iter=100` gains a tenth to half a nat on tables of ten columns and more, and
-        next to nothing on sheets. Whatever it is, training ends after 20 000 gradient steps.
+        next to nothing on sheets. Whatever it is, training ends after 20 000 gradient steps, and
+        with ``batch_size="auto"`` after five million rows.
     batch_size : int or "auto", default="auto"
-        Rows of a gradient step; by default a fortieth of them, between 32 and 256, or 32 images.
+        Rows of a gradient step; by default a fortieth of them, between 32 and 256, and from half a
+        million rows on a two-thousandth, up to 1024; or 32 images.
     learning_rate_init : float, default=1e-2
         Peak of the learning rate, which rises over the first tenth of the training and then falls
         along a straight line. From 1000 training rows on the networks of image flows,
@@ -197,6 +207,10 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         empty where none were set aside.
     device_ : str
         Where the model computes.
+    columns_ : Columns
+        What each column holds, as read from the training rows: kind, step, atoms, bounds, scale and
+        dummies. It prints as a table and is a sequence of `Column`; with `image_shape` the pixels
+        are one kind of column.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -278,6 +292,7 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         noise_floor=0.001,
         bounded=None,
         dequantize=False,
+        discrete_features="auto",
         max_iter=30,
         batch_size="auto",
         learning_rate_init=1e-2,
@@ -307,6 +322,7 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         self.noise_floor = noise_floor
         self.bounded = bounded
         self.dequantize = dequantize
+        self.discrete_features = discrete_features
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
@@ -366,7 +382,12 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
     def _auto_batch_size(self, n_samples, n_features):
         if self.image_shape is not None:
             return 32
-        return max(_MIN_BATCH_SIZE, min(_MAX_BATCH_SIZE, n_samples // 40))
+        of_many = min(_LARGEST_BATCH_SIZE, n_samples // _SHARE_OF_MANY)
+        return max(_MIN_BATCH_SIZE, min(_MAX_BATCH_SIZE, n_samples // 40), of_many)
+
+    def _step_limit(self, batch_size):
+        limit = super()._step_limit(batch_size)
+        return min(limit, _MAX_ROWS_SEEN // batch_size) if self.batch_size == "auto" else limit
 
     def _weight_decay(self, n_samples):
         if self.weight_decay != "auto":
@@ -410,7 +431,7 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
     def _build_flow(config, generator):
         return build_flow(config, generator)
 
-    def _make_objective(self, flow, rows, generator, is_warm):
+    def _make_objective(self, flow, rows, n_rows, generator, is_warm):
         if not is_warm:
             self._initialize(flow, rows)
         return InjectionLikelihood(
@@ -420,7 +441,7 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
             noise_floor=self.noise_floor,
             reconstruction=self.reconstruction,
             pca_error=self._pca_error(rows.numpy(), flow.latent.n_components),
-            n_rows=len(rows),
+            n_rows=n_rows,
             generator=generator,
         )
 
@@ -453,7 +474,8 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         _, _, eigenvalues = principal_axes(rows)
         return max(eigenvalues[n_components:].sum() / rows.shape[1], self.noise_floor**2)
 
-    def _finish(self, restart, rows):
+    def _finish(self, restart, fitted):
+        rows = fitted.rows
         latent, n_features = self._flow.latent, rows.shape[1]
         d = latent.injection.n_components
         order = torch.randperm(len(rows), generator=restart.job.objective.generator)

@@ -58,6 +58,9 @@ class Objective(nn.Module, ABC):
     def fit_validation_weights(self, rows: Tensor) -> None:
         """Set the few figures that are chosen on validation rows, where there are such rows."""
 
+    def take_validation_weights(self, other: "Objective") -> None:
+        """Take those figures from an objective of the same structure."""
+
     @abstractmethod
     def log_likelihood(self, rows: Tensor) -> Tensor:
         """Return the log-likelihood (n,) of rows, by whose mean the best weights are chosen."""

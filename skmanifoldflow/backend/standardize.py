@@ -1,5 +1,8 @@
 """Standardisation of rows, with the log-determinant of its Jacobian."""
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -8,6 +11,42 @@ __all__ = ["Standardizer"]
 # Rows on the boundary of a bounded column are moved inside by this share of its width, where the
 # logit is finite.
 _BOUNDARY = 1e-6
+
+
+class _Moments(NamedTuple):
+    """Moments (D,) of rows that came in blocks, and what tells whether they vary.
+
+    `departure` is the largest distance from the first row, `largest` the largest absolute value.
+    """
+
+    n: float
+    mean: Tensor
+    variance: Tensor
+    first: Tensor
+    departure: Tensor
+    largest: Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor, weights: Tensor | None, before: "_Moments | None") -> "_Moments":
+        """Return the moments of rows and of those before (Chan, Golub & LeVeque, 1983)."""
+        n = float(len(rows)) if weights is None else float(weights.sum())
+        mean = rows.mean(0) if weights is None else weights @ rows / n
+        squares = (rows - mean).square()
+        variance = squares.mean(0) if weights is None else weights @ squares / n
+        first = rows[0] if before is None else before.first
+        departure, largest = (rows - first).abs().amax(0), rows.abs().amax(0)
+        if before is None:
+            return cls(n, mean, variance, first, departure, largest)
+        total, difference = before.n + n, mean - before.mean
+        share = n / total
+        return cls(
+            total,
+            before.mean + share * difference,
+            torch.lerp(before.variance, variance, share) + share * (1 - share) * difference**2,
+            first,
+            torch.maximum(before.departure, departure),
+            torch.maximum(before.largest, largest),
+        )
 
 
 class Standardizer(nn.Module):
@@ -50,24 +89,40 @@ class Standardizer(nn.Module):
 
         The scale of a constant column with value c is max(|c|, 1).
         """
-        rows, _ = self._unbound(rows)
-        n_features = rows.shape[1]
-        if self.n_channels is not None:
-            rows = rows.view(len(rows), self.n_channels, -1).transpose(1, 2)
-            rows = rows.reshape(-1, self.n_channels)
-        mean = rows.mean(0)
-        variance = (rows - mean).square().mean(0)
+        return self.fit_blocks([(rows, None)])
+
+    def fit_blocks(self, blocks: Iterable[tuple[Tensor, Tensor | None]]) -> "Standardizer":
+        """Take mean and scale from rows block by block, with the weights (n,) of each or None."""
+        moments: _Moments | None = None
+        for rows, weights in blocks:
+            n_features = rows.shape[1]
+            moments = _Moments.of(self._columns(rows), self._repeated(rows, weights), moments)
+        assert moments is not None
         eps = torch.finfo(torch.float64).eps
         # A few units in the last place of the values are rounding, not variation.
-        is_constant = (rows - rows[0]).abs().amax(0) <= 4 * eps * rows.abs().amax(0)
+        is_constant = moments.departure <= 4 * eps * moments.largest
         # Where all values are equal their mean can still be off by a rounding error.
-        mean = torch.where(is_constant, rows[0], mean)
-        scale = torch.where(is_constant, mean.abs().clamp_min(1.0), variance.sqrt())
+        mean = torch.where(is_constant, moments.first, moments.mean)
+        scale = torch.where(is_constant, mean.abs().clamp_min(1.0), moments.variance.sqrt())
         if self.isotropic and not bool(is_constant.all()):
-            scale = variance.mean().sqrt().expand(len(mean))
+            scale = moments.variance.mean().sqrt().expand(len(mean))
         self.mean = mean.repeat_interleave(n_features // len(mean))
         self.scale = scale.repeat_interleave(n_features // len(scale))
         return self
+
+    def _columns(self, rows: Tensor) -> Tensor:
+        """Return rows without bounds, those of images as pixels (n H W, C)."""
+        rows, _ = self._unbound(rows)
+        if self.n_channels is None:
+            return rows
+        rows = rows.view(len(rows), self.n_channels, -1).transpose(1, 2)
+        return rows.reshape(-1, self.n_channels)
+
+    def _repeated(self, rows: Tensor, weights: Tensor | None) -> Tensor | None:
+        """Return the weights of rows as those of `_columns`."""
+        if weights is None or self.n_channels is None:
+            return weights
+        return weights.repeat_interleave(rows.shape[1] // self.n_channels)
 
     def _unbound(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Map the box to R^D; return the rows and the log-determinant, -inf outside the box."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from .device import statistics_dtype
 from .objective import Objective
 from .optimizer import Optimizer, State, release
+from .rows import TrainingRows
 from .training_job import (
     EpochLog,
     SecondInterrupt,
@@ -52,11 +53,11 @@ class _Fit:
         self.index, self.job = index, job
         self.objective, self.settings = job.objective, job.settings
         self.report = TrainingReport()
-        self.rows = job.epoch_rows()
-        self.evaluation_rows = self.rows if job.validation_rows is None else job.validation_rows
+        self.sample = job.rows.sample
+        self.evaluation_rows = self.sample if job.validation_rows is None else job.validation_rows
         self.learning_rate = job.settings.learning_rate
         self.n_rollbacks = self.step = self.first_step = self.n_stalled = 0
-        self.per_epoch = -(-len(self.rows) // job.settings.batch_size)
+        self.per_epoch = -(-job.rows.n_rows // job.settings.batch_size)
         self.n_steps = min(job.settings.max_iter * self.per_epoch, job.settings.max_steps)
         # The initial state, the best epoch, the last one, and the last one before averaging.
         self.initial = self.best = self.last = self.good = State([], [], {})
@@ -67,7 +68,7 @@ class _Fit:
 
     def evaluate_initial(self) -> None:
         """Take the closed-form steps, and the scores that the end will be compared with."""
-        self.objective.update_closed_form(self.rows)
+        self.objective.update_closed_form(self.sample)
         if self.job.validation_rows is not None:
             self.objective.fit_validation_weights(self.evaluation_rows)
         self.initial_scores = self.best_scores = self.objective.log_likelihood(self.evaluation_rows)
@@ -75,17 +76,12 @@ class _Fit:
             self.report.best_score = self.reference = float(self.initial_scores.mean())
         if self.is_over:
             self.report.stopped_early = True
-            scores = self.objective.log_likelihood(self.rows)
+            scores = self.objective.log_likelihood(self.sample)
             self.report.loss_curve = [-float(scores.mean())]
-
-    def shuffled(self) -> Tensor:
-        """Return the rows of an epoch in a new order."""
-        order = torch.randperm(len(self.rows), generator=self.job.generator)
-        return self.rows[order.to(self.rows.device)]
 
     def update_closed_form(self) -> None:
         """Take the closed-form steps between two epochs."""
-        self.objective.update_closed_form(self.rows, roughly=True)
+        self.objective.update_closed_form(self.sample, roughly=True)
         if self.job.validation_rows is not None:
             self.objective.fit_validation_weights(self.evaluation_rows)
 
@@ -143,6 +139,7 @@ class _Fit:
         gain = scores - self.initial_scores
         if not gain.mean() > gain.std() / math.sqrt(len(gain)):
             kept, report.best_score = self.initial, float(self.initial_scores.mean())
+            report.is_start = True
         kept.load(self.objective)
         release(self.objective)
 
@@ -180,15 +177,19 @@ class _Together:
     def epoch(self) -> list[float]:
         """Take the gradient steps of one epoch; return the mean loss of each fit."""
         batch_size = self.settings.batch_size
-        shuffled = self._together([fit.shuffled() for fit in self.fits])
-        total = torch.zeros(len(self.fits), device=shuffled.device)
-        total, n_taken = total.to(statistics_dtype(total.device)), 0
-        for batch in shuffled.split(batch_size, -2):
+        rows = [fit.job.rows for fit in self.fits]
+        orders = [fit.job.rows.order(fit.job.generator) for fit in self.fits]
+        device = rows[0].sample.device
+        total = torch.zeros(len(rows), dtype=statistics_dtype(device), device=device)
+        n_taken = 0
+        for start in range(0, rows[0].n_rows, batch_size):
             if self.step == self.n_steps:
                 break
             # A few left-over rows have no covariance to speak of: fill them up from the others.
-            if 2 * batch.shape[-2] < batch_size:
-                batch = shuffled[..., -batch_size:, :]
+            if start and 2 * (rows[0].n_rows - start) < batch_size:
+                start = rows[0].n_rows - batch_size
+            of_step = [order[start : start + batch_size] for order in orders]
+            batch = self._together([r.take(i) for r, i in zip(rows, of_step, strict=True)])
             progress = self.step / self.n_steps
             loss = self.objective.loss(batch, progress)
             (loss.sum() if isinstance(loss, Tensor) else loss).backward()
@@ -237,7 +238,7 @@ class _Together:
         return best
 
     def go_on(self) -> None:
-        """Go on with the fits that are not over and not lost, on new rows."""
+        """Go on with the fits that are not over and not lost."""
         going = [k for k, fit in enumerate(self.fits) if not (fit.is_over or fit.is_lost)]
         if len(going) < len(self.fits):
             fits = self.fits
@@ -245,8 +246,6 @@ class _Together:
             if going:
                 self.optimizer = self.optimizer.keep(going)
                 self._stack()
-        for fit in self.fits:
-            fit.rows = fit.job.epoch_rows()
 
 
 def train_all(
@@ -255,12 +254,13 @@ def train_all(
 ) -> list[TrainingReport]:
     """Minimise objectives and leave them at their best weights, those of one structure together.
 
-    Rows are permuted once per epoch and sliced. With validation rows the weights of the epoch with
-    the best validation score are kept, without them those of the last epoch; or the closed-form
-    start if they are not better, on the validation or else the training rows, by one standard error
-    of the paired difference. A non-finite loss takes a fit back to the last good epoch with half
-    the learning rate. A step of a small flow costs calls rather than arithmetic, and a stack of
-    flows costs hardly more calls than one; what a fit comes to does not depend on the others.
+    Rows are permuted once per epoch, and taken batch by batch. With validation rows the weights of
+    the epoch with the best validation score are kept, without them those of the last epoch; or the
+    closed-form start if they are not better, on the validation or else the training rows, by one
+    standard error of the paired difference. A non-finite loss takes a fit back to the last good
+    epoch with half the learning rate. A step of a small flow costs calls rather than arithmetic,
+    and a stack of flows costs hardly more calls than one; what a fit comes to does not depend on
+    the others.
 
     Parameters
     ----------
@@ -359,12 +359,12 @@ def _train_and_conclude(fits: Sequence[_Fit], log: EpochLog | None) -> dict[int,
 
 def train(
     objective: Objective,
-    epoch_rows: Callable[[], Tensor],
+    rows: TrainingRows,
     validation_rows: Tensor | None,
     settings: TrainingSettings,
     generator: torch.Generator,
     log: EpochLog | None = None,
 ) -> TrainingReport:
     """Train one objective, see `TrainingJob` and `train_all`."""
-    job = TrainingJob(objective, epoch_rows, validation_rows, settings, generator, 0)
+    job = TrainingJob(objective, rows, validation_rows, settings, generator)
     return train_all([job], lambda members: log)[0]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .objective import Objective
+from .rows import TrainingRows
 
 __all__ = [
     "EpochLog",
@@ -78,6 +79,8 @@ class TrainingReport:
     best_score: float = -math.inf
     last_improvement: float = 0.0
     stopped_early: bool = False
+    # Whether the weights are those of the start, which no epoch has bettered.
+    is_start: bool = False
     n_steps: int = 0
     n_skipped: int = 0
 
@@ -139,30 +142,27 @@ class TrainingJob(NamedTuple):
     objective : Objective
         Loss and closed-form steps; changed in place. If nothing in it requires a gradient, only
         the closed-form step is taken.
-    epoch_rows : callable
-        Returns the standardised training rows (n, D) of an epoch.
+    rows : TrainingRows
+        The standardised training rows.
     validation_rows : Tensor of shape (n_validation, D) or None
         Rows that choose the best weights.
     settings : TrainingSettings
         How long and how fast.
     generator : torch.Generator
         Source of the permutations.
-    n_rows : int
-        Number of rows n.
     """
 
     objective: Objective
-    epoch_rows: Callable[[], Tensor]
+    rows: TrainingRows
     validation_rows: Tensor | None
     settings: TrainingSettings
     generator: torch.Generator
-    n_rows: int
 
     def structure(self) -> Hashable | None:
         """Return what jobs have in common that can be trained as one, None if this one cannot."""
         structure, s = self.objective.structure(), self.settings
-        if structure is None or min(s.batch_size, self.n_rows) < _MIN_ROWS:
+        if structure is None or min(s.batch_size, self.rows.n_rows) < _MIN_ROWS:
             return None
         schedule = s.max_iter, s.max_steps, s.batch_size, s.averaging
         validation = None if self.validation_rows is None else self.validation_rows.shape
-        return structure, self.n_rows, validation, schedule
+        return structure, self.rows.n_rows, validation, schedule

@@ -11,6 +11,7 @@ from ._atlas import AtlasDisplay
 from ._base import check_matplotlib as check_matplotlib
 from ._dimension import DimensionDisplay
 from ._embedding import EmbeddingDisplay
+from ._explanation import ExplanationDisplay
 from ._loss_curve import LossCurveDisplay
 from ._samples import SampleDisplay
 from ._spectrum import SpectrumDisplay
@@ -19,6 +20,7 @@ __all__ = [
     "AtlasDisplay",
     "DimensionDisplay",
     "EmbeddingDisplay",
+    "ExplanationDisplay",
     "LossCurveDisplay",
     "SampleDisplay",
     "SpectrumDisplay",

@@ -12,6 +12,7 @@ from skmanifoldflow.backend.bijections import Chain, MarginalSpline
 from skmanifoldflow.backend.device import make_generator
 from skmanifoldflow.backend.flow import ManifoldFlow
 from skmanifoldflow.backend.optimizer import Optimizer
+from skmanifoldflow.backend.rows import TrainingRows
 from skmanifoldflow.backend.training import train, train_all
 from skmanifoldflow.backend.training_job import TrainingJob, TrainingSettings
 
@@ -70,14 +71,14 @@ def job(
     validation = rows[N_ROWS:] if validates else None
     train_rows = rows[:N_ROWS]
     settings = TrainingSettings(**settings)
-    return TrainingJob(likelihood, lambda: train_rows, validation, settings, generator, N_ROWS)
+    return TrainingJob(likelihood, TrainingRows.of(train_rows), validation, settings, generator)
 
 
 def assert_same(jobs, others):
     """Train the first together and the others, which are the same, alone: bit for bit."""
     reports = train_all(jobs)
     for stacked, report, alone in zip(jobs, reports, others, strict=True):
-        assert report == train(*alone[:-1])
+        assert report == train(*alone)
         state = alone.objective.state_dict()
         for name, tensor in stacked.objective.state_dict().items():
             assert torch.equal(tensor, state[name]), name
@@ -249,7 +250,7 @@ def test_a_lost_fit_goes_on_alone():
     together, alone = jobs(), jobs()
     with pytest.raises(FloatingPointError, match="became non-finite"):
         train_all(together)
-    train(*alone[0][:-1])
+    train(*alone[0])
     state = alone[0].objective.state_dict()
     for name, tensor in together[0].objective.state_dict().items():
         assert torch.equal(tensor, state[name]), name
@@ -277,7 +278,7 @@ def test_a_fit_that_recovers_is_what_it_is_alone(monkeypatch):
     for k in range(3):
         calls.clear()
         alone = job(k, tol=0.5 if k == 1 else 0.0)
-        assert reports[k] == train(*alone[:-1])
+        assert reports[k] == train(*alone)
         state = alone.objective.state_dict()
         for name, tensor in jobs[k].objective.state_dict().items():
             assert torch.equal(tensor, state[name]), name

@@ -10,6 +10,7 @@ from torch import nn
 from skmanifoldflow.backend.device import make_generator
 from skmanifoldflow.backend.objective import Objective
 from skmanifoldflow.backend.optimizer import CLIP_NORM, Optimizer
+from skmanifoldflow.backend.rows import TrainingRows
 from skmanifoldflow.backend.training import train
 from skmanifoldflow.backend.training_job import TrainingSettings
 
@@ -121,7 +122,9 @@ class HalfDecayed(Centre):
 def run(objective, rows=None, validation_rows=None, seed=0, log=None, **kwargs):
     rows = shifted_rows() if rows is None else rows
     generator = make_generator(seed)
-    return train(objective, lambda: rows, validation_rows, settings(**kwargs), generator, log)
+    return train(
+        objective, TrainingRows.of(rows), validation_rows, settings(**kwargs), generator, log
+    )
 
 
 def schedule(progress, is_linear=False):
@@ -214,17 +217,15 @@ def test_few_left_over_rows_are_filled_up(n_rows, sizes):
 
 
 def test_rows_are_drawn_anew_for_every_epoch():
-    draws = iter([shifted_rows(6, seed=seed) for seed in range(10)])
-    used = []
-
-    def epoch_rows():
-        used.append(next(draws))
-        return used[-1]
-
+    rows = shifted_rows(20)
+    draws = [torch.tensor(np.random.RandomState(i).choice(20, 6)) for i in range(4)]
+    coming = iter(draws)
+    drawn = TrainingRows(rows.__getitem__, 6, rows, lambda generator: next(coming))
     objective = Centre()
-    train(objective, epoch_rows, None, settings(max_iter=4), make_generator(0))
-    for batch, rows in zip(objective.batches, used, strict=False):
-        assert sorted(batch.tolist()) == sorted(rows.tolist())
+    train(objective, drawn, None, settings(max_iter=4), make_generator(0))
+    assert len(objective.batches) == 4
+    for batch, index in zip(objective.batches, draws, strict=True):
+        assert torch.equal(batch, rows[index])
 
 
 def test_max_steps_ends_the_fit_whatever_max_iter_is():
@@ -453,11 +454,11 @@ def test_flat_parameters_stay_views():
 
 def test_averages_over_all_steps_are_the_mean_of_the_iterates():
     """With a share of 1 the model kept is the arithmetic mean of the weights after each step."""
-    objective, rows = Centre(), shifted_rows()
-    train(objective, lambda: rows, None, settings(max_iter=8, averaging=1.0), make_generator(1))
+    objective, rows = Centre(), TrainingRows.of(shifted_rows())
+    train(objective, rows, None, settings(max_iter=8, averaging=1.0), make_generator(1))
     plain, iterates = Centre(), []
     # The same steps without averaging; the weights after step i are seen by step i + 1.
-    train(plain, lambda: rows, None, settings(max_iter=8), make_generator(1))
+    train(plain, rows, None, settings(max_iter=8), make_generator(1))
     iterates = [*plain.centres[1:], plain.centre.detach()]
     torch.testing.assert_close(
         objective.centre.detach(), torch.stack(iterates).mean(0), atol=1e-12, rtol=0
@@ -469,7 +470,9 @@ def test_averages_over_all_steps_are_the_mean_of_the_iterates():
 
 def test_averages_are_validated_and_the_closed_form_fits_them():
     objective, rows, validation = Centre(), shifted_rows(), shifted_rows(seed=1)
-    report = train(objective, lambda: rows, validation, settings(averaging=1.0), make_generator(1))
+    report = train(
+        objective, TrainingRows.of(rows), validation, settings(averaging=1.0), make_generator(1)
+    )
     torch.testing.assert_close(objective.spread, (rows - objective.centre).square().mean().detach())
     score = -0.5 * (validation - objective.centre.detach()).square().sum(1).mean()
     assert float(score) == pytest.approx(max(report.validation_scores), abs=1e-12)
@@ -478,7 +481,7 @@ def test_averages_are_validated_and_the_closed_form_fits_them():
 def test_averaging_survives_a_roll_back():
     faults = {5: math.nan}
     objective, rows = Centre(faults=faults), shifted_rows()
-    train(objective, lambda: rows, None, settings(averaging=0.1), make_generator(1))
+    train(objective, TrainingRows.of(rows), None, settings(averaging=0.1), make_generator(1))
     assert torch.isfinite(objective.centre).all()
     assert float(objective.log_likelihood(rows).mean()) > float(
         Centre().log_likelihood(rows).mean()

@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 from scipy.stats import multivariate_normal
 
+from skmanifoldflow._chart_atlas import atlas as atlas_module
 from skmanifoldflow._chart_atlas.atlas import Atlas, AtlasEnsemble
 from skmanifoldflow._chart_atlas.chart_maps import AmbientChartMap, ChartFrames
 from skmanifoldflow._chart_atlas.objective import AtlasLikelihood
@@ -251,6 +252,19 @@ def test_gradient_of_the_sum_is_that_of_the_log_prob():
     found = torch.autograd.grad(_objective(atlas).loss(x, 0.5), parameters)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+def test_gradients_of_many_rows_are_computed_block_by_block(monkeypatch):
+    """Blocks that keep nothing for their gradients have the gradients of all rows at once."""
+    gradients = []
+    for entries in (2**20, 14):
+        monkeypatch.setattr(atlas_module, "_BLOCK_ENTRIES", entries)
+        atlas = _build(MEANS, SCALES, (3, 2), trained=0.2)
+        parameters = [p for p in atlas.parameters() if p.requires_grad]
+        loss = _objective(atlas).loss(_rows(40), 0.5)
+        gradients.append(torch.autograd.grad(loss, parameters))
+    for expected, found in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 def test_a_loss_that_is_not_finite_leaves_the_weights():

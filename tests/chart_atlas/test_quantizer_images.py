@@ -11,6 +11,7 @@ from sklearn.decomposition import PCA
 from skmanifoldflow._chart_atlas.chart_maps import ChartFrames
 from skmanifoldflow._chart_atlas.quantization import Quantization
 from skmanifoldflow._chart_atlas.quantizer import ImageAutoencoder, Quantizer
+from skmanifoldflow.backend.rows import TrainingRows
 from skmanifoldflow.backend.training import train
 from skmanifoldflow.backend.training_job import TrainingSettings
 
@@ -90,7 +91,7 @@ def test_training_beats_pca_on_a_bent_curve_of_images(generator):
         n_iter_no_change=150,
         tol=0.0,
     )
-    train(Quantization(quantizer), lambda: rows, None, settings, generator)
+    train(Quantization(quantizer), TrainingRows.of(rows), None, settings, generator)
     assert error() < 0.5 * linear
 
 

@@ -5,13 +5,14 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.impute import SimpleImputer
 from sklearn.manifold import TSNE, Isomap
+from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -21,6 +22,7 @@ from skmanifoldflow import (
     ChartAtlasFlow,
     DimensionReport,
     ManifoldPriorFlow,
+    NoveltyDetector,
     intrinsic_dimension,
 )
 from skmanifoldflow.datasets import LinkedCircles, SCurve
@@ -29,6 +31,7 @@ from skmanifoldflow.plotting import (
     AtlasDisplay,
     DimensionDisplay,
     EmbeddingDisplay,
+    ExplanationDisplay,
     LossCurveDisplay,
     SampleDisplay,
     SpectrumDisplay,
@@ -869,3 +872,41 @@ def test_atlases_that_cannot_be_drawn(atlas, flow):
         AtlasDisplay.from_estimator(model, X, space="codes")
     with pytest.raises(ValueError, match="ManifoldPriorFlow has no charts"):
         AtlasDisplay.from_estimator(flow, X)
+
+
+# Explanations
+
+
+def test_shares_of_columns(frame):
+    detector = NoveltyDetector(GaussianMixture(3, random_state=0), cv=2, random_state=0)
+    odd = frame.iloc[:3] + np.array([0, 0, 5, 0])
+    display = ExplanationDisplay.from_estimator(detector.fit(frame), odd)
+    np.testing.assert_allclose(display.shares, detector.explain(odd))
+    assert [t.get_text() for t in display.ax_.get_xticklabels()] == list(frame.columns)
+    assert [t.get_text() for t in display.ax_.get_yticklabels()] == [str(i) for i in odd.index]
+    np.testing.assert_allclose(display.image_.get_array(), display.shares)
+    pipeline = make_pipeline(StandardScaler(), clone(detector)).fit(frame)
+    display = ExplanationDisplay.from_estimator(pipeline, odd)
+    assert [t.get_text() for t in display.ax_.get_xticklabels()] == list(frame.columns)
+    assert (display.shares.argmax(axis=1) == 2).all()
+
+
+def test_infinite_shares_are_drawn_beyond_the_others():
+    display = ExplanationDisplay([[1.0, np.inf], [10.0, -2.0]]).plot()
+    np.testing.assert_allclose(display.image_.get_array(), [[1, 12], [10, -2]])
+    assert display.image_.get_clim() == (0, 12)
+
+
+def test_negative_shares_have_the_colour_of_zero():
+    image = ExplanationDisplay([[-1.0, -3.0], [-10.0, -2.0]]).plot().image_
+    colours = image.to_rgba(image.get_array())
+    np.testing.assert_array_equal(colours, np.broadcast_to(image.cmap(0.0), (2, 2, 4)))
+
+
+def test_bad_explanations(frame, flow):
+    with pytest.raises(ValueError, match="ManifoldPriorFlow has no method explain"):
+        ExplanationDisplay.from_estimator(flow, frame)
+    with pytest.raises(ValueError, match="feature_names must hold 2 names, got 1"):
+        ExplanationDisplay([[1.0, 2.0]], ["a"]).plot()
+    with pytest.raises(NotFittedError):
+        ExplanationDisplay.from_estimator(NoveltyDetector(), frame)

@@ -1,0 +1,115 @@
+"""What all estimators around a density have in common."""
+
+import copy
+from inspect import signature
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import BaseEstimator, DensityMixin, clone
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import HasMethods
+from sklearn.utils.validation import check_is_fitted
+
+from .._base import BaseManifoldFlow
+from .._checks import check_rows
+from .._inference import mean_log_density
+from .._noisy_injective import NoisyInjectiveFlow
+
+__all__ = ["DENSITY", "BaseDensity", "DocumentedEstimator", "draw", "new_density"]
+
+#: Constraint of the parameter `density`.
+DENSITY = [HasMethods(["fit", "score_samples"]), None]
+
+
+class DocumentedEstimator(BaseEstimator):
+    """An estimator whose HTML representation has links to the documentation."""
+
+    _doc_link_module = BaseManifoldFlow._doc_link_module
+    _doc_link_template = BaseManifoldFlow._doc_link_template
+
+    def _check_rows(self, X):
+        check_is_fitted(self)
+        return check_rows(self, X, reset=False)
+
+
+class BaseDensity(DensityMixin, DocumentedEstimator):
+    """A density of rows: `score_samples` is that of a subclass."""
+
+    def score(self, X, y=None, sample_weight=None):
+        """Mean log-density of rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows.
+        y : Ignored
+            Not used, present for API consistency by convention.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in the mean; None weighs all alike.
+
+        Returns
+        -------
+        score : float
+            Mean of `score_samples(X)` in nats per row, in the units of X.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the model is not fitted.
+        ValueError
+            If rows are not finite, do not have `n_features_in_` columns, or weights are negative or
+            not one for each row.
+
+        Examples
+        --------
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from skmanifoldflow import TransformedDensity
+        >>> from skmanifoldflow.datasets import SCurve
+        >>> X, _ = SCurve(noise=0.05).sample(200, random_state=0)
+        >>> model = TransformedDensity(GaussianMixture(5, random_state=0)).fit(X)
+        >>> bool(model.score(X) == model.score_samples(X).mean())
+        True
+        """
+        return mean_log_density(self.score_samples(X), sample_weight)
+
+    def _check_sample(self, n_samples, random_state):
+        """Check the arguments of `sample` and return the random state."""
+        check_is_fitted(self)
+        if not isinstance(n_samples, Integral) or n_samples < 1:
+            raise ValueError(
+                f"Invalid value for 'n_samples': {n_samples!r}. The sampling requires at least one "
+                "sample."
+            )
+        return check_random_state(random_state)
+
+
+def new_density(density, random_state=None):
+    """Return an unfitted copy of a density, by default of `NoisyInjectiveFlow`.
+
+    A random state other than None gives each one of its parameters that is None an integer.
+    """
+    density = NoisyInjectiveFlow() if density is None else clone(density)
+    if random_state is not None:
+        random_state = check_random_state(random_state)
+        seeds = {
+            name: random_state.randint(2**31)
+            for name, value in sorted(density.get_params().items())
+            if name.split("__")[-1] == "random_state" and value is None
+        }
+        density.set_params(**seeds)
+    return density
+
+
+def draw(density, n_samples, random_state):
+    """Draw rows from a fitted density, whatever form its method `sample` has."""
+    if not hasattr(density, "sample"):
+        raise AttributeError(f"{type(density).__name__} has no method sample.")
+    seed = random_state.randint(2**31)
+    if "random_state" in signature(density.sample).parameters:
+        rows = density.sample(n_samples, random_state=seed)
+    elif "random_state" in density.get_params(deep=False):
+        # GaussianMixture draws with the random state of its fit, and returns the components too.
+        rows = copy.copy(density).set_params(random_state=seed).sample(n_samples)
+    else:
+        rows = density.sample(n_samples)
+    return np.asarray(rows[0] if isinstance(rows, tuple) else rows)

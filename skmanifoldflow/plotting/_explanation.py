@@ -1,0 +1,152 @@
+"""Which columns make rows strange."""
+
+import numpy as np
+from sklearn.utils import check_array
+
+from ._base import Unwrapped, check_matplotlib, new_axes
+
+__all__ = ["ExplanationDisplay"]
+
+# Infinite shares are drawn as so many times the largest finite one.
+_BEYOND = 1.2
+
+
+class ExplanationDisplay:
+    """Share of each column in the strangeness of rows, as a map of colours.
+
+    Parameters
+    ----------
+    shares : array-like of shape (n_samples, n_features)
+        Nats that each column has a part of, as `NoveltyDetector.explain` returns them.
+    feature_names : array-like of shape (n_features,), default=None
+        Names of the columns; None numbers them.
+    row_names : array-like of shape (n_samples,), default=None
+        Names of the rows; None numbers them.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Axes of the last drawing.
+    figure_ : matplotlib Figure
+        Its figure.
+    image_ : matplotlib AxesImage
+        The map. Negative shares, of values that are more common than expected, have the colour of
+        zero.
+
+    Examples
+    --------
+    >>> from skmanifoldflow.plotting import ExplanationDisplay
+    >>> display = ExplanationDisplay([[0.2, 9.0], [7.0, 8.0]], ["height", "weight"]).plot()
+    >>> [label.get_text() for label in display.ax_.get_xticklabels()]
+    ['height', 'weight']
+    """
+
+    def __init__(self, shares, feature_names=None, row_names=None):
+        self.shares = shares
+        self.feature_names = feature_names
+        self.row_names = row_names
+
+    @classmethod
+    def from_estimator(cls, estimator, X, *, ax=None):
+        """Draw which columns make rows strange.
+
+        Parameters
+        ----------
+        estimator : estimator instance
+            Fitted :class:`~skmanifoldflow.NoveltyDetector`, or a
+            :class:`~sklearn.pipeline.Pipeline` that ends in one, whose columns are those of its
+            last step.
+        X : array-like of shape (n_samples, n_features)
+            Rows, some tens of them at most. The index of a frame names them.
+        ax : matplotlib Axes, default=None
+            Axes to draw on. None makes a new figure.
+
+        Returns
+        -------
+        display : ExplanationDisplay
+            The drawing.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If the estimator has no method `explain`.
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+
+        Examples
+        --------
+        >>> from sklearn.mixture import GaussianMixture
+        >>> from skmanifoldflow import NoveltyDetector
+        >>> from skmanifoldflow.datasets import SCurve
+        >>> from skmanifoldflow.plotting import ExplanationDisplay
+        >>> X, _ = SCurve(noise=0.05).sample(300, random_state=0)
+        >>> detector = NoveltyDetector(GaussianMixture(8), random_state=0).fit(X)
+        >>> ExplanationDisplay.from_estimator(detector, X[:5]).shares.shape
+        (5, 3)
+        """
+        check_matplotlib(f"{cls.__name__}.from_estimator")
+        unwrapped = Unwrapped(estimator)
+        model = unwrapped.model
+        if not hasattr(model, "explain"):
+            raise ValueError(f"{type(model).__name__} has no method explain.")
+        row_names = list(X.index) if hasattr(X, "iloc") else None
+        shares = model.explain(unwrapped.to_model(X))
+        # Scalers keep the columns, and forget their names.
+        names = getattr(model, "feature_names_in_", unwrapped.feature_names)
+        if names is not None and len(names) != shares.shape[1]:
+            names = None
+        return cls(shares, names, row_names).plot(ax=ax)
+
+    def plot(self, ax=None):
+        """Draw the map.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw on. None makes a new figure.
+
+        Returns
+        -------
+        display : ExplanationDisplay
+            The display itself.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If shares are not a table, or names not one for each column and row.
+
+        Examples
+        --------
+        >>> from skmanifoldflow.plotting import ExplanationDisplay
+        >>> ExplanationDisplay([[0.2, 9.0]]).plot().image_.get_array().shape
+        (1, 2)
+        """
+        check_matplotlib(f"{type(self).__name__}.plot")
+        shares = check_array(self.shares, ensure_all_finite=False, input_name="shares")
+        columns = _names(self.feature_names, shares.shape[1], "feature_names")
+        rows = _names(self.row_names, shares.shape[0], "row_names")
+        ax = new_axes() if ax is None else ax
+        finite = shares[np.isfinite(shares)]
+        largest = max(float(finite.max()) if len(finite) else 0.0, 1.0)
+        drawn = np.where(shares == np.inf, _BEYOND * largest, shares)
+        # Where all shares are negative nothing has a colour.
+        most = max(float(drawn.max()), 1e-9)
+        self.image_ = ax.imshow(drawn, cmap="Reds", vmin=0, vmax=most, aspect="auto")
+        ax.set_xticks(range(len(columns)), columns, rotation="vertical" if len(columns) > 5 else 0)
+        ax.set_yticks(range(len(rows)), rows)
+        ax.set(xlabel="column", ylabel="row")
+        ax.figure.colorbar(self.image_, ax=ax, label="share in nats")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+def _names(names, n, parameter):
+    """Return names as text, by default numbers from 0 on."""
+    names = range(n) if names is None else names
+    if len(names) != n:
+        raise ValueError(f"{parameter} must hold {n} names, got {len(names)}.")
+    return [str(name) for name in names]
