@@ -20,7 +20,7 @@ nats/row     mean log-density of the test rows, in the units of the rows; higher
 rec. error   mean squared error of reconstruction in standardised columns; lower is better
 trustworthy  trustworthiness of the embedded test rows (up to 10 neighbours); higher is better
 5-NN acc.    accuracy of a classifier by the 5 nearest embedded training rows; higher is better
-dim. found   directions in which the rows vary; ManifoldPriorFlow's is the calibrated one"""
+dim. found   intrinsic dimension of the training rows, the same whichever flow is asked"""
 
 _EXAMPLE = """\
 example:
