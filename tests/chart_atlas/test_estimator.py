@@ -330,7 +330,8 @@ def test_clusters_have_dimensions_of_their_own():
     dimension = model.local_dimension(X)
     assert (dimension[:400] == 1).mean() > 0.95
     assert (dimension[400:] == 2).mean() > 0.95
-    assert model.intrinsic_dimension_ == 2
+    # Most rows are on the sheet.
+    assert np.bincount(model.chart_dimensions_, weights=model.chart_weights_).argmax() == 2
 
 
 @pytest.mark.parametrize("order", [1, -1])

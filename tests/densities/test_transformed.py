@@ -308,8 +308,21 @@ def test_the_jacobian_of_a_class_of_ones_own_is_its_method(rows):
     scaler = Doubled().fit(rows)
     expected = slogdet_by_differences(scaler, rows)
     np.testing.assert_allclose(log_abs_det_jacobian(scaler, rows), expected, atol=1e-6)
-    # In other processes it is known as well.
-    model = TransformedDensity(GaussianMixture(reg_covar=0), transformer=Doubled())
+
+
+def test_other_processes_know_the_jacobian_of_a_class_of_ones_own(rows):
+    # A class in a function travels by value, as one of a script or notebook does.
+    class Halved(StandardScaler):
+        def transform(self, X):
+            return StandardScaler.transform(self, X) / 2
+
+        def inverse_transform(self, X):
+            return StandardScaler.inverse_transform(self, 2 * X)
+
+        def log_abs_det_jacobian(self, X):
+            return np.full(len(X), -np.log(2 * self.scale_).sum())
+
+    model = TransformedDensity(GaussianMixture(reg_covar=0), transformer=Halved())
     scores = cross_val_score(model, rows, cv=3, n_jobs=2)
     plain = cross_val_score(GaussianMixture(reg_covar=0), rows, cv=3)
     np.testing.assert_allclose(scores, plain, rtol=1e-6)
