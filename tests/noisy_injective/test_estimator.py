@@ -184,7 +184,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_contract_of_every_kind(kind, dtype):
     """Copies, single rows, dtypes and the inverse."""
-    X = SCurve(noise=0.05).sample(200, random_state=1)[0].astype(dtype)
+    X = SCurve(noise=0.05).sample(200, random_state=0)[0].astype(dtype)
     model = NoisyInjectiveFlow(random_state=0, **KINDS[kind], **{**SMALL, "max_iter": 3}).fit(X)
     copy = pickle.loads(pickle.dumps(model))
     assert joblib.hash(copy) == joblib.hash(model)

@@ -8,6 +8,7 @@ from scipy import stats
 from scipy.special import ndtri
 
 from skmanifoldflow.backend.bijections.fixed_knot_spline import PooledSpline, QuantileSpline
+from skmanifoldflow.backend.geometry import jacobian_columns
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-10}
 
@@ -42,6 +43,23 @@ def test_inverse_and_slopes(rows, spline):
     h = 1e-6
     rise = spline.forward_and_log_det(x + h)[0] - spline.forward_and_log_det(x - h)[0]
     np.testing.assert_allclose(log_slope.exp(), rise / (2 * h), rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_jacobians_of_the_inverse_at_knots(rows, dtype):
+    """Rounding may put a value at a knot on either side of it, where the slope is the same."""
+    spline = QuantileSpline(3, n_bins=8)
+    spline.fit(torch.tensor(rows))
+    spline.to(dtype)
+    knots = spline._table()[3].T.to(dtype)
+    for toward in (-torch.inf, 0.0, torch.inf):
+        z = torch.nextafter(knots, torch.tensor(toward, dtype=dtype)) if toward else knots
+        _, expected = spline.inverse_and_log_det(z)
+        columns = jacobian_columns(
+            lambda z: spline.inverse_and_log_det(z)[0], z, torch.eye(3, dtype=dtype)
+        )[1]
+        found = columns.diagonal(dim1=1, dim2=2).log().sum(1)
+        torch.testing.assert_close(found, expected, atol=TOLERANCE[dtype], rtol=1e-3)
 
 
 def test_columns_that_are_not_kept_are_the_identity(rows):

@@ -124,8 +124,12 @@ class RationalQuadratic:
         root = torch.sqrt(torch.clamp(root, min=0, out=of_bend), out=of_bend)
         root = torch.add(root, b, out=of_bend)
         xi = torch.div(c, root, out=self.xi)
+        xi = torch.add(xi, xi, out=self.xi)
         # Rounding can leave the bin, where a steep curve has no logarithm.
-        return torch.clamp(torch.add(xi, xi, out=self.xi), 0, 1, out=self.xi)
+        if self.has_buffers:
+            return torch.clamp(xi, 0, 1, out=self.xi)
+        # What is added has no gradient of its own: that of the curve passes.
+        return xi + (torch.clamp(xi, 0, 1) - xi).detach()
 
     def prepare_backward(
         self, space: Workspace, grad_log: Tensor, grad_size: Tensor, grad_slopes: Tensor
