@@ -19,7 +19,7 @@ from ._checks import check_parameters, check_rows, list_names, warn
 from ._columns import dequantization_step, describe
 from ._config import FlowConfig
 from ._dimension import read_distinct_rows
-from ._duplicates import distinct_rows, find_duplicates, places
+from ._duplicates import distinct_rows, find_duplicates, row_ranks
 from ._inference import FittedFlow
 from ._progress import epoch_log, warn_of_training
 from ._split import Split, split_groups, split_rows
@@ -113,7 +113,7 @@ def _in_own_order(X, groups, weights):
         # They may lie on a disk.
         return X, groups, weights
     # Equal rows may differ in their weights and groups.
-    keys = [places(X)]
+    keys = [row_ranks(X)]
     if groups is not None:
         keys.insert(0, np.unique(groups, return_inverse=True)[1])
     if weights is not None:

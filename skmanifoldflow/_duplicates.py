@@ -11,7 +11,7 @@ import numpy as np
 
 from ._dummies import dummy_sets
 
-__all__ = ["Duplicates", "distinct_rows", "find_duplicates", "places"]
+__all__ = ["Duplicates", "distinct_rows", "find_duplicates", "row_ranks"]
 
 # Rows from which distances are measured, and how many of their neighbours.
 _N_MEASURED, _N_NEIGHBORS = 256, 64
@@ -136,11 +136,11 @@ def row_keys(rows):
     return keys
 
 
-def places(rows):
-    """Return the place (n,) of each row in an order that depends on the rows alone.
+def row_ranks(rows):
+    """Return the rank (n,) of each row in an order that depends on the rows alone.
 
     It is that of the first column, of rows that agree there of the second one, and so on: units do
-    not matter either. Equal rows have the same place.
+    not matter either. Equal rows have the same rank.
     """
     n_distinct, found = len(np.unique(row_keys(rows))), np.zeros(len(rows), dtype=np.int64)
     for column in rows.T:

@@ -23,8 +23,7 @@ _QUANTIZER_RATE = 3e-3
 _QUANTIZER_STEPS = 2000
 # A step on images costs much more, and principal components are a fair start of their codes.
 _QUANTIZER_IMAGE_STEPS = 600
-# Most rows, or images, from which charts start, and most images from which layers start.
-_MAX_CHART_ROWS = 20_000
+# Most images from which charts start, and from which layers start.
 _MAX_CHART_IMAGES = 4096
 _MAX_LAYER_IMAGES = 512
 
@@ -100,7 +99,7 @@ def initialize_charts(
     """
     quantizer, n_atlases = flow.quantizer, len(flow.partitions)
     is_image = flow.partitions[0].chart_map.frames_last
-    x = rows[: _MAX_CHART_IMAGES if is_image else _MAX_CHART_ROWS]
+    x = rows[:_MAX_CHART_IMAGES] if is_image else rows
     with torch.no_grad():
         codes = quantizer.encode(x.to(quantizer.codebook))
     if is_image:

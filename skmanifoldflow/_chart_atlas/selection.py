@@ -6,7 +6,7 @@ import numpy as np
 
 from .._dimension import spectral_dimension
 from .._geometry import noise_variance_read
-from .._mixture_of_pca import best_number_of_charts, fit_mixture, partition, spread_rows
+from .._mixture_of_pca import best_number_of_charts, fit_mixture, partition
 from .build import ChartAtlasConfig
 
 __all__ = ["complete_image_config", "complete_table_config"]
@@ -16,9 +16,8 @@ _FEW_CHARTS = (8, 12, 16)
 _MAX_IMAGE_CHARTS = 32
 # Least number of rows of a cell in which the dimension is estimated, and of a chart of images.
 _ROWS_PER_CELL = 50
-# Most cells, and most rows, from which the dimension is estimated.
+# Most cells from which the dimension is estimated.
 _MAX_CELLS = 64
-_MAX_ROWS = 20_000
 
 
 def complete_image_config(choices: ChartAtlasConfig, n_trained: int) -> ChartAtlasConfig:
@@ -63,7 +62,6 @@ def _numbers_of_charts(rows: np.ndarray, noise_floor: float) -> tuple[int, ...]:
 
 def _rough_dimension(rows: np.ndarray, noise_floor: float) -> int:
     """Return the dimension that the mean spectrum of small cells of the rows shows."""
-    rows = spread_rows(rows, _MAX_ROWS)
     n_cells = max(1, min(_MAX_CELLS, len(rows) // max(_ROWS_PER_CELL, 2 * rows.shape[1])))
     cells, _ = partition(rows, n_cells)
     mixture, _ = fit_mixture(rows, cells, n_cells, noise_floor)

@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.utils import check_array, check_random_state
 
 from .._checks import warn
-from .._duplicates import distinct_rows, places
+from .._duplicates import distinct_rows, row_ranks
 from .._table import ENOUGH_ROWS
 from .calibration import calibrate
 from .neighbors import SCALES
@@ -76,7 +76,7 @@ def intrinsic_dimension(X, *, scale=True, random_state=0):
     X = check_array(X, dtype=np.float64, ensure_min_samples=2)
     if len(X) <= ENOUGH_ROWS:
         # The same number in whatever order they come.
-        X = X[np.argsort(places(X), kind="stable")]
+        X = X[np.argsort(row_ranks(X), kind="stable")]
     report = read_distinct_rows(distinct_rows(X), bool(scale), random_state)
     if report.neighbors and report.agreement == "poor":
         warn(

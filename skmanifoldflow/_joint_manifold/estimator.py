@@ -33,8 +33,6 @@ __all__ = ["JointManifoldFlow"]
 # PCA has the least squared error of all linear manifolds: if nothing is curved, the Huber penalty
 # has an error that is some per cent larger.
 _PCA_MARGIN = 1.1
-# Largest number of rows from which the principal axes are computed.
-_MAX_INITIAL_ROWS = 20_000
 
 
 class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
@@ -403,7 +401,6 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         return build_flow(config, generator)
 
     def _make_objective(self, flow, rows, n_rows, generator, is_warm):
-        rows = rows[:_MAX_INITIAL_ROWS]
         if not is_warm:
             initialize_flow(flow, rows, self.noise_floor)
         mean, axes, _ = principal_axes(rows.numpy())

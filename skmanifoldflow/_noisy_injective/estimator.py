@@ -37,8 +37,6 @@ __all__ = ["NoisyInjectiveFlow"]
 # Bins of the spline of a column, each with some training rows in it.
 _MAX_MARGINAL_BINS = 64
 _ROWS_PER_BIN = 28
-# Rows from which the splines of the columns start.
-_MAX_INITIAL_ROWS = 20_000
 # Length of the smallest column of A at the start, relative to the noise. The bound draws along it
 # with the inverse as standard deviation.
 _SMALLEST_COLUMNS = {"likelihood": 1e-3, "elbo": 0.1}
@@ -447,7 +445,7 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
 
     def _initialize(self, flow, rows):
         """Start the layers, and the injection at its linear ancestor, from standardised rows."""
-        layer_rows, initial_rows = rows[:_MAX_INITIAL_ROWS], rows
+        layer_rows = initial_rows = rows
         if self.image_shape is not None:
             # A pass of all images in float64 may cost as much as an epoch.
             layer_rows = rows[:_MAX_INITIAL_IMAGES]
