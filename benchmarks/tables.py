@@ -19,10 +19,9 @@ import numpy as np
 import sklearn.datasets
 import torch
 from _data import fill_up, load_keel, load_table
-from _peers import by_validation, kernel_density, mixture_by_bic, timed
+from _peers import kernel_density, mixture_by_bic, timed, validated_mixture
 from convergence import generated
 from scipy.special import logsumexp
-from sklearn.mixture import GaussianMixture
 
 from skmanifoldflow import NoisyInjectiveFlow, StackingDensity, TransformedDensity
 from skmanifoldflow._densities.normal_scores import NormalScores
@@ -43,8 +42,8 @@ TABLES = (
     "twonorm",
     *INTEGERS,
 )
-# Rows by which peers are chosen, and the most rows that a kernel density is fitted to.
-MAX_CHOICE, MAX_KERNEL = 5000, 6000
+# The most rows that a kernel density is fitted to.
+MAX_KERNEL = 6000
 
 
 def split(name, seed, data_dir):
@@ -64,19 +63,6 @@ def split(name, seed, data_dir):
     test, train = np.split(X, [len(X) // 5])
     mean, scale = train.mean(axis=0), train.std(axis=0)
     return (train - mean) / scale, (test - mean) / scale
-
-
-def validated_mixture(X):
-    """The best of full and diagonal mixtures of many sizes and regularisations."""
-    grid = [
-        (f"K={k}", GaussianMixture(k, covariance_type=shape, reg_covar=reg, random_state=0))
-        for k in (1, 2, 4, 8, 16, 32)
-        for shape in ("full", "diag")
-        for reg in (1e-6, 1e-2, 5e-2)
-        if k < min(len(X), MAX_CHOICE) // 5
-    ]
-    best, _ = by_validation(grid, X[:MAX_CHOICE])
-    return best.fit(X)
 
 
 def mixture_of_scores(X):
