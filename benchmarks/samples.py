@@ -218,14 +218,15 @@ def report(results, files, models, halvings):
         print(line)
     fresh = [r["near_copies_of_fresh"] for rows in cells.values() for r in rows]
     print(f"near copies among fresh rows, mean {np.mean(fresh):.3f}")
-    for flow in (model for model in models if model in FLOWS):
-        peers_ahead(flow, files, [m for m in models if m in PEERS], cells)
+    peers = [model for model in models if model in PEERS]
+    for flow in (model for model in models if model in FLOWS and peers):
+        peers_ahead(flow, files, peers, cells)
 
 
 def peers_ahead(flow, files, peers, cells):
     """Print on which files the best peer is ahead of a flow by more than two standard errors."""
     for file in files:
-        if (file, flow) not in cells or not all((file, peer) in cells for peer in peers):
+        if not all((file, model) in cells for model in (flow, *peers)):
             continue
         distance = {
             model: np.array([abs(r["auc"] - 0.5) for r in cells[file, model]])
