@@ -239,6 +239,18 @@ def test_standard_errors_are_those_of_other_seeds():
     assert (np.abs(np.exp(estimates).mean(axis=0) / expected - 1) < 4 * error).all()
 
 
+@pytest.mark.parametrize(("n_features", "most"), [(5, 0.002), (10, 0.007), (30, 0.06)])
+def test_error_of_the_default_number_of_draws(n_features, most):
+    X = np.random.RandomState(0).normal(size=(200, n_features)).round()
+    expected = np.log(norm.cdf(X + 0.5) - norm.cdf(X - 0.5)).sum(axis=1)
+    normal = Density(lambda rows: norm.logpdf(rows).sum(axis=1))
+    widths = np.ones(n_features)
+    found, std = log_mass(normal, X, widths=widths, random_state=0, return_std=True)
+    error, stated = (np.sqrt(np.mean(e**2)) for e in (found - expected, std))
+    assert error < most
+    assert 0.5 < error / stated < 2
+
+
 def test_draws_are_common_to_all_points():
     """A ratio of masses is less noisy than each of them: here it is known but for the points."""
     waves = Density(lambda rows: np.sin(40 * rows).sum(axis=1) - 3 * rows[:, 0])
