@@ -27,7 +27,7 @@ from ..backend.device import standard_context
 from ..backend.training_job import SecondInterrupt
 from .build import JointManifoldConfig, build_flow, initialize_flow
 from .coordinates import set_coordinates
-from .guide import GUIDES, MAX_TSNE_COMPONENTS, guide_rows, most_rows
+from .guides import GUIDES, MAX_TSNE_COMPONENTS, guide_rows, most_rows
 from .inference import StagedFlow
 from .objective import JointLikelihood
 from .stages import train_stages

@@ -11,7 +11,7 @@ from ..backend.device import make_generator, randn, to_host
 from ..backend.flow import ManifoldFlow, chunks
 from ..backend.objective import Objective
 from .distribution import PenalizedSplit
-from .guide import GuidedRows, GuideTerm
+from .guide_term import GuidedRows, GuideTerm
 
 __all__ = ["JointLikelihood"]
 

@@ -21,8 +21,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skmanifoldflow import JointManifoldFlow
 from skmanifoldflow._joint_manifold import estimator as estimator_module
-from skmanifoldflow._joint_manifold import guide as module
-from skmanifoldflow._joint_manifold.guide import GuidedRows, GuideTerm, guide_rows
+from skmanifoldflow._joint_manifold import guides as module
+from skmanifoldflow._joint_manifold.guide_term import GuidedRows, GuideTerm
+from skmanifoldflow._joint_manifold.guides import guide_rows
 from skmanifoldflow.backend.bijections import Chain, Orthogonal
 from skmanifoldflow.datasets import SwissRoll
 
