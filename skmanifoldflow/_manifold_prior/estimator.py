@@ -22,7 +22,7 @@ from .._table import rows_to_tensor
 from ..backend.device import standard_context
 from .build import ManifoldPriorConfig, build_flow
 from .dimension import better_mixture
-from .geodesics import geodesic_distances
+from .geodesics import geodesic_distances, unrolled
 from .geometry import DataUnits, elements_per_row, local_spectra, spectra_and_lengths
 from .objective import SpreadLikelihood
 
@@ -342,13 +342,18 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
             with in_float64_on_cpu(flow):
                 flow.bijection.initialize(rows[:_MAX_INITIAL_ROWS])
         rows = rows.to(device, torch.float32)
+        geodesics = geodesic_distances(rows, generator) if self.isometry else None
+        if geodesics is not None:
+            with torch.no_grad():
+                latents = flow.bijection.forward_and_log_det(geodesics.rows)[0]
+            geodesics = unrolled(geodesics, latents)
         objective = SpreadLikelihood(
             flow,
             **_RECIPES[self.recipe],
             isometry=self.isometry,
             noise_start=self.noise_start,
             noise_floor=self.noise_floor,
-            geodesics=geodesic_distances(rows, generator) if self.isometry else None,
+            geodesics=geodesics,
             generator=generator,
         )
         objective.initialize_prior(rows)
