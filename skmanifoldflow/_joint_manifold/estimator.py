@@ -24,6 +24,7 @@ from .._geometry import affordable_rows, mean_spectrum, noise_variance_read
 from .._linear import principal_axes, supported_components
 from ..backend.bijections import squeezed_shapes
 from ..backend.device import standard_context
+from ..backend.flow import chunks
 from ..backend.training_job import SecondInterrupt
 from .build import JointManifoldConfig, build_flow, initialize_flow
 from .coordinates import set_coordinates
@@ -38,6 +39,8 @@ __all__ = ["JointManifoldFlow"]
 # PCA has the least squared error of all linear manifolds: if nothing is curved, the Huber penalty
 # has an error that is some per cent larger.
 _PCA_MARGIN = 1.1
+# Share of the rows that are rebuilt better than the high quantile of their distances.
+_HIGH_QUANTILE = 0.99
 
 
 class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
@@ -204,6 +207,10 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         with as many coordinates as columns.
     pca_reconstruction_error_ : float
         The same error of PCA with as many components, fitted to the training rows.
+    reconstruction_distances_ : ndarray of shape (2,)
+        Mean and 99 % quantile of the distances of the same rows from their reconstructions, in
+        units of the data. Here rows count alike, so that outliers, which `reconstruction_error_`
+        hardly counts, are seen.
     deviation_scale_ : ndarray of shape (`n_features_in_` - `n_components_`,)
         Scale of each deviation, in units of the latent space. The scales that were learned are
         multiplied by one common factor, its maximum likelihood estimate from the rows that were set
@@ -647,6 +654,7 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         guide = objective.guide
         set_coordinates(self._flow, self._standardizer, rows, guide and guide.scale().detach())
         self.guide_score_ = stages.guide_score
+        self.reconstruction_distances_ = self._reconstruction_distances(restart, fitted)
         self.deviation_scale_ = latent.scales().cpu().numpy()
         outliers = self._flow.outliers
         self.outlier_share_ = 0.0 if outliers is None else float(outliers.share)
@@ -659,3 +667,18 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
                 "reconstruction or n_init.",
                 ConvergenceWarning,
             )
+
+    def _reconstruction_distances(self, restart, fitted):
+        """Return the mean and a high quantile of the distances of rows from their reconstructions.
+
+        They are those of the validation rows, or of the training rows where there are none.
+        """
+        rows = restart.job.validation_rows
+        rows = fitted.rows if rows is None else rows.to(fitted.rows)
+        raw, parts = self._from_flow(rows), []
+        with torch.no_grad():
+            for chunk in chunks(*rows.shape):
+                rebuilt = self._embed(self._flow, self._flow.project(rows[chunk]))
+                parts.append((rebuilt - raw[chunk]).norm(dim=1))
+        distances = torch.cat(parts).numpy()
+        return np.array([distances.mean(), np.quantile(distances, _HIGH_QUANTILE)])
