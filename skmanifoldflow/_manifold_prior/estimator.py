@@ -95,8 +95,9 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         refers to the normal variables that the splines transform.
     isometry : float, default=0.1
         Weight of the penalty on the departure from isometry: of local lengths, and of latent
-        distances from those along the nearest-neighbour graph of the rows. 0 maximises the
-        likelihood alone, which leaves the embedding arbitrary; a weight above 0.5 costs likelihood.
+        distances from those along the nearest-neighbour graph of the rows, or, where these are
+        those of a flat sheet, of rows from their places on it. 0 maximises the likelihood alone,
+        which leaves the embedding arbitrary; a weight above 0.5 costs likelihood.
     noise_start : float, default=0.3
         Standard deviation of the noise at the start of the training, in standardised units. It
         falls to `noise_floor` over the first two thirds of the training, so that coarse structure
