@@ -285,11 +285,11 @@ class BaseManifoldFlow(FittedFlow, ABC):
         """
         return self._fit_or_restore(X, sample_weight, groups, X_val)
 
-    def _fit_or_restore(self, *rows, **options):
+    def _fit_or_restore(self, *rows):
         """Fit as `_fit` does, or leave the estimator as it was."""
         before = dict(vars(self))
         try:
-            return self._fit(*rows, **options)
+            return self._fit(*rows)
         except _FitInterrupted:
             raise
         except BaseException:
@@ -298,8 +298,8 @@ class BaseManifoldFlow(FittedFlow, ABC):
             self.__dict__.update(before)
             raise
 
-    def _fit(self, X, sample_weight=None, groups=None, X_val=None, **options):
-        plan = self._plan(X, sample_weight, groups, X_val, **options)
+    def _fit(self, *rows):
+        plan = self._plan(*rows)
         with single_threaded(plan.work):
             restarts, reports, is_interrupted = self._train_restarts(plan)
             report, is_interrupted = self._finish_fit(plan, restarts, reports, is_interrupted)

@@ -440,9 +440,7 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
                 guide_coordinates, dtype=np.float64, input_name="guide_coordinates"
             )
             check_consistent_length(X, guide_coordinates)
-        return self._fit_or_restore(
-            X, sample_weight, groups, X_val, guide_coordinates=guide_coordinates
-        )
+        return self._fit_or_restore(X, sample_weight, groups, X_val, guide_coordinates)
 
     def _guide_name(self):
         """Return the name of the guide, or None."""
