@@ -77,6 +77,8 @@ class _Plan(NamedTuple):
     work: float
     # `time.monotonic` when the fit began.
     began: float
+    # Coordinates (n, d) that were given for the rows of the table.
+    guide_coordinates: np.ndarray | None = None
 
 
 class FittedRows(NamedTuple):
@@ -107,11 +109,11 @@ class _Restart(NamedTuple):
     is_refitted: bool = False
 
 
-def _in_own_order(X, groups, weights):
-    """Return rows, groups and weights in an order that depends on the rows alone."""
+def _in_own_order(X, groups, weights, index):
+    """Return rows, groups, weights and indices in an order that depends on the rows alone."""
     if len(X) > ENOUGH_ROWS:
         # They may lie on a disk.
-        return X, groups, weights
+        return X, groups, weights, index
     # Equal rows may differ in their weights and groups.
     keys = [row_ranks(X)]
     if groups is not None:
@@ -120,7 +122,8 @@ def _in_own_order(X, groups, weights):
         keys.insert(0, weights.numpy())
     order = np.lexsort(keys)
     groups = None if groups is None else groups[order]
-    return X[order], groups, None if weights is None else weights[torch.from_numpy(order)]
+    weights = None if weights is None else weights[torch.from_numpy(order)]
+    return X[order], groups, weights, index[order]
 
 
 class BaseManifoldFlow(FittedFlow, ABC):
@@ -280,9 +283,13 @@ class BaseManifoldFlow(FittedFlow, ABC):
         >>> NoisyInjectiveFlow(1, n_layers=2, max_iter=2, random_state=0).fit(X)
         NoisyInjectiveFlow(max_iter=2, n_components=1, n_layers=2, random_state=0)
         """
+        return self._fit_or_restore(X, sample_weight, groups, X_val)
+
+    def _fit_or_restore(self, *rows):
+        """Fit as `_fit` does, or leave the estimator as it was."""
         before = dict(vars(self))
         try:
-            return self._fit(X, sample_weight, groups, X_val)
+            return self._fit(*rows)
         except _FitInterrupted:
             raise
         except BaseException:
@@ -291,8 +298,8 @@ class BaseManifoldFlow(FittedFlow, ABC):
             self.__dict__.update(before)
             raise
 
-    def _fit(self, X, sample_weight=None, groups=None, X_val=None):
-        plan = self._plan(X, sample_weight, groups, X_val)
+    def _fit(self, *rows):
+        plan = self._plan(*rows)
         with single_threaded(plan.work):
             restarts, reports, is_interrupted = self._train_restarts(plan)
             report, is_interrupted = self._finish_fit(plan, restarts, reports, is_interrupted)
@@ -347,7 +354,9 @@ class BaseManifoldFlow(FittedFlow, ABC):
         """Return as text how far an interrupted fit had come."""
         return f"epoch {report.n_iter} of {self.max_iter}"
 
-    def _plan(self, X, sample_weight=None, groups=None, X_val=None) -> _Plan:
+    def _plan(
+        self, X, sample_weight=None, groups=None, X_val=None, guide_coordinates=None
+    ) -> _Plan:
         """Check rows and parameters, and settle what all starts of a fit have in common."""
         began = time.monotonic()
         X = check_rows(self, X, ensure_min_samples=2)
@@ -359,7 +368,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         if groups is not None:
             groups = column_or_1d(groups)
             check_consistent_length(X, groups)
-        X, groups, weights = _in_own_order(*self._counted(X, groups, sample_weight))
+        X, groups, weights, index = _in_own_order(*self._counted(X, groups, sample_weight))
         table = Table(X, weights)
         n_rows = table.n_counted
 
@@ -425,17 +434,19 @@ class BaseManifoldFlow(FittedFlow, ABC):
             distinct=distinct if groups is None and not has_copies else distinct_rows(X),
             work=work,
             began=began,
+            guide_coordinates=None if guide_coordinates is None else guide_coordinates[index],
         )
 
     def _counted(self, X, groups, sample_weight):
-        """Return the rows that count, their groups, and their weights, None where all are 1."""
+        """Return the rows that count, their groups, weights, None where all are 1, and indices."""
+        index = np.arange(len(X))
         if sample_weight is None:
-            return X, groups, None
+            return X, groups, None, index
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         counts = weights > 0
         if not counts.all():
             # Rows that do not count are absent.
-            X, weights = X[counts], weights[counts]
+            X, weights, index = X[counts], weights[counts], index[counts]
             groups = None if groups is None else groups[counts]
         total = float(weights.sum())
         if len(X) < 2 or not 2 <= total < np.inf:
@@ -453,9 +464,9 @@ class BaseManifoldFlow(FittedFlow, ABC):
         if total <= ENOUGH_ROWS and np.array_equal(weights, np.rint(weights)):
             # Whole numbers are copies.
             repeated = np.repeat(np.arange(len(X)), weights.astype(np.intp))
-            X, weights = X[repeated], np.ones(len(repeated))
+            X, weights, index = X[repeated], np.ones(len(repeated)), index[repeated]
             groups = None if groups is None else groups[repeated]
-        return X, groups, None if (weights == 1).all() else torch.tensor(weights)
+        return X, groups, None if (weights == 1).all() else torch.tensor(weights), index
 
     def _train_restarts(self, plan):
         """Prepare and train all starts; return them, their reports, and whether of Ctrl-C."""

@@ -17,7 +17,7 @@ import pytest
 import skmanifoldflow
 
 ROOT = Path(__file__).parents[1]
-IMPORT_NAMES = {"scikit-learn": "sklearn"}
+IMPORT_NAMES = {"scikit-learn": "sklearn", "umap-learn": "umap"}
 FILES = [
     "CHANGELOG.md",
     "CITATION.cff",

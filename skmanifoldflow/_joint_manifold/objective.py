@@ -11,6 +11,7 @@ from ..backend.device import make_generator, randn, to_host
 from ..backend.flow import ManifoldFlow, chunks
 from ..backend.objective import Objective
 from .distribution import PenalizedSplit
+from .guide_term import GuidedRows, GuideTerm
 
 __all__ = ["JointLikelihood"]
 
@@ -23,7 +24,8 @@ class JointLikelihood(Objective):
     With a normal penalty this is the reconstruction of a denoising normalizing flow (Horvat &
     Pfister, NeurIPS 2021). The scale of the residuals is their maximum likelihood estimate, so the
     data decide on the weight of the residuals: it grows as reconstructions get better, up to a
-    limit set by the noise, which falls geometrically from `noise_start` to `noise_floor`.
+    limit set by the noise, which falls geometrically from `noise_start` to `noise_floor`. A guide,
+    where there is one, adds a term of its own in the first stage.
 
     Parameters
     ----------
@@ -69,6 +71,8 @@ class JointLikelihood(Objective):
         self.noise_start = noise_start
         self.noise_floor = noise_floor
         self.generator = generator
+        # What draws the coordinates of the first stage to those of another method.
+        self.guide: GuideTerm | None = None
         # Scale of the residuals in the last batch.
         self.scale: Tensor | None = None
         # Scores have the same noise in every epoch, so that epochs can be compared.
@@ -78,6 +82,13 @@ class JointLikelihood(Objective):
     def latent(self) -> PenalizedSplit:
         """The distribution of the latent rows."""
         return cast(PenalizedSplit, self.flow.latent)
+
+    def set_guide(self, guided: GuidedRows, weight: float) -> None:
+        """Draw the coordinates of the first stage to those of a guide."""
+        like = next(self.flow.bijection.parameters())
+        self.guide = GuideTerm(
+            guided, self.flow.bijection, weight, like, self.annealing, self.generator
+        )
 
     @property
     def stage(self) -> int:
@@ -104,14 +115,14 @@ class JointLikelihood(Objective):
         u = self.latent.project_stage(z, self.stage)
         return rows - self.flow.decode(self.latent.embed_stage(u, self.stage))
 
-    def _log_prob(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _log_prob(self, x: Tensor, *, has_outliers: bool = True) -> tuple[Tensor, Tensor, Tensor]:
         """Return latent rows, the log-density (n,) of rows and their weights (n, 1).
 
         The weight of a row is its probability of not being an outlier.
         """
         z, log_det = self.flow.bijection.forward_and_log_det(x)
         log_prob = self.latent.log_prob(z) + log_det
-        if self.flow.outliers is None:
+        if self.flow.outliers is None or not has_outliers:
             return z, log_prob, z.new_ones(len(z), 1)
         log_prob, weight = self.flow.outliers.mix(x, log_prob)
         return z, log_prob, weight.detach().to(z)[:, None]
@@ -125,9 +136,12 @@ class JointLikelihood(Objective):
 
     def loss(self, batch: Tensor, progress: float) -> Tensor:
         noisy = batch + self.noise(progress) * randn(tuple(batch.shape), batch, self.generator)
-        z, log_prob, weight = self._log_prob(noisy)
+        guide = self.guide if self.stage == 1 else None
+        # Rows that a strong guide takes away from where the density is must not be given up.
+        has_outliers = guide is None or not guide.is_strong(progress)
+        z, log_prob, weight = self._log_prob(noisy, has_outliers=has_outliers)
         loss = -log_prob.mean()
-        if self.flow.outliers is not None:
+        if self.flow.outliers is not None and has_outliers:
             self.flow.outliers.update(noisy, weight[:, 0])
         if self.reconstructs:
             k = max(1, round(self.share_reconstructed * len(batch)))
@@ -138,6 +152,8 @@ class JointLikelihood(Objective):
             self.scale = self._fit_scale(residuals, weight, **known)
             log_prob = (weight * self.latent.penalty.log_prob(residuals, self.scale)).sum(1)
             loss = loss - self.reconstruction * log_prob.mean()
+        if guide is not None:
+            loss = loss + guide.loss(self.flow.bijection, progress)
         return loss
 
     def update_closed_form(self, rows: Tensor, *, roughly: bool = False) -> None:

@@ -1,8 +1,11 @@
 """Training of a flow stage after stage, each on the manifold coordinates of the one before."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
+
+import torch
 
 from ..backend.training import train_all
 from ..backend.training_job import (
@@ -37,6 +40,10 @@ class TrainedStages:
         The same error of PCA with as many components.
     is_interrupted : bool
         Whether Ctrl-C ended the first stage early, or left out a further stage.
+    row_scores : Tensor of shape (n,)
+        What the first stage scores the evaluation rows by.
+    guide_score : float
+        R^2 of the guide's coordinates of rows left out, nan without a guide.
     """
 
     report: TrainingReport
@@ -44,6 +51,8 @@ class TrainedStages:
     reconstruction_error: float
     pca_error: float
     is_interrupted: bool
+    row_scores: torch.Tensor
+    guide_score: float
 
 
 def train_stages(job: TrainingJob, log: Callable[[str, int], EpochLog | None]) -> TrainedStages:
@@ -73,6 +82,7 @@ def train_stages(job: TrainingJob, log: Callable[[str, int], EpochLog | None]) -
     is_trained = any(p.requires_grad for p in objective.parameters())
     scores: list[float] = []
     errors: list[float] = []
+    first: list[torch.Tensor] = []
 
     def train(job: TrainingJob, stage: int) -> TrainingReport:
         name = f"stage {stage} of {n_stages}" if n_stages > 1 else ""
@@ -90,6 +100,7 @@ def train_stages(job: TrainingJob, log: Callable[[str, int], EpochLog | None]) -
             objective.mean_squared_residual(evaluation_rows),
             objective.mean_squared_pca_residual(evaluation_rows),
         ]
+        first[:] = [objective.log_likelihood(evaluation_rows)]
 
     is_interrupted = False
     try:
@@ -106,7 +117,7 @@ def train_stages(job: TrainingJob, log: Callable[[str, int], EpochLog | None]) -
         assert inner is not None
         before = {name: t.clone() for name, t in objective.state_dict().items()}
         try:
-            objective.flow.requires_grad_(False)
+            objective.requires_grad_(False)
             inner.set_stage(None, None)
             latent.stages[-1].set_stage(refinement, inner)
             refinement.requires_grad_(is_trained)
@@ -124,4 +135,10 @@ def train_stages(job: TrainingJob, log: Callable[[str, int], EpochLog | None]) -
             del scores[stage - 1 :]
             is_interrupted = True
     error, pca_error = errors
-    return TrainedStages(report, tuple(scores), error, pca_error, is_interrupted)
+    # The first stage has not changed since.
+    guide_score = (
+        math.nan if objective.guide is None else objective.guide.score(objective.flow.bijection)
+    )
+    return TrainedStages(
+        report, tuple(scores), error, pca_error, is_interrupted, first[0], guide_score
+    )

@@ -22,7 +22,7 @@ from .._table import rows_to_tensor
 from ..backend.device import standard_context
 from .build import ManifoldPriorConfig, build_flow
 from .dimension import better_mixture
-from .geodesics import geodesic_distances
+from .geodesics import geodesic_distances, unrolled
 from .geometry import DataUnits, elements_per_row, local_spectra, spectra_and_lengths
 from .objective import SpreadLikelihood
 
@@ -95,8 +95,9 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         refers to the normal variables that the splines transform.
     isometry : float, default=0.1
         Weight of the penalty on the departure from isometry: of local lengths, and of latent
-        distances from those along the nearest-neighbour graph of the rows. 0 maximises the
-        likelihood alone, which leaves the embedding arbitrary; a weight above 0.5 costs likelihood.
+        distances from those along the nearest-neighbour graph of the rows, or, where these are
+        those of a flat sheet, of rows from their places on it. 0 maximises the likelihood alone,
+        which leaves the embedding arbitrary; a weight above 0.5 costs likelihood.
     noise_start : float, default=0.3
         Standard deviation of the noise at the start of the training, in standardised units. It
         falls to `noise_floor` over the first two thirds of the training, so that coarse structure
@@ -342,13 +343,18 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
             with in_float64_on_cpu(flow):
                 flow.bijection.initialize(rows[:_MAX_INITIAL_ROWS])
         rows = rows.to(device, torch.float32)
+        geodesics = geodesic_distances(rows, generator) if self.isometry else None
+        if geodesics is not None:
+            with torch.no_grad():
+                latents = flow.bijection.forward_and_log_det(geodesics.rows)[0]
+            geodesics = unrolled(geodesics, latents)
         objective = SpreadLikelihood(
             flow,
             **_RECIPES[self.recipe],
             isometry=self.isometry,
             noise_start=self.noise_start,
             noise_floor=self.noise_floor,
-            geodesics=geodesic_distances(rows, generator) if self.isometry else None,
+            geodesics=geodesics,
             generator=generator,
         )
         objective.initialize_prior(rows)

@@ -6,7 +6,7 @@ from scipy.sparse.csgraph import shortest_path
 
 from .objective import Geodesics
 
-__all__ = ["geodesic_distances"]
+__all__ = ["geodesic_distances", "unrolled"]
 
 # With fewer rows a neighbourhood graph says nothing about a shape.
 _MIN_ROWS = 100
@@ -14,6 +14,11 @@ _MIN_ROWS = 100
 _MAX_GRAPH_ROWS = 4000
 _MAX_LANDMARKS = 500
 _N_NEIGHBORS = 10
+# Share of the variance of the distances that a sheet without curvature leaves unexplained, at most.
+# Swiss rolls and S-curves have .001, surfaces that are curved .005 and more, digits .09.
+_MAX_RESIDUAL = 0.003
+# Dimensions of such a sheet at most.
+_MAX_SHEET = 10
 
 
 def geodesic_distances(rows, generator):
@@ -49,3 +54,47 @@ def geodesic_distances(rows, generator):
     if mean_square == 0.0:
         return None
     return Geodesics(graph_rows[:n_landmarks], distances.to(rows.device), mean_square)
+
+
+def unrolled(geodesics, latents):
+    """Return geodesics with the places of an unrolled sheet, if their rows lie on one.
+
+    The places are those of classical multidimensional scaling (Torgerson, 1952) of the distances,
+    turned to the latent rows by the closest orthogonal map. Rows lie on such a sheet if all are
+    connected, and if fewer dimensions than columns have a residual variance below .003, one minus
+    the squared correlation of distances (Tenenbaum, de Silva & Langford, 2000).
+
+    Parameters
+    ----------
+    geodesics : Geodesics
+        Rows (m, D) and distances.
+    latents : Tensor of shape (m, D)
+        Latent rows at the start.
+
+    Returns
+    -------
+    geodesics : Geodesics
+    """
+    distances = geodesics.distances.double().cpu()
+    m, n_features = geodesics.rows.shape
+    if not bool(distances.isfinite().all()):
+        return geodesics
+    squares = distances.square()
+    centred = squares - squares.mean(0) - squares.mean(1, keepdim=True) + squares.mean()
+    variances, vectors = torch.linalg.eigh(-0.5 * centred)
+    n_places = min(n_features, m)
+    places = (vectors * variances.clamp_min(0).sqrt()).flip(1)[:, :n_places]
+    i, j = torch.triu_indices(m, m, offset=1)
+    given = distances[i, j]
+
+    def residual(k):
+        found = torch.nn.functional.pdist(places[:, :k])
+        return 1 - float(torch.corrcoef(torch.stack([found, given]))[0, 1]) ** 2
+
+    if not any(residual(k) <= _MAX_RESIDUAL for k in range(1, min(n_features - 1, _MAX_SHEET) + 1)):
+        return geodesics
+    shift = latents.double().cpu().mean(0)
+    places = torch.nn.functional.pad(places, (0, n_features - n_places))
+    left, _, right = torch.linalg.svd(places.T @ (latents.double().cpu() - shift))
+    places = places @ left @ right + shift
+    return geodesics._replace(places=places.to(geodesics.rows))

@@ -23,11 +23,15 @@ _CLEARLY_POSITIVE = 1000
 
 
 class Geodesics(NamedTuple):
-    """Standardised rows (m, D) and their geodesic distances (m, m), inf where not connected."""
+    """Standardised rows (m, D) and their geodesic distances (m, m), inf where not connected.
+
+    Rows of a sheet that can be unrolled have places (m, D) that are as far apart.
+    """
 
     rows: Tensor
     distances: Tensor
     mean_square: float
+    places: Tensor | None = None
 
 
 class SpreadLikelihood(Objective):
@@ -41,7 +45,8 @@ class SpreadLikelihood(Objective):
 
     The departure from isometry is penalised twice: (log ||J_g v||^2)^2 for random unit vectors v,
     by a finite difference, and the squared error of latent distances against geodesic distances of
-    the data, which unrolls sheets that the likelihood alone leaves folded.
+    the data, which unrolls sheets that the likelihood alone leaves folded. That error has minima
+    where a sheet is folded, so rows of a sheet that can be unrolled are drawn to their places.
 
     Parameters
     ----------
@@ -69,6 +74,8 @@ class SpreadLikelihood(Objective):
     # second one, which keeps the data unrolled.
     geodesic_weights = (300.0, 100.0)
     unrolling = 0.6
+    # Weight of places relative to that of distances.
+    place_weight = 2.0
     # Rows of a batch at which the departure from isometry is measured.
     n_isometry_rows = 32
     n_geodesic_rows = 64
@@ -156,14 +163,17 @@ class SpreadLikelihood(Objective):
         return loss + self._cross_entropy(z[: len(batch)], progress)
 
     def _next_geodesics(self, geodesics: Geodesics) -> tuple[Tensor, Tensor]:
-        """Return some of the rows whose geodesic distances are known, and those between them."""
+        """Return some of the rows whose geodesic distances are known, and these, or places."""
         if not self.coming:
             m = len(geodesics.rows)
             order = torch.randperm(m, generator=self.generator).to(geodesics.rows.device)
             n = min(self.n_geodesic_rows, m)
             i, j = torch.triu_indices(n, n, offset=1, device=order.device)
             parts = order[: m - m % n].split(n)
-            self.coming = [(geodesics.rows[p], geodesics.distances[p[i], p[j]]) for p in parts]
+            rows, distances, _, places = geodesics
+            self.coming = [
+                (rows[p], distances[p[i], p[j]] if places is None else places[p]) for p in parts
+            ]
         return self.coming.pop()
 
     def _rows(self, batch: Tensor, progress: float) -> tuple[Tensor, list[int], Tensor | None]:
@@ -215,8 +225,13 @@ class SpreadLikelihood(Objective):
         if self.geodesics is not None and geodesic is not None:
             first, last = self.geodesic_weights
             weight = self.isometry * max(last, first * (1 - progress / self.unrolling))
-            stress, of_landmarks = _stress(landmarks, geodesic, self.geodesics.mean_square)
-            value.add_(stress, alpha=weight)
+            mean_square = self.geodesics.mean_square
+            if self.geodesics.places is None:
+                error, of_landmarks = _stress(landmarks, geodesic, mean_square)
+            else:
+                error, of_landmarks = _displacement(landmarks, geodesic, mean_square)
+                weight *= self.place_weight
+            value.add_(error, alpha=weight)
             torch.mul(of_landmarks, weight, out=into[2])
         return value, gradient
 
@@ -379,3 +394,13 @@ def _stress(z: Tensor, geodesic: Tensor, mean_square: float) -> tuple[Tensor, Te
     scale = 1 / (len(error) * mean_square)
     gradient = pdist_backward(2 * scale * error, z, 2.0, distance)
     return scale * torch.dot(error, error), gradient
+
+
+def _displacement(z: Tensor, places: Tensor, mean_square: float) -> tuple[Tensor, Tensor]:
+    """Return the mean squared distance of latents to their places, and its gradient, as `_stress`.
+
+    The mean squared distance of two rows is twice that of a row from the centre.
+    """
+    error = z - places
+    scale = 2 / (len(z) * mean_square)
+    return scale * torch.dot(error.flatten(), error.flatten()), 2 * scale * error

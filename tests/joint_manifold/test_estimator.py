@@ -422,3 +422,22 @@ def test_coordinates_that_move_nothing_in_any_units(scale):
     rebuilt = model.inverse_transform(model.transform(X))
     varies = X[0] != X[1]
     np.testing.assert_allclose(rebuilt[:, varies] / scale, X[:, varies] / scale, atol=0.05)
+
+
+def test_distances_of_reconstructions(curve, curve_model):
+    """Those of rows set aside agree with fresh rows, and are in units of the data."""
+    fresh = _parabola(4000, 2)
+    distance = np.linalg.norm(curve_model.reconstruct(fresh) - fresh, axis=1)
+    mean, high = curve_model.reconstruction_distances_
+    assert mean == pytest.approx(distance.mean(), rel=0.5)
+    assert high == pytest.approx(np.quantile(distance, 0.99), rel=0.7)
+    scaled = JointManifoldFlow(1, random_state=0, **FROZEN).fit(100 * curve)
+    unscaled = JointManifoldFlow(1, random_state=0, **FROZEN).fit(curve)
+    np.testing.assert_allclose(
+        scaled.reconstruction_distances_, 100 * unscaled.reconstruction_distances_, rtol=1e-3
+    )
+    pca = PCA(1).fit(curve / curve.std(axis=0))
+    rebuilt = pca.inverse_transform(pca.transform(curve / curve.std(axis=0))) * curve.std(axis=0)
+    expected = np.linalg.norm(rebuilt - curve, axis=1)
+    found = unscaled.reconstruction_distances_
+    np.testing.assert_allclose(found, [expected.mean(), np.quantile(expected, 0.99)], rtol=1e-2)

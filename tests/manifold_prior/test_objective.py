@@ -325,12 +325,24 @@ def test_unconnected_rows_have_no_distance_error():
     assert actual == pytest.approx(expected)
 
 
+def test_rows_of_a_sheet_are_drawn_to_their_places():
+    rows, log_scale = correlated_rows(20, seed=4), 0.3
+    geodesics = euclidean(rows)._replace(places=rows + 1.0)
+    square = np.square(math.exp(log_scale) * rows.numpy() - rows.numpy() - 1.0).sum(1).mean()
+    weight = SpreadLikelihood.geodesic_weights[0] * SpreadLikelihood.place_weight
+    expected = (2 * log_scale) ** 2 + weight * 2 * square / geodesics.mean_square
+    actual = departure(stretching(log_scale), correlated_rows(), geodesics=geodesics)
+    assert actual == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("spread", ["data", "latent"])
-@pytest.mark.parametrize("geodesics", ["none", "all", "unconnected"])
+@pytest.mark.parametrize("geodesics", ["none", "all", "unconnected", "places"])
 def test_gradient_of_all_terms_is_that_of_finite_differences(spread, geodesics):
     kwargs = {"spread": spread, "isometry": 0.5}
     if geodesics != "none":
         kwargs["geodesics"] = euclidean(correlated_rows(20, seed=4))
+    if geodesics == "places":
+        kwargs["geodesics"] = kwargs["geodesics"]._replace(places=correlated_rows(20, seed=5))
     if geodesics == "unconnected":
         distances = kwargs["geodesics"].distances
         distances[:8, 8:] = distances[8:, :8] = torch.inf
