@@ -75,7 +75,7 @@ def unrolled(geodesics, latents):
     -------
     geodesics : Geodesics
     """
-    distances = geodesics.distances.double().cpu()
+    distances = geodesics.distances.cpu().double()
     m, n_features = geodesics.rows.shape
     if not bool(distances.isfinite().all()):
         return geodesics
@@ -93,8 +93,8 @@ def unrolled(geodesics, latents):
 
     if not any(residual(k) <= _MAX_RESIDUAL for k in range(1, min(n_features - 1, _MAX_SHEET) + 1)):
         return geodesics
-    shift = latents.double().cpu().mean(0)
+    shift = latents.cpu().double().mean(0)
     places = torch.nn.functional.pad(places, (0, n_features - n_places))
-    left, _, right = torch.linalg.svd(places.T @ (latents.double().cpu() - shift))
+    left, _, right = torch.linalg.svd(places.T @ (latents.cpu().double() - shift))
     places = places @ left @ right + shift
     return geodesics._replace(places=places.to(geodesics.rows))
