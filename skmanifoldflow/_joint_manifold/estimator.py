@@ -286,6 +286,8 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
     .. [2] Horvat, C., Pfister, J.-P. "Denoising Normalizing Flow". NeurIPS 2021.
     .. [3] Brehmer, J., Cranmer, K. "Flows for simultaneous manifold learning and density
        estimation". NeurIPS 2020. arXiv:2003.13913.
+    .. [4] Espadoto, M., Hirata, N. S. T., Telea, A. C. "Deep learning multidimensional
+       projections". Information Visualization 19, 2020.
 
     Examples
     --------
