@@ -40,7 +40,7 @@ plt.show()
 
 # %%
 # The picture has an inverse: the image that each place of a grid stands for. The shade is the
-# density of the places.
+# density, which marks places that no digit is near: what is rebuilt there is no image.
 low, high = np.quantile(Z, [0.01, 0.99], axis=0)
 side = 16
 z1, z2 = np.linspace(low[0], high[0], side), np.linspace(high[1], low[1], side)
@@ -57,7 +57,7 @@ plt.show()
 # %%
 # A swiss roll by Isomap
 # ----------------------
-# Without a guide the roll stays rolled; with Isomap's coordinates as the guide it is flat.
+# Without a guide the roll stays rolled; with Isomap's coordinates as the guide it is unrolled.
 roll = SwissRoll(noise=0.05)
 X, _ = roll.sample(1500, random_state=0)
 X_test, position = roll.sample(1000, random_state=1)
