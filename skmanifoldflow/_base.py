@@ -15,8 +15,15 @@ from sklearn.utils import check_consistent_length, check_random_state, column_or
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight
 
-from ._checks import check_parameters, check_rows, list_names, warn
-from ._columns import dequantization_step, describe
+from ._checks import (
+    check_parameters,
+    check_rows,
+    column_bounds,
+    is_pair,
+    list_names,
+    warn,
+)
+from ._columns import Spread, describe, spread_of
 from ._config import FlowConfig
 from ._dimension import read_distinct_rows
 from ._duplicates import distinct_rows, find_duplicates, row_ranks
@@ -64,7 +71,8 @@ class _Plan(NamedTuple):
     split: Split
     # Raw rows that are validated on.
     validation: torch.Tensor | None
-    step: torch.Tensor
+    # What is done with the values of its columns.
+    spread: Spread
     config: FlowConfig
     previous: FlowModel | None
     device: torch.device
@@ -140,7 +148,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "noise_start": [Interval(Real, 0, None, closed="neither")],
         "noise_floor": [Interval(Real, 0, None, closed="neither")],
-        "bounded": [tuple, None],
+        "bounded": [tuple, list, dict, None],
         "dequantize": ["boolean"],
         "discrete_features": ["array-like", StrOptions({"auto", "all"}), None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -181,10 +189,12 @@ class BaseManifoldFlow(FittedFlow, ABC):
     def _choices(self, n_features: int) -> FlowConfig:
         """Return what the flow is built from, with None for what is read from the rows."""
 
-    def _read_rows(self, choices: FlowConfig, raw: torch.Tensor, step: torch.Tensor) -> FlowConfig:
-        """Return the choices with what is read from raw training rows, validation rows left out.
+    def _read_rows(
+        self, choices: FlowConfig, n_rows: int, rows: Callable[[], np.ndarray]
+    ) -> FlowConfig:
+        """Return the choices with what is read from training rows, validation rows left out.
 
-        Values are to be spread over the `step` of their column.
+        `rows` returns them, spread and standardised; they are `n_rows`.
         """
         return choices
 
@@ -374,7 +384,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
 
         random_state = check_random_state(self.random_state)
         self._dtype = X.dtype
-        choices = self._choices(n_features)
+        choices = replace(self._choices(n_features), bounded=self._bounds(n_features))
         # A start that has been fitted to the rows set aside cannot be compared on them.
         is_warm = self.warm_start and hasattr(self, "_config") and not self._is_refitted
         previous = self._flow if is_warm and self._config.agrees_with(choices) else None
@@ -403,9 +413,9 @@ class BaseManifoldFlow(FittedFlow, ABC):
             distinct = X[split.distinct(torch.arange(len(X))).numpy()]
         eps = float(np.finfo(X.dtype).eps)
         self.columns_ = describe(self, distinct, is_image, eps)
-        step = dequantization_step(self, distinct, is_image, eps)
-        if X_val is not None and self.bounded is not None and step.any():
-            if bool((validation.amax(0) + step > self.bounded[1]).any()):
+        spread = spread_of(self, distinct, is_image, eps)
+        if X_val is not None and self.bounded is not None and spread.step.any():
+            if bool((validation.amax(0) + spread.step > self.bounded[1]).any()):
                 raise ValueError(
                     "Each value of a discrete column of X_val is spread over a step, so bounded="
                     f"{self.bounded} must reach to the largest value plus its step."
@@ -416,7 +426,13 @@ class BaseManifoldFlow(FittedFlow, ABC):
             # Copies of rows know no more than one of them.
             read = split.distinct(split.training)
             read = counted_once(read, None if weights is None else split.weights_of(read, weights))
-            config = self._read_rows(choices, table.take(read), step)
+
+            def standardized():
+                raw = spread.rows(table.take(read), make_generator(0))
+                standardizer = self._new_standardizer(choices, spread.maps).fit(raw)
+                return standardizer.forward_and_log_det(raw)[0].numpy()
+
+            config = self._read_rows(choices, len(read), standardized)
         width = max(self._layer_sizes(), default=1)
         batch_size = self._batch_size(n_rows, n_features)
         work = batch_size * width * max(width, n_features)
@@ -424,7 +440,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
             table=table,
             split=split,
             validation=validation,
-            step=step,
+            spread=spread,
             config=config,
             previous=previous,
             device=device,
@@ -436,6 +452,11 @@ class BaseManifoldFlow(FittedFlow, ABC):
             began=began,
             guide_coordinates=None if guide_coordinates is None else guide_coordinates[index],
         )
+
+    def _bounds(self, n_features):
+        """Return `bounded` as tuples of floats, which a configuration compares, or None."""
+        bounds = column_bounds(self, n_features)
+        return bounds and (bounds[0] if is_pair(self.bounded) else tuple(bounds))
 
     def _counted(self, X, groups, sample_weight):
         """Return the rows that count, their groups, weights, None where all are 1, and indices."""
@@ -552,22 +573,17 @@ class BaseManifoldFlow(FittedFlow, ABC):
 
         Standardisation is that of the first start, where there was one.
         """
-        table, split, step = plan.table, plan.split, plan.step
+        table, split, spread = plan.table, plan.split, plan.spread
         config, device = plan.config, plan.device
         generator = make_generator(seed)
 
-        def dequantize(rows):
-            if not step.any():
-                return rows
-            return rows + step * torch.rand(rows.shape, dtype=rows.dtype, generator=generator)
-
         def prepare(rows):
-            return standardizer.forward_and_log_det(dequantize(rows))[0]
+            return standardizer.forward_and_log_det(spread.rows(rows, generator))[0]
 
         standardizer = first and first.standardizer
         if standardizer is None:
-            blocks = ((dequantize(rows), weights) for rows, weights in table.blocks())
-            standardizer = self._new_standardizer(config).fit_blocks(blocks)
+            blocks = ((spread.rows(rows, generator), w) for rows, w in table.blocks())
+            standardizer = self._new_standardizer(config, spread.maps).fit_blocks(blocks)
         flow = self._build_flow(config, generator)
         if plan.previous is not None:
             # Part of a new flow is float64, which cannot be filled from MPS.
@@ -613,7 +629,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         few = sample.to(device, torch.float32)
         most = _MAX_KEPT_VALUES if device.type == "cpu" else _MAX_KEPT_VALUES_ELSEWHERE
         is_kept = len(training) * table.X.shape[1] <= most
-        if plan.step.any() or not is_kept:
+        if plan.spread.is_random or not is_kept:
             return TrainingRows(take, n_rows, few, draw)
         if draw is None and n_rows == len(few):
             return TrainingRows.of(few)

@@ -17,9 +17,12 @@ __all__ = [
     "check_image_shape",
     "check_parameters",
     "check_rows",
+    "check_within_bounds",
+    "column_bounds",
     "column_names",
     "counted",
     "discrete_features_mask",
+    "is_pair",
     "list_names",
     "warn",
 ]
@@ -30,6 +33,8 @@ DTYPES = [np.float64, np.float32]
 _SMALLEST_RANGE = 1e-150
 # Rows that are squared at a time.
 _BLOCK_ROWS = 8192
+# Ends of a column without bounds.
+_OPEN = (-math.inf, math.inf)
 # Channels that images have: gray, colours, and colours with opacity.
 _N_COLORS = (1, 3, 4)
 
@@ -222,19 +227,7 @@ def check_parameters(estimator, X):
             f"noise_start={estimator.noise_start} must not be below "
             f"noise_floor={estimator.noise_floor}."
         )
-    if estimator.bounded is not None:
-        ends = estimator.bounded
-        are_finite = all(isinstance(end, Real) and math.isfinite(end) for end in ends)
-        if len(ends) != 2 or not are_finite or not ends[0] < ends[1]:
-            raise ValueError(
-                f"bounded must be (low, high), finite, with low < high, got {estimator.bounded}."
-            )
-        low, high = estimator.bounded
-        if X.min() < low or X.max() > high:
-            raise ValueError(
-                f"bounded={estimator.bounded} must contain every value of X, got values between "
-                f"{X.min()} and {X.max()}."
-            )
+    check_within_bounds(estimator, X)
     with np.errstate(over="ignore"):
         blocks = (X[i : i + _BLOCK_ROWS] for i in range(0, len(X), _BLOCK_ROWS))
         sum_of_squares = sum(float(np.square(rows, dtype=np.float64).sum()) for rows in blocks)
@@ -252,6 +245,83 @@ def check_parameters(estimator, X):
             f"{list_names(column_names(estimator)[is_small])}: their values are too small. "
             "Rescale the columns."
         )
+
+
+def column_bounds(estimator, n_features):
+    """Return the ends of each column by `bounded`, infinite where there are none; None if nowhere.
+
+    Raises
+    ------
+    ValueError
+        If they are not ends, in order, of all columns or of each.
+    """
+    given = estimator.bounded
+    if given is None:
+        return None
+    if isinstance(given, dict):
+        names = column_names(estimator).tolist()
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            raise ValueError(
+                f"bounded has the keys {list_names(unknown)}, which are not columns of the "
+                f"training data: {list_names(names)}."
+            )
+        pairs = [given.get(name) for name in names]
+    elif is_pair(given):
+        return [_checked_ends("bounded", given, is_finite=True)] * n_features
+    else:
+        pairs = list(given)
+        if len(pairs) != n_features:
+            raise ValueError(
+                f"bounded must be (low, high), finite, with low < high, or such a pair or None for "
+                f"each of the {n_features} columns, got {given}."
+            )
+    names = column_names(estimator)
+    return [
+        (-math.inf, math.inf) if pair is None else _checked_ends(f"bounded of column {name}", pair)
+        for name, pair in zip(names, pairs, strict=True)
+    ]
+
+
+def is_pair(bounded):
+    """Tell whether `bounded` is one pair of ends for all columns."""
+    if isinstance(bounded, dict) or bounded is None:
+        return False
+    return len(bounded) == 2 and all(isinstance(end, Real) for end in bounded)
+
+
+def _checked_ends(name, pair, is_finite=False):
+    """Return two ends as floats, infinite where they are None."""
+    try:
+        ends = [e if end is None else float(end) for end, e in zip(pair, _OPEN, strict=True)]
+        is_valid = ends[0] < ends[1] and not (is_finite and math.inf in map(abs, ends))
+    except (TypeError, ValueError):
+        is_valid = False
+    if not is_valid:
+        kind = "finite, " if is_finite else "None for an open end, "
+        raise ValueError(f"{name} must be (low, high), {kind}with low < high, got {pair}.")
+    return tuple(ends)
+
+
+def check_within_bounds(estimator, X):
+    """Raise ValueError where rows are outside the bounds of their columns."""
+    bounds = column_bounds(estimator, X.shape[1])
+    if bounds is None:
+        return
+    low, high = X.min(axis=0), X.max(axis=0)
+    if is_pair(estimator.bounded):
+        if low.min() < bounds[0][0] or high.max() > bounds[0][1]:
+            raise ValueError(
+                f"bounded={estimator.bounded} must contain every value of X, got values between "
+                f"{low.min()} and {high.max()}."
+            )
+        return
+    for j, (name, ends) in enumerate(zip(column_names(estimator), bounds, strict=True)):
+        if low[j] < ends[0] or high[j] > ends[1]:
+            raise ValueError(
+                f"bounded={ends} must contain every value of column {name}, got values between "
+                f"{low[j]} and {high[j]}."
+            )
 
 
 def discrete_features_mask(estimator, n_features):

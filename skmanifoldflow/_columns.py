@@ -1,20 +1,24 @@
-"""What the columns of a table hold, and the steps over which values are spread in training."""
+"""What the columns of a table hold, and how their values are spread and mapped."""
 
 import sys
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from ._checks import column_names, discrete_features_mask, list_names, warn
+from ._checks import column_bounds, column_names, discrete_features_mask, is_pair, warn
+from ._column_maps import column_maps
 from ._describe import describe_columns, describe_pixels, some_images
 from ._grid import distinct
+from .backend.column_maps import ColumnMaps
 
-__all__ = ["dequantization_step", "describe", "spacing"]
+__all__ = ["Spread", "dequantization_step", "describe", "spacing", "spread_of"]
 
-# Kinds of columns with ties that one warning names.
-_MAX_KINDS_NAMED = 3
-# With fewer rows nobody is told of ties.
-_MIN_ROWS_TOLD = 40
+# With fewer rows nothing is spread that nobody asked for.
+_MIN_ROWS_SPREAD = 40
+# Rows that distribution functions are read from.
+MAX_MAPPED_ROWS = 16_384
 
 
 def describe(estimator, rows, is_image, eps):
@@ -39,37 +43,103 @@ def spacing(values, eps=sys.float_info.epsilon):
     return float(distances.min()) if len(distances) else 0.0
 
 
-def dequantization_step(estimator, rows, is_image, eps=sys.float_info.epsilon):
-    """Return the step of each column over which its values are spread, 0 where they are not.
+class Spread(NamedTuple):
+    """What is done with the values of columns before rows are standardised.
+
+    Attributes
+    ----------
+    step : Tensor of shape (D,)
+        Width of the noise U[0, step) that `dequantize` adds.
+    maps : ColumnMaps or None
+        What spreads and maps columns otherwise.
+    """
+
+    step: torch.Tensor
+    maps: ColumnMaps | None
+
+    @property
+    def is_random(self):
+        """Whether rows are other ones each time."""
+        return bool(self.step.any()) or (self.maps is not None and self.maps.is_random)
+
+    def rows(self, rows, generator):
+        """Return float64 rows with their values spread."""
+        if self.maps is not None:
+            return self.maps.spread(rows, generator) if self.maps.is_random else rows
+        if not self.step.any():
+            return rows
+        return rows + self.step * torch.rand(rows.shape, dtype=rows.dtype, generator=generator)
+
+
+def spread_of(estimator, rows, is_image, eps=sys.float_info.epsilon):
+    """Return the `Spread` of a fit to rows, whose description `columns_` is known.
 
     `eps` is the relative spacing of the numbers that the rows were given as. With
-    ``dequantize=True`` steps are least distances of values; of columns that are selected they are
-    those of `columns_`, which have to be known.
+    ``dequantize=True`` and for images there are steps of noise, else maps of columns.
     """
     n, n_features = rows.shape
-    is_keyword = isinstance(estimator.discrete_features, str)
-    is_spread = torch.from_numpy(discrete_features_mask(estimator, n_features))
-    if not is_spread.any():
-        if is_keyword and n >= _MIN_ROWS_TOLD:
-            columns = estimator.columns_
-            _warn_of_ties(columns[:1] if is_image else columns, rows.size if is_image else n)
-        return torch.zeros(n_features, dtype=torch.float64)
+    given = estimator.discrete_features
+    is_all = estimator.dequantize or (isinstance(given, str) and given == "all")
+    if is_image and estimator.bounded is not None and not is_pair(estimator.bounded):
+        raise ValueError(
+            f"With image_shape bounded must be one pair (low, high), got {estimator.bounded}."
+        )
+    if is_image or is_all:
+        return Spread(dequantization_step(estimator, rows, is_image, eps), None)
+    is_spread, columns = discrete_features_mask(estimator, n_features), estimator.columns_
+    if isinstance(given, str):
+        is_spread = np.full(n_features, n >= _MIN_ROWS_SPREAD)
+    else:
+        columns = [
+            _with_step(column, rows[:, j], eps) if is_spread[j] else column
+            for j, column in enumerate(columns)
+        ]
+    bounds = column_bounds(estimator, n_features) or [(-np.inf, np.inf)] * n_features
+    some = rows[:: max(1, n // MAX_MAPPED_ROWS)]
+    maps = column_maps(columns, some, bounds, estimator.noise_floor, is_spread)
+    return Spread(torch.zeros(n_features, dtype=torch.float64), maps)
+
+
+def _with_step(column, values, eps):
+    """Return the description of a column of which somebody says that it is discrete."""
+    if column.step is not None or column.kind != "continuous":
+        return column
+    step = _spacing_of(values, eps)
+    return replace(column, kind="discrete", step=step, offset=column.low % step)
+
+
+def dequantization_step(estimator, rows, is_image, eps=sys.float_info.epsilon):
+    """Return the step of each column over which `dequantize` spreads its values, or zeros.
+
+    Steps are the least distances of the values; those of images are one.
+    """
+    n, n_features = rows.shape
     step = torch.zeros(n_features, dtype=torch.float64)
+    if not discrete_features_mask(estimator, n_features).any():
+        if estimator.discrete_features is not None and n >= _MIN_ROWS_SPREAD:
+            _warn_of_ties(estimator.columns_[0], rows.size)
+        return step
     if is_image:
         step[:] = _spacing_of(some_images(rows), eps)
     else:
-        for j in is_spread.nonzero().flatten().tolist():
-            known = None if is_keyword else estimator.columns_[j].step
-            step[j] = _spacing_of(rows[:, j], eps) if known is None else known
+        for j in range(n_features):
+            step[j] = _spacing_of(rows[:, j], eps)
     # A constant column has no spacing of its own: it gets the most common one.
     known = step[step > 0]
-    step[is_spread & (step == 0)] = known.mode().values if len(known) else 1.0
-    largest = torch.from_numpy(np.asarray(rows.max(axis=0), dtype=np.float64))
-    if estimator.bounded is not None and (largest + step > estimator.bounded[1]).any():
-        raise ValueError(
-            f"Each value of a discrete column is spread over a step, so bounded="
-            f"{estimator.bounded} must reach to the largest value plus its step."
-        )
+    step[step == 0] = known.mode().values if len(known) else 1.0
+    if estimator.bounded is not None:
+        if not is_pair(estimator.bounded):
+            raise ValueError(
+                "dequantize=True spreads all columns alike, so bounded must be one pair (low, "
+                f"high), got {estimator.bounded}. Leave dequantize and discrete_features at their "
+                "defaults."
+            )
+        largest = torch.from_numpy(np.asarray(rows.max(axis=0), dtype=np.float64))
+        if (largest + step > estimator.bounded[1]).any():
+            raise ValueError(
+                f"Each value of a discrete column is spread over a step, so bounded="
+                f"{estimator.bounded} must reach to the largest value plus its step."
+            )
     return step
 
 
@@ -77,31 +147,12 @@ def _spacing_of(column, eps):
     return spacing(distinct(np.sort(column, axis=None).astype(np.float64)), eps)
 
 
-def _warn_of_ties(columns, n):
-    """Warn of columns that hold fewer different values than half of the rows, in n rows."""
-    is_tied = [1 < column.n_values < n // 2 for column in columns]
-    if not any(is_tied):
+def _warn_of_ties(pixels, n):
+    """Warn of pixels that hold fewer different values than half of their number n."""
+    if not 1 < pixels.n_values < n // 2:
         return
-    kinds: dict[tuple[float, str], list] = {}
-    for column, tied in zip(columns, is_tied, strict=True):
-        if tied:
-            # Those of the largest steps come first, and those without a step last.
-            kinds.setdefault((-(column.step or 0), _kind(column)), []).append(column.name)
-    parts = [f"{list_names(names)} ({kind})" for (_, kind), names in sorted(kinds.items())]
-    more = "; ..." * (len(parts) > _MAX_KINDS_NAMED)
+    kind = f"step {pixels.step:g}" if pixels.step is not None else "repeated values"
     warn(
-        "Columns hold many ties, as integers do: "
-        f"{'; '.join(parts[:_MAX_KINDS_NAMED])}{more}. A density can grow without bound there. Set "
-        "dequantize=True to spread each value over its step, or name in discrete_features the "
-        "columns whose values are to be spread."
+        f"{pixels.name.capitalize()} hold many ties, as integers do: {kind}. A density can grow "
+        "without bound there. Set dequantize=True to spread each value over its step."
     )
-
-
-def _kind(column):
-    """Return in some words why a column holds ties."""
-    if column.step is not None:
-        return f"step {column.step:g}"
-    if column.atoms:
-        value, share = max(column.atoms, key=lambda atom: atom.share)
-        return f"{value:g} in {share:.0%} of the rows"
-    return "repeated values"

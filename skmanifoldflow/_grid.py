@@ -124,8 +124,16 @@ class Tally:
 
     @cached_property
     def stands_alone(self):
-        """Which frequent values are far from the others, as sentinels are."""
-        is_alone = np.zeros(len(self.values), dtype=bool)
+        """Which values that recur are far from the others, as sentinels are.
+
+        Values with fewer than a few per cent of the rows are far from each other value.
+        """
+        low, median, high = self.quantiles(0.25, 0.5, 0.75, among=slice(None))
+        reach = _ISOLATION * (high - low)
+        room = np.diff(self.values, prepend=-np.inf, append=np.inf)
+        is_alone = np.minimum(room[:-1], room[1:]) > reach
+        is_alone &= (np.abs(self.values - median) > reach) & (reach > 0)
+        is_alone &= self.counts >= _MIN_ATOM_ROWS
         for i in np.flatnonzero(self.is_frequent).tolist():
             others = np.arange(len(self.values)) != i
             low, median, high = self.quantiles(0.25, 0.5, 0.75, among=others)

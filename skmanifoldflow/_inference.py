@@ -259,7 +259,15 @@ class FittedFlow(
         return mean_log_density(self.score_samples(X), sample_weight)
 
     @standard_context()
-    def sample(self, n_samples=1, *, random_state=None, temperature=1.0, manifold_deviation=1.0):
+    def sample(
+        self,
+        n_samples=1,
+        *,
+        random_state=None,
+        temperature=1.0,
+        manifold_deviation=1.0,
+        rounded=True,
+    ):
         """Draw rows from the model.
 
         Parameters
@@ -273,6 +281,11 @@ class FittedFlow(
         manifold_deviation : float, default=1.0
             Factor of the variance of the noise around the manifold; 1 is the fitted model, 0 draws
             rows on the manifold.
+        rounded : bool, default=True
+            Whether discrete columns get values of their grid, between the smallest and the largest
+            one that was seen, atoms exactly their value, and dummies 0 or 1, as the training rows
+            have them; False draws from the density of `score_samples`, in which these values are
+            spread over an interval.
 
         Returns
         -------
@@ -298,13 +311,13 @@ class FittedFlow(
         (3, 2)
         """
         return self._sample(
-            self._flow_sample, n_samples, random_state, temperature, manifold_deviation
+            self._flow_sample, n_samples, random_state, temperature, manifold_deviation, rounded
         )
 
     def _flow_sample(self, n_samples, generator, **options):
         return self._flow.sample(n_samples, generator, **options)
 
-    def _sample(self, draw, n_samples, random_state, temperature, manifold_deviation):
+    def _sample(self, draw, n_samples, random_state, temperature, manifold_deviation, rounded):
         """Check the arguments of `sample` and draw rows chunk by chunk."""
         check_is_fitted(self)
         if not isinstance(n_samples, Integral) or int(n_samples) < 1:
@@ -321,7 +334,8 @@ class FittedFlow(
         with torch.no_grad():
             for chunk in chunks(int(n_samples), self.n_features_in_):
                 drawn = draw(chunk.stop - chunk.start, generator, **options)
-                rows[chunk] = self._from_flow(drawn).numpy()
+                drawn = self._from_flow(drawn)
+                rows[chunk] = self._standardizer.rounded(drawn) if rounded else drawn
         return self._named(rows)
 
     @standard_context()

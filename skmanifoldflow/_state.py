@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator
 from ._checks import warn
 from ._config import FlowConfig
 from ._version import __version__
+from .backend.column_maps import ColumnMaps
 from .backend.device import make_generator, standard_context
 from .backend.serialization import arrays_from_module, digest, load_arrays
 from .backend.standardize import Standardizer
@@ -101,7 +102,10 @@ class StoredFlow(BaseEstimator):
             self._flow = self._build_flow(config, make_generator(0))
             load_arrays(self._flow, arrays)
             self._restore(self._flow)
-            self._standardizer = self._new_standardizer(config)
+            prefix = "maps."
+            maps = {k.removeprefix(prefix): v for k, v in standardizer.items() if k[:5] == prefix}
+            maps = ColumnMaps.like(maps) if maps else None
+            self._standardizer = self._new_standardizer(config, maps)
             load_arrays(self._standardizer, standardizer)
             device, _ = self.device_, self._dtype
         except _DAMAGE as error:
@@ -117,8 +121,9 @@ class StoredFlow(BaseEstimator):
             self.to("cpu")
 
     @staticmethod
-    def _new_standardizer(config):
+    def _new_standardizer(config, maps=None):
         """Return the standardisation of a model, yet to be fitted."""
+        bounds = None if maps is not None else config.bounded
         return Standardizer(
-            config.n_features, config.bounded, config.image_shape, config.is_isotropic
+            config.n_features, bounds, config.image_shape, config.is_isotropic, maps
         )

@@ -12,7 +12,6 @@ import torch
 from helpers import ESTIMATORS, every_estimator
 from scipy.integrate import trapezoid
 from sklearn.base import clone
-from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -456,15 +455,6 @@ def test_unfinished_fit_warns(Estimator, rows):
     with pytest.warns(ConvergenceWarning, match="Increase max_iter"):
         # Without validation rows the score is the loss, which falls with the noise.
         Estimator(random_state=0, **settings).fit(rows)
-
-
-@every_estimator
-def test_ties_warn_once_and_name_the_parameter(Estimator):
-    X = load_iris().data
-    X = np.round(X)
-    with pytest.warns(UserWarning, match="dequantize=True") as record:
-        Estimator(**SMALL).fit(X)
-    assert sum("dequantize" in str(w.message) for w in record) == 1
 
 
 @every_estimator

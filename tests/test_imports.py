@@ -18,6 +18,7 @@ LAYERS = [
     {"_version"},
     {"backend"},
     {"_checks", "_describe", "_dummies", "_grid", "_linear", "_progress", "_unwrap"},
+    {"_column_maps"},
     {"_columns", "_config", "_mixture_of_pca"},
     {"_duplicates", "_split", "_table"},
     {"_dimension", "_folds"},

@@ -10,7 +10,7 @@ from .._base import BaseManifoldFlow
 from .._checks import check_image_shape
 from .._config import FROM_ROWS
 from .._mixture_of_pca import MAX_COMPLETE_FEATURES
-from ..backend.device import make_generator, to_host
+from ..backend.device import to_host
 from .build import ChartAtlasConfig, build_flow
 from .dimensions import chart_dimensions
 from .inference import ChartInference
@@ -346,14 +346,10 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
             overlap=self.overlap,
         )
 
-    def _read_rows(self, choices, raw, step):
+    def _read_rows(self, choices, n_rows, rows):
         if choices.image_shape is not None:
-            return complete_image_config(choices, len(raw))
-        if step.any():
-            # Repeated values would be taken for charts.
-            raw = raw + step * torch.rand(raw.shape, dtype=raw.dtype, generator=make_generator(0))
-        rows = self._new_standardizer(choices).fit(raw).forward_and_log_det(raw)[0].numpy()
-        return complete_table_config(choices, rows, self.noise_floor)
+            return complete_image_config(choices, n_rows)
+        return complete_table_config(choices, rows(), self.noise_floor)
 
     @staticmethod
     def _build_flow(config, generator):

@@ -351,6 +351,7 @@ class ChartInference(FittedFlow):
         random_state=None,
         temperature=1.0,
         manifold_deviation=1.0,
+        rounded=True,
         return_charts=False,
     ):
         """Draw rows from the model.
@@ -366,6 +367,11 @@ class ChartInference(FittedFlow):
         manifold_deviation : float, default=1.0
             Factor of the variance of the other base coordinates; 1 is the fitted model, 0 draws
             rows on the charts.
+        rounded : bool, default=True
+            Whether discrete columns get values of their grid, between the smallest and the largest
+            one that was seen, atoms exactly their value, and dummies 0 or 1, as the training rows
+            have them; False draws from the density of `score_samples`, in which these values are
+            spread over an interval.
         return_charts : bool, default=False
             Whether to return the chart of each row too.
 
@@ -402,7 +408,7 @@ class ChartInference(FittedFlow):
             drawn.append(charts.cpu().numpy())
             return self._flow.sample_charts(charts, generator, **options)
 
-        X = self._sample(draw, n_samples, random_state, temperature, manifold_deviation)
+        X = self._sample(draw, n_samples, random_state, temperature, manifold_deviation, rounded)
         return (X, np.concatenate(drawn)) if return_charts else X
 
     def local_dimension(self, X, *, scale=None):

@@ -503,10 +503,10 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
             noise_floor=self.noise_floor,
         )
 
-    def _read_rows(self, choices, raw, step):
+    def _read_rows(self, choices, n_rows, rows):
         if choices.n_components is not FROM_ROWS:
             return choices
-        rows = self._new_standardizer(choices).fit(raw).forward_and_log_det(raw)[0].numpy()
+        rows = rows()
         d = supported_components(principal_axes(rows)[2], len(rows))
         return replace(choices, n_components=int(d))
 

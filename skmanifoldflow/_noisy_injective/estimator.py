@@ -412,15 +412,15 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
             is_stretched=FROM_ROWS,
         )
 
-    def _read_rows(self, choices, raw, step):
-        n_bins = max(2, min(_MAX_MARGINAL_BINS, len(raw) // _ROWS_PER_BIN))
+    def _read_rows(self, choices, n_rows, rows):
+        n_bins = max(2, min(_MAX_MARGINAL_BINS, n_rows // _ROWS_PER_BIN))
         is_table = self.image_shape is None and 1 < choices.n_features <= _MAX_STRETCHED
         # Under wide noise the narrow directions are not narrow yet.
         is_annealed = self.noise_start is not None and self.noise_start > self.noise_floor
         config = replace(choices, n_marginal_bins=n_bins, is_stretched=is_table and not is_annealed)
         if config.n_components is not FROM_ROWS or config.injection == "upsampling":
             return config
-        rows = self._new_standardizer(config).fit(raw).forward_and_log_det(raw)[0].numpy()
+        rows = rows()
         least = 2 if config.injection == "coupling" else 1
         d = supported_components(principal_axes(rows)[2], len(rows))
         return replace(config, n_components=max(least, int(d)))

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .column_maps import ColumnMaps
+
 __all__ = ["Standardizer"]
 
 # Rows on the boundary of a bounded column are moved inside by this share of its width, where the
@@ -50,7 +52,7 @@ class _Moments(NamedTuple):
 
 
 class Standardizer(nn.Module):
-    """Centre and scale each column, or channel of images, after a logit where they are bounded.
+    """Centre and scale each column, or channel of images, after maps of single columns.
 
     Computes in float64 on the CPU, whatever the dtype and device of the flow: a column far from
     zero keeps its digits, and a common factor of a power of two changes nothing but the Jacobian.
@@ -60,11 +62,13 @@ class Standardizer(nn.Module):
     n_features : int
         Number of columns.
     bounds : tuple of two floats or None, default=None
-        Interval that contains every value; None for the whole line.
+        Interval that contains every value, mapped by a logit; None for the whole line.
     image_shape : tuple of three ints or None, default=None
         (C, H, W) of rows that are images, each channel of which has one mean and one scale.
     isotropic : bool, default=False
         One scale for all columns, which keeps angles.
+    maps : ColumnMaps or None, default=None
+        Maps of columns that come first, in the place of `bounds`.
     """
 
     mean: Tensor
@@ -76,8 +80,10 @@ class Standardizer(nn.Module):
         bounds: tuple[float, float] | None = None,
         image_shape: tuple[int, int, int] | None = None,
         isotropic: bool = False,
+        maps: ColumnMaps | None = None,
     ) -> None:
         super().__init__()
+        self.maps = maps
         self.bounds = bounds
         self.isotropic = isotropic
         self.n_channels = image_shape[0] if image_shape else None
@@ -125,7 +131,9 @@ class Standardizer(nn.Module):
         return weights.repeat_interleave(rows.shape[1] // self.n_channels)
 
     def _unbound(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Map the box to R^D; return the rows and the log-determinant, -inf outside the box."""
+        """Map columns, or the box, to R^D; return rows and log-determinant, -inf outside of it."""
+        if self.maps is not None:
+            return self.maps.forward_and_log_det(rows)
         if self.bounds is None:
             return rows, rows.new_zeros(len(rows))
         low, high = self.bounds
@@ -143,13 +151,21 @@ class Standardizer(nn.Module):
     def inverse(self, rows: Tensor) -> Tensor:
         """Return float64 rows (n, D) in data units."""
         rows = rows * self.scale + self.mean
+        if self.maps is not None:
+            return self.maps.inverse(rows)
         if self.bounds is None:
             return rows
         low, high = self.bounds
         return low + (high - low) * torch.sigmoid(rows)
 
+    def rounded(self, rows: Tensor) -> Tensor:
+        """Return rows in data units with the values that discrete columns and atoms have."""
+        return rows if self.maps is None else self.maps.rounded(rows)
+
     def inverse_slope(self, rows: Tensor) -> Tensor:
         """Return the derivative (n, D) of each column of `inverse` at standardised rows."""
+        if self.maps is not None:
+            return self.maps.inverse_slope(rows * self.scale + self.mean) * self.scale
         if self.bounds is None:
             return self.scale.expand_as(rows)
         low, high = self.bounds

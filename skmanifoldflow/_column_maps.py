@@ -1,0 +1,261 @@
+"""Which map each column of a table gets, from its description and its rows: numpy only."""
+
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+
+from .backend.column_maps import ColumnMaps, Dummies, Shape
+
+__all__ = ["column_maps"]
+
+# Rows of each value, on average, from which on the share of every value is known well enough.
+_ROWS_PER_VALUE = 20
+# Width of the interval of an atom, in standard deviations of the other rows, at least.
+_LEAST_WIDTH = 1e-3
+# Rows between the knots of a continuous distribution, and the most of such intervals.
+_ROWS_PER_INTERVAL, _MAX_INTERVALS = 32, 64
+# Rows that an interval without rows, and each open end, is worth.
+_EMPTY = 0.5
+# An interval is cut where one distance between neighbouring rows is so much of it.
+_GAP = 0.9
+# Standard deviation of a column, in those of the bulk of its rows, and ratio of the distances
+# between its deciles, from which on one scale is too coarse for it.
+_MAX_SPREAD, _MAX_RATIO = 8, 1000
+# Decimal places that are tried for the values of a grid.
+_MAX_DECIMALS = 12
+
+
+class _Cell(NamedTuple):
+    """An interval over which a value is spread, and the rows that have it."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+def column_maps(columns, rows, bounds, noise_floor, is_spread):
+    """Return the `ColumnMaps` of a table, or None where every column stays as it is.
+
+    Parameters
+    ----------
+    columns : Columns
+        Their description.
+    rows : ndarray of shape (n, D)
+        Rows of the table, some of many.
+    bounds : list of tuple of two floats
+        Ends of each column, infinite where there are none.
+    noise_floor : float
+        Width of an atom in standard deviations, if it is more than a thousandth.
+    is_spread : ndarray of bool of shape (D,)
+        Columns whose values may be spread.
+    """
+    shapes, grids, dummies = {}, {}, []
+    seen: set[int] = set()
+    for j, column in enumerate(columns):
+        if j in seen:
+            continue
+        x = np.sort(np.asarray(rows[:, j], dtype=np.float64))
+        bound = bounds[j]
+        is_set = column.dummies and all(is_spread[i] for i in column.dummies)
+        if is_set and not np.isfinite([bounds[i] for i in column.dummies]).any():
+            seen.update(column.dummies)
+            dummies.append(_dummies(columns, column.dummies))
+            shapes[j] = _categories(np.asarray(rows[:, list(column.dummies)], dtype=np.float64))
+            continue
+        step = column.step if is_spread[j] and column.kind != "constant" else None
+        if step is not None:
+            # A bound holds values, which are spread on both of its sides.
+            bound = (bound[0] - step / 2, bound[1] + step / 2)
+        cells = _cells(column, x, bound, noise_floor) if is_spread[j] else []
+        rest = x[~np.isin(x, [cell.value for cell in cells])] if cells else x
+        if step is not None and len(rest):
+            low, high = float(rest[0]), float(rest[-1])
+            decimals = _decimals(step, column.offset)
+            grids[j] = (step, column.offset, decimals, low, high)
+        has_bound = np.isfinite(bound).any()
+        if cells or has_bound or (column.kind == "continuous" and _needs_shape(column, x)):
+            scale = column.scale or max(abs(column.low), 1.0)
+            shapes[j] = _shape(cells, rest, bound, step or 0.0, scale, len(x))
+    if not shapes and not grids:
+        return None
+    return ColumnMaps(len(columns), shapes, grids, tuple(dummies))
+
+
+def _decimals(step, offset):
+    """Return the decimal places of the points of a grid, or -1 if they have more than a few."""
+    for n in range(_MAX_DECIMALS):
+        unit = Fraction(10) ** n
+        if all(
+            float(Fraction(round(Fraction(number) * unit)) / unit) == number
+            for number in (step, offset)
+        ):
+            return n
+    return -1
+
+
+# ------------------------------------------------------------------ intervals of values
+
+
+def _dummies(columns, indices):
+    return Dummies(indices, [columns[i].low for i in indices], [columns[i].high for i in indices])
+
+
+def _categories(rows):
+    """Return the `Shape` of the number of the category that dummies encode."""
+    middle = 0.5 * (rows.min(axis=0) + rows.max(axis=0))
+    counts = np.maximum((rows > middle).sum(axis=0), _EMPTY)
+    ranks = np.r_[0, np.cumsum(counts)] / counts.sum()
+    k = len(counts)
+    knots = [i - 0.5 for i in range(k + 1)]
+    values: list[float | None] = [float(i) for i in range(k)]
+    return Shape(knots, [*ranks[:-1].tolist(), 1.0], values, k * [True], (0.0, 0.0))
+
+
+def _cells(column, x, bound, noise_floor):
+    """Return the intervals over which single values of a column are spread, in ascending order."""
+    values, counts = np.unique(x, return_counts=True)
+    if column.kind == "constant":
+        return []
+    is_few = len(values) * _ROWS_PER_VALUE <= len(x)
+    if column.kind == "discrete" and is_few:
+        chosen = np.ones(len(values), dtype=bool)
+    else:
+        chosen = np.isin(values, [atom.value for atom in column.atoms])
+    if not chosen.any():
+        return []
+    width = max(noise_floor, _LEAST_WIDTH) * column.scale
+    values, counts = values[chosen], counts[chosen]
+    # Intervals of different values do not overlap.
+    room = np.diff(values, prepend=-np.inf, append=np.inf)
+    room = np.minimum(room[:-1], room[1:])
+    cells = []
+    for value, count, most in zip(values.tolist(), counts.tolist(), room.tolist(), strict=True):
+        is_point = column.step is not None and _is_on_grid(value, column)
+        half = 0.5 * (column.step if is_point else min(width, 0.5 * most))
+        # At a bound the interval is on the inner side.
+        shift = max(bound[0] - (value - half), 0.0) - max(value + half - bound[1], 0.0)
+        cells.append(_Cell(value, value - half + shift, value + half + shift, count))
+    for i in range(1, len(cells)):
+        # Those of neighbours on a grid share their ends.
+        before, cell = cells[i - 1], cells[i]
+        if cell.low - before.high < 1e-6 * (cell.high - cell.low):
+            cells[i] = cell._replace(low=before.high)
+    return cells
+
+
+def _is_on_grid(value, column):
+    multiple = (value - column.offset) / column.step
+    return abs(multiple - round(multiple)) < 1e-3
+
+
+# ------------------------------------------------------------------ distribution functions
+
+
+def _needs_shape(column, x):
+    """Tell whether rows are on so different scales that one does not describe them."""
+    if x.std() > _MAX_SPREAD * column.scale:
+        return True
+    deciles = np.diff(np.quantile(x, np.linspace(0.05, 0.95, 10)))
+    return bool(deciles.max() > _MAX_RATIO * max(deciles.min(), np.finfo(float).tiny))
+
+
+def _shape(cells, rest, bound, step, scale, n):
+    """Return the `Shape` of values that are spread over `cells` and of the `rest` of n rows.
+
+    The rest lies between the cells. Each of its values is spread over `step`.
+    """
+    half = step / 2
+    knots: list[float] = []
+    # Rows in each interval, its value, and whether it is uniform.
+    intervals: list[tuple[float, float | None, bool]] = []
+
+    def advance(end, count, value=None, is_uniform=False):
+        if not knots:
+            knots.append(end)
+        elif end > knots[-1]:
+            knots.append(end)
+            intervals.append((count, value, is_uniform))
+        elif intervals:
+            # Nothing is between: the rows are in the interval before.
+            last = intervals[-1]
+            intervals[-1] = (last[0] + count, *last[1:])
+
+    if np.isfinite(bound[0]):
+        advance(bound[0], 0)
+    every = max(_ROWS_PER_INTERVAL, -(-len(rest) // _MAX_INTERVALS))
+    ends = [cell.low for cell in cells] + [np.inf]
+    start = 0
+    for i, end in enumerate(ends):
+        stop = int(np.searchsorted(rest, end))
+        run = rest[start:stop]
+        start = stop
+        if len(run):
+            # No rows are seen before the first one.
+            advance(run[0] - half, _EMPTY, is_uniform=True)
+            for place, count, is_gap in _knots(run, half, every):
+                advance(place, count, is_uniform=is_gap)
+        if i < len(cells):
+            advance(cells[i].low, _EMPTY, is_uniform=True)
+            advance(cells[i].high, cells[i].count, cells[i].value, True)
+        elif np.isfinite(bound[1]):
+            advance(bound[1], _EMPTY, is_uniform=True)
+    counts = np.array([count for count, _, _ in intervals])
+    first, last = (0.0 if np.isfinite(b) else _EMPTY for b in bound)
+    total = first + counts.sum() + last
+    ranks = (first + np.r_[0, np.cumsum(counts)]) / total
+    ranks = ranks.tolist()
+    if np.isfinite(bound[1]):
+        ranks[-1] = 1.0
+    is_uniform = [flag for _, _, flag in intervals]
+    # Between a bound and the next knot a normal variable would have to be infinite.
+    is_uniform[0] |= ranks[0] == 0
+    is_uniform[-1] |= ranks[-1] == 1
+    slopes = tuple(_slope_beyond(side, knots, ranks, intervals, scale) for side in (0, -1))
+    return Shape(knots, ranks, [value for _, value, _ in intervals], is_uniform, slopes)
+
+
+def _slope_beyond(side, knots, ranks, intervals, scale):
+    """Return the derivative of the normal variable beyond the first or the last knot."""
+    from scipy.special import ndtri
+
+    if ranks[side] in (0, 1):
+        return 0.0
+    if intervals[side][1] is not None:
+        return 1 / scale
+    pair = slice(None, 2) if side == 0 else slice(-2, None)
+    return float(np.diff(ndtri(ranks[pair])).item() / np.diff(knots[pair]).item())
+
+
+def _knots(run, half, every):
+    """Yield the knots after the first row of sorted rows, with the rows between, and if none are.
+
+    Knots are every so many rows, and denser by a factor of two towards both ends, where few rows
+    may be far from the others; and on both sides of a distance that is most of an interval.
+    """
+    last = len(run) - 1
+    doubled = [2**k for k in range(int(np.log2(every)) + 1)]
+    ranks = {0, last, *doubled, *(last - k for k in doubled), *range(0, last - every // 2, every)}
+    places = sorted(k for k in ranks if 0 <= k <= last)
+    before = 0
+    if half:
+        # Values that are spread reach to half a step beyond them: those that are equal are in one
+        # interval, and the first ones are in the first interval.
+        places = np.unique(np.searchsorted(run, run[places], side="right") - 1).tolist()
+        before = -1
+    for k in places:
+        if k <= before:
+            continue
+        first = max(before, 0)
+        distances = np.diff(run[first : k + 1])
+        if k - first > 1 and distances.max() > _GAP * (run[k] - run[first]):
+            widest = first + int(distances.argmax())
+            if widest > before:
+                yield run[widest] + half, widest - before, False
+            yield run[widest + 1] - half, _EMPTY, True
+            if widest + 1 < k:
+                yield run[k] + half, k - widest - 1, False
+        else:
+            yield run[k] + half, k - before, False
+        before = k
