@@ -22,17 +22,32 @@ _GAP = 0.9
 # Standard deviation of a column, in those of the bulk of its rows, and ratio of the distances
 # between its deciles, from which on one scale is too coarse for it.
 _MAX_SPREAD, _MAX_RATIO = 8, 1000
+# Pairs of rows with equal values, in those that a normal variable on the same grid would have, and
+# share of the rows that have such a value, from which on values recur on their own account.
+_MIN_PAIRS_RATIO, _MIN_RECURRING = 5, 0.3
+# Shares of an interval that are rounding.
+_SLIVER = 1e-9
 # Decimal places that are tried for the values of a grid.
 _MAX_DECIMALS = 12
 
 
+class _Piece(NamedTuple):
+    """An interval of a distribution, the rows in it, and its value, if it is that of one."""
+
+    low: float
+    high: float
+    n_rows: float
+    value: float | None
+    is_uniform: bool
+
+
 class _Cell(NamedTuple):
-    """An interval over which a value is spread, and the rows that have it."""
+    """An interval over which a value is spread, and how many rows have it."""
 
     value: float
     low: float
     high: float
-    count: int
+    n_rows: float
 
 
 def column_maps(columns, rows, bounds, noise_floor, is_spread):
@@ -68,7 +83,8 @@ def column_maps(columns, rows, bounds, noise_floor, is_spread):
         if step is not None:
             # A bound holds values, which are spread on both of its sides.
             bound = (bound[0] - step / 2, bound[1] + step / 2)
-        cells = _cells(column, x, bound, noise_floor) if is_spread[j] else []
+        is_constant = column.kind == "constant"
+        cells = _cells(column, x, bound, noise_floor) if is_spread[j] or is_constant else []
         rest = x[~np.isin(x, [cell.value for cell in cells])] if cells else x
         if step is not None and len(rest):
             low, high = float(rest[0]), float(rest[-1])
@@ -114,19 +130,29 @@ def _categories(rows):
 
 
 def _cells(column, x, bound, noise_floor):
-    """Return the intervals over which single values of a column are spread, in ascending order."""
+    """Return the intervals over which single values of a column are spread, in ascending order.
+
+    These are all values of a column that has few; else atoms, and where values recur those that
+    did. Of their rows a part is left to values that have not been seen, by absolute discounting
+    (Ney, Essen & Kneser, 1994).
+    """
     values, counts = np.unique(x, return_counts=True)
-    if column.kind == "constant":
+    discount = 0.0
+    is_constant = len(values) == 1
+    if is_constant and not np.isfinite(bound).any():
         return []
-    is_few = len(values) * _ROWS_PER_VALUE <= len(x)
-    if column.kind == "discrete" and is_few:
+    if is_constant or column.kind == "discrete" and len(values) * _ROWS_PER_VALUE <= len(x):
         chosen = np.ones(len(values), dtype=bool)
     else:
         chosen = np.isin(values, [atom.value for atom in column.atoms])
+        if _recur(column, counts):
+            chosen |= counts > 1
+            n_once, n_twice = (counts == 1).sum(), (counts == 2).sum()
+            discount = n_once / max(n_once + 2 * n_twice, 1)
     if not chosen.any():
         return []
-    width = max(noise_floor, _LEAST_WIDTH) * column.scale
-    values, counts = values[chosen], counts[chosen]
+    width = max(noise_floor, _LEAST_WIDTH) * (column.scale or max(abs(column.low), 1.0))
+    values, counts = values[chosen], counts[chosen] - discount
     # Intervals of different values do not overlap.
     room = np.diff(values, prepend=-np.inf, append=np.inf)
     room = np.minimum(room[:-1], room[1:])
@@ -143,6 +169,16 @@ def _cells(column, x, bound, noise_floor):
         if cell.low - before.high < 1e-6 * (cell.high - cell.low):
             cells[i] = cell._replace(low=before.high)
     return cells
+
+
+def _recur(column, counts):
+    """Tell whether values recur more often than those of a smooth distribution on the grid do."""
+    n = counts.sum()
+    n_pairs = (counts * (counts - 1.0)).sum() / 2
+    # The integral of a squared normal density is 1 / (2 sqrt(pi) sd).
+    chance = 0.0 if column.step is None else column.step / (2 * np.sqrt(np.pi) * column.scale)
+    is_often = counts[counts > 1].sum() >= _MIN_RECURRING * n
+    return bool(is_often and n_pairs > _MIN_PAIRS_RATIO * max(1.0, chance * n * (n - 1) / 2))
 
 
 def _is_on_grid(value, column):
@@ -164,65 +200,91 @@ def _needs_shape(column, x):
 def _shape(cells, rest, bound, step, scale, n):
     """Return the `Shape` of values that are spread over `cells` and of the `rest` of n rows.
 
-    The rest lies between the cells. Each of its values is spread over `step`.
+    Each value of the rest is spread over `step`. Cells are cut out of its distribution.
     """
-    half = step / 2
-    knots: list[float] = []
-    # Rows in each interval, its value, and whether it is uniform.
-    intervals: list[tuple[float, float | None, bool]] = []
-
-    def advance(end, count, value=None, is_uniform=False):
-        if not knots:
-            knots.append(end)
-        elif end > knots[-1]:
-            knots.append(end)
-            intervals.append((count, value, is_uniform))
-        elif intervals:
-            # Nothing is between: the rows are in the interval before.
-            last = intervals[-1]
-            intervals[-1] = (last[0] + count, *last[1:])
-
-    if np.isfinite(bound[0]):
-        advance(bound[0], 0)
-    every = max(_ROWS_PER_INTERVAL, -(-len(rest) // _MAX_INTERVALS))
-    ends = [cell.low for cell in cells] + [np.inf]
-    start = 0
-    for i, end in enumerate(ends):
-        stop = int(np.searchsorted(rest, end))
-        run = rest[start:stop]
-        start = stop
-        if len(run):
-            # No rows are seen before the first one.
-            advance(run[0] - half, _EMPTY, is_uniform=True)
-            for place, count, is_gap in _knots(run, half, every):
-                advance(place, count, is_uniform=is_gap)
-        if i < len(cells):
-            advance(cells[i].low, _EMPTY, is_uniform=True)
-            advance(cells[i].high, cells[i].count, cells[i].value, True)
-        elif np.isfinite(bound[1]):
-            advance(bound[1], _EMPTY, is_uniform=True)
-    counts = np.array([count for count, _, _ in intervals])
+    pieces = _distribution(rest, step / 2)
+    n_cells = sum(cell.n_rows for cell in cells)
+    n_pieces = sum(piece.n_rows for piece in pieces)
+    if n_pieces:
+        # What cells leave to values that have not been seen.
+        factor = max(n - n_cells, _EMPTY) / n_pieces
+        pieces = [piece._replace(n_rows=factor * piece.n_rows) for piece in pieces]
+    pieces = _cut(pieces, cells)
+    ends = [(piece.low, piece.high) for piece in pieces]
+    if np.isfinite(bound[0]) and bound[0] < ends[0][0]:
+        pieces.insert(0, _Piece(bound[0], ends[0][0], _EMPTY, None, True))
+    if np.isfinite(bound[1]) and ends[-1][1] < bound[1]:
+        pieces.append(_Piece(ends[-1][1], bound[1], _EMPTY, None, True))
     first, last = (0.0 if np.isfinite(b) else _EMPTY for b in bound)
+    counts = np.array([piece.n_rows for piece in pieces])
     total = first + counts.sum() + last
-    ranks = (first + np.r_[0, np.cumsum(counts)]) / total
-    ranks = ranks.tolist()
+    ranks = ((first + np.r_[0, np.cumsum(counts)]) / total).tolist()
     if np.isfinite(bound[1]):
         ranks[-1] = 1.0
-    is_uniform = [flag for _, _, flag in intervals]
+    knots = [pieces[0].low, *(piece.high for piece in pieces)]
     # Between a bound and the next knot a normal variable would have to be infinite.
+    is_uniform = [piece.is_uniform for piece in pieces]
     is_uniform[0] |= ranks[0] == 0
     is_uniform[-1] |= ranks[-1] == 1
-    slopes = tuple(_slope_beyond(side, knots, ranks, intervals, scale) for side in (0, -1))
-    return Shape(knots, ranks, [value for _, value, _ in intervals], is_uniform, slopes)
+    values = [piece.value for piece in pieces]
+    slopes = tuple(_slope_beyond(side, knots, ranks, values, scale) for side in (0, -1))
+    return Shape(knots, ranks, values, is_uniform, slopes)
 
 
-def _slope_beyond(side, knots, ranks, intervals, scale):
+def _distribution(rest, half):
+    """Return adjacent intervals of sorted rows, each of which is spread over twice `half`."""
+    pieces: list[_Piece] = []
+    if not len(rest):
+        return pieces
+    low = float(rest[0]) - half
+    every = max(_ROWS_PER_INTERVAL, -(-len(rest) // _MAX_INTERVALS))
+    for high, n_rows, is_gap in _knots(rest, half, every):
+        if high > low:
+            pieces.append(_Piece(low, float(high), n_rows, None, is_gap))
+            low = float(high)
+        elif pieces:
+            # Rows with the same value.
+            pieces[-1] = pieces[-1]._replace(n_rows=pieces[-1].n_rows + n_rows)
+    return pieces
+
+
+def _cut(pieces, cells):
+    """Return intervals with those of values in the place of their parts, and gaps between them."""
+    parts: list[_Piece] = []
+
+    def add(low, high, n_rows, value, is_uniform):
+        if parts and low > parts[-1].high:
+            parts.append(_Piece(parts[-1].high, low, _EMPTY, None, True))
+        parts.append(_Piece(low, high, n_rows, value, is_uniform))
+
+    waiting = [_Piece(cell.low, cell.high, cell.n_rows, cell.value, True) for cell in cells[::-1]]
+    for piece in pieces:
+        low, density = piece.low, piece.n_rows / (piece.high - piece.low)
+        while waiting and waiting[-1].low < piece.high:
+            cell = waiting.pop()
+            if cell.low - low > _SLIVER * (piece.high - piece.low):
+                add(low, cell.low, density * (cell.low - low), None, piece.is_uniform)
+            elif parts and low > piece.low:
+                cell = cell._replace(low=parts[-1].high)
+            add(*cell)
+            low = max(cell.high, piece.low)
+        if low < piece.high and parts:
+            # A cell may reach beyond the piece in which it begins.
+            low = max(low, parts[-1].high)
+        if piece.high - low > _SLIVER * (piece.high - piece.low):
+            add(low, piece.high, density * (piece.high - low), None, piece.is_uniform)
+    for cell in waiting[::-1]:
+        add(*cell)
+    return parts
+
+
+def _slope_beyond(side, knots, ranks, values, scale):
     """Return the derivative of the normal variable beyond the first or the last knot."""
     from scipy.special import ndtri
 
     if ranks[side] in (0, 1):
         return 0.0
-    if intervals[side][1] is not None:
+    if values[side] is not None:
         return 1 / scale
     pair = slice(None, 2) if side == 0 else slice(-2, None)
     return float(np.diff(ndtri(ranks[pair])).item() / np.diff(knots[pair]).item())

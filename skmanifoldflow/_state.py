@@ -102,9 +102,12 @@ class StoredFlow(BaseEstimator):
             self._flow = self._build_flow(config, make_generator(0))
             load_arrays(self._flow, arrays)
             self._restore(self._flow)
-            prefix = "maps."
-            maps = {k.removeprefix(prefix): v for k, v in standardizer.items() if k[:5] == prefix}
-            maps = ColumnMaps.like(maps) if maps else None
+            of_maps = {
+                name.removeprefix("maps."): array
+                for name, array in standardizer.items()
+                if name.startswith("maps.")
+            }
+            maps = ColumnMaps.like(of_maps) if of_maps else None
             self._standardizer = self._new_standardizer(config, maps)
             load_arrays(self._standardizer, standardizer)
             device, _ = self.device_, self._dtype

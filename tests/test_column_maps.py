@@ -3,6 +3,7 @@
 import copy
 import pickle
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -118,6 +119,7 @@ BOUNDED = {
     "at_the_bound": (at_the_bound, (0.0, np.inf)),
     "u_shaped": (u_shaped, (0.0, 1.0)),
     "counts": (bounded_counts, (0.0, 3.0)),
+    "constant": (lambda rng: np.full(N, 2.0), (0.0, 2.0)),
     "far_bound": (lambda rng: rng.normal(5, 1, N), (0.0, 1e3)),
 }
 
@@ -163,7 +165,7 @@ def test_density_of_a_mapped_normal_integrates_to_one(name):
     reach = [60 / s if s > 0 else 0.1 * width for s in slopes]
     ends = np.r_[knots[0] - reach[0], knots, knots[-1] + reach[1]]
     total = 0.0
-    for low, high in zip(ends[:-1], ends[1:], strict=True):
+    for low, high in pairwise(ends):
         x = torch.linspace(low, high, 4001, dtype=torch.float64)[1:-1, None]
         z, log_det = maps.forward_and_log_det(x)
         density = np.exp(norm.logpdf(z[:, 0].numpy()) + log_det.numpy())
@@ -389,7 +391,7 @@ def test_integral_of_one_column_with_zeros():
     knots = model._standardizer.maps.knots[0].unique().numpy()
     ends = np.r_[knots[0] - 40, knots, knots[-1] + 400]
     total = 0.0
-    for low, high in zip(ends[:-1], ends[1:], strict=True):
+    for low, high in pairwise(ends):
         grid = np.linspace(low, high, 801)[1:-1]
         total += trapezoid(np.exp(model.score_samples(grid[:, None])), grid)
     assert total == pytest.approx(1, abs=0.01)
