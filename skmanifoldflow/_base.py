@@ -279,10 +279,11 @@ class BaseManifoldFlow(FittedFlow, ABC):
             `max_iter` was reached, if a tenth of the gradients were not finite, or if the fit was
             interrupted after its first epoch.
         UserWarning
-            If columns hold many ties, as integers do, `dequantize` is False and `discrete_features`
-            is "auto". If rows are set aside, there are no weights, and a twentieth of the rows are
-            copies of others, exactly or nearly, which are set aside, or trained on, together; or if
-            rows look like readings of the same places. If weights sum to so little that nothing
+            If the pixels of images hold many ties, as integers do, `dequantize` is False and
+            `discrete_features` is "auto". If rows are set aside, there are no weights, and a
+            twentieth of the rows are copies of others, exactly or nearly, which are set aside, or
+            trained on, together; or if rows look like readings of the same places. If weights sum
+            to so little that nothing
             is trained.
 
         Examples
@@ -413,7 +414,11 @@ class BaseManifoldFlow(FittedFlow, ABC):
             distinct = X[split.distinct(torch.arange(len(X))).numpy()]
         eps = float(np.finfo(X.dtype).eps)
         self.columns_ = describe(self, distinct, is_image, eps)
-        spread = spread_of(self, distinct, is_image, eps)
+
+        def counted():
+            return table.take(table.repeated(order)).numpy()
+
+        spread = spread_of(self, distinct, counted, is_image, eps)
         if X_val is not None and self.bounded is not None and spread.step.any():
             if bool((validation.amax(0) + spread.step > self.bounded[1]).any()):
                 raise ValueError(

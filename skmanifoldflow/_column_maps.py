@@ -50,7 +50,7 @@ class _Cell(NamedTuple):
     n_rows: float
 
 
-def column_maps(columns, rows, bounds, noise_floor, is_spread):
+def column_maps(columns, rows, counted, bounds, noise_floor, is_spread):
     """Return the `ColumnMaps` of a table, or None where every column stays as it is.
 
     Parameters
@@ -58,7 +58,9 @@ def column_maps(columns, rows, bounds, noise_floor, is_spread):
     columns : Columns
         Their description.
     rows : ndarray of shape (n, D)
-        Rows of the table, some of many.
+        Rows of the table, some of many, which are not copies of each other.
+    counted : ndarray of shape (m, D)
+        Rows as often as they count.
     bounds : list of tuple of two floats
         Ends of each column, infinite where there are none.
     noise_floor : float
@@ -71,20 +73,22 @@ def column_maps(columns, rows, bounds, noise_floor, is_spread):
     for j, column in enumerate(columns):
         if j in seen:
             continue
-        x = np.sort(np.asarray(rows[:, j], dtype=np.float64))
+        x = np.sort(np.asarray(counted[:, j], dtype=np.float64))
         bound = bounds[j]
         is_set = column.dummies and all(is_spread[i] for i in column.dummies)
         if is_set and not np.isfinite([bounds[i] for i in column.dummies]).any():
             seen.update(column.dummies)
             dummies.append(_dummies(columns, column.dummies))
-            shapes[j] = _categories(np.asarray(rows[:, list(column.dummies)], dtype=np.float64))
+            shapes[j] = _categories(np.asarray(counted[:, column.dummies], dtype=np.float64))
             continue
         step = column.step if is_spread[j] and column.kind != "constant" else None
         if step is not None:
             # A bound holds values, which are spread on both of its sides.
             bound = (bound[0] - step / 2, bound[1] + step / 2)
-        is_constant = column.kind == "constant"
-        cells = _cells(column, x, bound, noise_floor) if is_spread[j] or is_constant else []
+        cells = []
+        if is_spread[j] or column.kind == "constant":
+            values, counts = np.unique(np.asarray(rows[:, j], np.float64), return_counts=True)
+            cells = _cells(column, values, counts, x, bound, noise_floor)
         rest = x[~np.isin(x, [cell.value for cell in cells])] if cells else x
         if step is not None and len(rest):
             low, high = float(rest[0]), float(rest[-1])
@@ -129,35 +133,37 @@ def _categories(rows):
     return Shape(knots, [*ranks[:-1].tolist(), 1.0], values, k * [True], (0.0, 0.0))
 
 
-def _cells(column, x, bound, noise_floor):
+def _cells(column, values, counts, x, bound, noise_floor):
     """Return the intervals over which single values of a column are spread, in ascending order.
 
-    These are all values of a column that has few; else atoms, and where values recur those that
+    `values` occur in `counts` rows, and in the rows x, sorted, as often as they count. Intervals
+    are those of all values of a column that has few; else atoms, and where values recur those that
     did. Of their rows a part is left to values that have not been seen, by absolute discounting
     (Ney, Essen & Kneser, 1994).
     """
-    values, counts = np.unique(x, return_counts=True)
-    discount = 0.0
+    discount, n = 0.0, counts.sum()
     is_constant = len(values) == 1
     if is_constant and not np.isfinite(bound).any():
         return []
-    if is_constant or column.kind == "discrete" and len(values) * _ROWS_PER_VALUE <= len(x):
+    if is_constant or (column.kind == "discrete" and len(values) * _ROWS_PER_VALUE <= n):
         chosen = np.ones(len(values), dtype=bool)
     else:
         chosen = np.isin(values, [atom.value for atom in column.atoms])
         if _recur(column, counts):
             chosen |= counts > 1
             n_once, n_twice = (counts == 1).sum(), (counts == 2).sum()
-            discount = n_once / max(n_once + 2 * n_twice, 1)
+            discount = float(n_once / max(n_once + 2 * n_twice, 1) * len(x) / n)
     if not chosen.any():
         return []
+    values = values[chosen]
+    counts = np.searchsorted(x, values, side="right") - np.searchsorted(x, values)
+    n_rows = np.maximum(counts - discount, _EMPTY)
     width = max(noise_floor, _LEAST_WIDTH) * (column.scale or max(abs(column.low), 1.0))
-    values, counts = values[chosen], counts[chosen] - discount
     # Intervals of different values do not overlap.
     room = np.diff(values, prepend=-np.inf, append=np.inf)
     room = np.minimum(room[:-1], room[1:])
     cells = []
-    for value, count, most in zip(values.tolist(), counts.tolist(), room.tolist(), strict=True):
+    for value, count, most in zip(values.tolist(), n_rows.tolist(), room.tolist(), strict=True):
         is_point = column.step is not None and _is_on_grid(value, column)
         half = 0.5 * (column.step if is_point else min(width, 0.5 * most))
         # At a bound the interval is on the inner side.

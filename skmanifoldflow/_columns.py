@@ -11,14 +11,13 @@ from ._checks import column_bounds, column_names, discrete_features_mask, is_pai
 from ._column_maps import column_maps
 from ._describe import describe_columns, describe_pixels, some_images
 from ._grid import distinct
+from ._table import ENOUGH_ROWS
 from .backend.column_maps import ColumnMaps
 
 __all__ = ["Spread", "dequantization_step", "describe", "spacing", "spread_of"]
 
 # With fewer rows nothing is spread that nobody asked for.
 _MIN_ROWS_SPREAD = 40
-# Rows that distribution functions are read from.
-MAX_MAPPED_ROWS = 16_384
 
 
 def describe(estimator, rows, is_image, eps):
@@ -71,11 +70,12 @@ class Spread(NamedTuple):
         return rows + self.step * torch.rand(rows.shape, dtype=rows.dtype, generator=generator)
 
 
-def spread_of(estimator, rows, is_image, eps=sys.float_info.epsilon):
+def spread_of(estimator, rows, counted, is_image, eps=sys.float_info.epsilon):
     """Return the `Spread` of a fit to rows, whose description `columns_` is known.
 
-    `eps` is the relative spacing of the numbers that the rows were given as. With
-    ``dequantize=True`` and for images there are steps of noise, else maps of columns.
+    The rows are no copies of each other; `counted` returns them as often as they count, some of
+    many, in float64. With ``dequantize=True`` and for images there are steps of noise, else maps of
+    columns. `eps` is the relative spacing of the numbers that the rows were given as.
     """
     n, n_features = rows.shape
     given = estimator.discrete_features
@@ -95,8 +95,8 @@ def spread_of(estimator, rows, is_image, eps=sys.float_info.epsilon):
             for j, column in enumerate(columns)
         ]
     bounds = column_bounds(estimator, n_features) or [(-np.inf, np.inf)] * n_features
-    some = rows[:: max(1, n // MAX_MAPPED_ROWS)]
-    maps = column_maps(columns, some, bounds, estimator.noise_floor, is_spread)
+    some = rows[:: -(-n // ENOUGH_ROWS)]
+    maps = column_maps(columns, some, counted(), bounds, estimator.noise_floor, is_spread)
     return Spread(torch.zeros(n_features, dtype=torch.float64), maps)
 
 

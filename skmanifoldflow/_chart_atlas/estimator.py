@@ -96,18 +96,20 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
     noise_floor : float, default=0.001
         Standard deviation of the noise added to training rows in the end, and least scale of a
         frame, in standardised units. It bounds the likelihood on exact manifolds.
-    bounded : tuple of two floats or None, default=None
-        Interval (low, high) that contains every value of X; the density is zero outside. With
-        `dequantize`, high must be at least the largest value plus its step.
+    bounded : tuple, dict or None, default=None
+        Interval (low, high) that contains every value of X, or one for each column: a pair or None
+        for each, None for an open end, or a dict of pairs by name or index. The density is zero
+        outside, and rows may lie on the ends. With `image_shape` or `dequantize` one pair, which
+        for the latter must reach to the largest value plus its step.
     dequantize : bool, default=False
-        Whether to add U[0, step) to the training rows, anew in every epoch; step is the spacing of
-        the values of each column, for images that of all pixels. For integers and other data with
-        ties. The density is then that of X + U: score X + step / 2, or X + U, and round samples
-        down.
+        Whether to add U[0, step) to the training rows, anew in every epoch, where step is the
+        spacing of the values of a column, or of all pixels. For images of integers. The density is
+        then that of X + U: score X + step / 2, or X + U, and round samples down.
     discrete_features : {"auto", "all"}, array-like or None, default="auto"
-        Columns to which `dequantize` applies: "all" is ``dequantize=True``; names, indices or a
-        boolean mask of columns add the noise to these alone, over the step that `columns_` gives.
-        "auto" adds none and warns of ties, None adds none and does not warn.
+        Columns whose values are spread over an interval around each, so that they have a density:
+        steps over the grid of `columns_`, atoms over a narrow interval, dummies together. "auto"
+        takes what `columns_` says of each column of at least 40 rows; names, indices or a boolean
+        mask select columns; None spreads none. "all" is ``dequantize=True``.
     max_iter : int, default=30
         Largest number of epochs. Training also ends after 20 000 gradient steps.
     batch_size : int or "auto", default="auto"

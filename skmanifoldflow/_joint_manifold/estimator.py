@@ -134,18 +134,20 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         Final standard deviation of the noise that is added to training rows, and smallest scale of
         a deviation, in standardised units. It bounds the likelihood of rows that lie exactly on a
         manifold.
-    bounded : tuple of two floats or None, default=None
-        Interval (low, high) that contains every value of X; the density is zero outside. With
-        `dequantize` it must reach to the largest value plus its step.
+    bounded : tuple, dict or None, default=None
+        Interval (low, high) that contains every value of X, or one for each column: a pair or None
+        for each, None for an open end, or a dict of pairs by name or index. The density is zero
+        outside, and rows may lie on the ends. With `image_shape` or `dequantize` one pair, which
+        for the latter must reach to the largest value plus its step.
     dequantize : bool, default=False
-        Whether to add U[0, step) to the training rows, with new draws in every epoch, where step is
-        the spacing of the values of a column, or of all pixels. Use it for integers and other data
-        with ties. The density is then that of X + U, but rows are scored as they are given: score
-        X + step / 2, or X + U, and round samples down.
+        Whether to add U[0, step) to the training rows, anew in every epoch, where step is the
+        spacing of the values of a column, or of all pixels. For images of integers. The density is
+        then that of X + U: score X + step / 2, or X + U, and round samples down.
     discrete_features : {"auto", "all"}, array-like or None, default="auto"
-        Columns to which U[0, step) is added. "all" is ``dequantize=True``. Names, indices or a
-        boolean mask select columns, with the steps of `columns_`. "auto" adds to none and warns of
-        ties; None adds to none and does not warn.
+        Columns whose values are spread over an interval around each, so that they have a density:
+        steps over the grid of `columns_`, atoms over a narrow interval, dummies together. "auto"
+        takes what `columns_` says of each column of at least 40 rows; names, indices or a boolean
+        mask select columns; None spreads none. "all" is ``dequantize=True``.
     max_iter : int, default=200
         Largest number of epochs of the first stage; each further stage takes half as many. The
         first stage also ends after 8000 gradient steps, and each further stage after 4000; from

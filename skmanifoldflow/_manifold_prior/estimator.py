@@ -110,18 +110,20 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         0.1 nats per direction normal to the manifold. It is also the scale at which the dimension
         is read. Nothing can be learned at scales below the spacing of the rows; with hundreds of
         columns 0.25 shows the manifold in far fewer epochs.
-    bounded : tuple of two floats or None, default=None
-        Interval (low, high) that contains every value of X; the density is zero outside. With
-        `dequantize` the interval must contain the largest value plus its step.
+    bounded : tuple, dict or None, default=None
+        Interval (low, high) that contains every value of X, or one for each column: a pair or None
+        for each, None for an open end, or a dict of pairs by name or index. The density is zero
+        outside, and rows may lie on the ends. With `image_shape` or `dequantize` one pair, which
+        for the latter must reach to the largest value plus its step.
     dequantize : bool, default=False
-        Whether to add noise U[0, step) to the training rows, where step is the spacing of the
-        values of a column. Use it for integers and other data with ties. Scores then refer to
-        X + noise: call ``score_samples(X + step / 2)``, and round samples down.
+        Whether to add U[0, step) to the training rows, anew in every epoch, where step is the
+        spacing of the values of a column, or of all pixels. For images of integers. The density is
+        then that of X + U: score X + step / 2, or X + U, and round samples down.
     discrete_features : {"auto", "all"}, array-like or None, default="auto"
-        Columns to which the noise of `dequantize` is added. "all" is ``dequantize=True``; with
-        names, indices or a boolean mask it is added to these columns alone, over the step that
-        `columns_` has for each. "auto" adds it to none and warns of ties, and None to none without
-        a warning.
+        Columns whose values are spread over an interval around each, so that they have a density:
+        steps over the grid of `columns_`, atoms over a narrow interval, dummies together. "auto"
+        takes what `columns_` says of each column of at least 40 rows; names, indices or a boolean
+        mask select columns; None spreads none. "all" is ``dequantize=True``.
     max_iter : int, default=50
         Largest number of epochs. The training also ends after 20 000 gradient steps.
     batch_size : int or "auto", default="auto"

@@ -123,17 +123,20 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         of Sigma, in standardised units. It bounds the likelihood on exact manifolds. Where columns
         have a fine structure of their own, as dequantised integers do, more of it costs
         likelihood.
-    bounded : tuple of two floats or None, default=None
-        Interval (low, high) that contains every value of X; the density is zero outside. With
-        `dequantize` it must reach to the largest value plus its step.
+    bounded : tuple, dict or None, default=None
+        Interval (low, high) that contains every value of X, or one for each column: a pair or None
+        for each, None for an open end, or a dict of pairs by name or index. The density is zero
+        outside, and rows may lie on the ends. With `image_shape` or `dequantize` one pair, which
+        for the latter must reach to the largest value plus its step.
     dequantize : bool, default=False
-        Add U[0, step) to the training rows, anew in every epoch, step being the spacing of the
-        values of each column, or of all pixels. For integers and other data with ties. Scores then
-        refer to X + U: call ``score_samples(X + step / 2)``, and round samples down.
+        Whether to add U[0, step) to the training rows, anew in every epoch, where step is the
+        spacing of the values of a column, or of all pixels. For images of integers. The density is
+        then that of X + U: score X + step / 2, or X + U, and round samples down.
     discrete_features : {"auto", "all"}, array-like or None, default="auto"
-        Columns whose values are spread as `dequantize` says: "all" is ``dequantize=True``, names,
-        indices or a boolean mask spread these columns alone, by the step that `columns_` has for
-        them. "auto" spreads none, and warns of ties; None spreads none and does not warn.
+        Columns whose values are spread over an interval around each, so that they have a density:
+        steps over the grid of `columns_`, atoms over a narrow interval, dummies together. "auto"
+        takes what `columns_` says of each column of at least 40 rows; names, indices or a boolean
+        mask select columns; None spreads none. "all" is ``dequantize=True``.
     max_iter : int, default=30
         Largest number of epochs, over which the learning rate falls to zero. Most fits to some
         hundred rows end by themselves before; where the score still rises at the end a warning says
