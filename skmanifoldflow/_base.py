@@ -166,6 +166,9 @@ class BaseManifoldFlow(FittedFlow, ABC):
         "verbose": ["verbose"],
     }
 
+    # Whether columns that end where many rows are get a map of their own, since no layer has one.
+    _maps_hard_ends = False
+
     # Whether the fitted model is a start that has been fitted to the rows set aside too.
     _is_refitted = False
 
@@ -418,7 +421,12 @@ class BaseManifoldFlow(FittedFlow, ABC):
         def counted():
             return table.take(table.repeated(order)).numpy()
 
-        spread = spread_of(self, distinct, counted, is_image, eps)
+        only = distinct if groups is None and not has_copies else distinct_rows(X)
+
+        def has_full_dimension():
+            return read_distinct_rows(only).dimension == n_features
+
+        spread = spread_of(self, distinct, counted, is_image, has_full_dimension, eps)
         if X_val is not None and self.bounded is not None and spread.step.any():
             if bool((validation.amax(0) + spread.step > self.bounded[1]).any()):
                 raise ValueError(
@@ -452,7 +460,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
             dtype=dtype,
             batch_size=batch_size,
             seeds=seeds,
-            distinct=distinct if groups is None and not has_copies else distinct_rows(X),
+            distinct=only,
             work=work,
             began=began,
             guide_coordinates=None if guide_coordinates is None else guide_coordinates[index],

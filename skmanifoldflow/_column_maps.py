@@ -7,7 +7,7 @@ import numpy as np
 
 from .backend.column_maps import ColumnMaps, Dummies, Shape
 
-__all__ = ["column_maps"]
+__all__ = ["are_nearly_independent", "column_maps", "hard_ends"]
 
 # Rows of each value, on average, from which on the share of every value is known well enough.
 _ROWS_PER_VALUE = 20
@@ -17,14 +17,22 @@ _LEAST_WIDTH = 1e-3
 _ROWS_PER_INTERVAL, _MAX_INTERVALS = 32, 64
 # Rows that an interval without rows, and each open end, is worth.
 _EMPTY = 0.5
+# Rows, in those of an open end, that tell how the distribution goes on beyond it.
+_N_OUTER = 32
 # An interval is cut where one distance between neighbouring rows is so much of it.
 _GAP = 0.9
-# Standard deviation of a column, in those of the bulk of its rows, and ratio of the distances
-# between its deciles, from which on one scale is too coarse for it.
-_MAX_SPREAD, _MAX_RATIO = 8, 1000
+# Standard deviation of a column, in that of the rows without the outer two hundredths, from which
+# on gross values make it.
+_MAX_SPREAD, _PART_OF_GROSS = 8, 100
 # Pairs of rows with equal values, in those that a normal variable on the same grid would have, and
 # share of the rows that have such a value, from which on values recur on their own account.
 _MIN_PAIRS_RATIO, _MIN_RECURRING = 5, 0.3
+# Distance of the last twentieth of the rows to an end, in that of the last fifth, below which rows
+# crowd there: .25 if they are spread evenly, .63 for 500 normal ones.
+_EVEN = 0.48
+# Distance to the nearest neighbour, in that of independent columns, from which on columns hardly
+# depend on each other; and rows that are compared.
+_INDEPENDENT, _MAX_COMPARED = 0.8, 2000
 # Shares of an interval that are rounding.
 _SLIVER = 1e-9
 # Decimal places that are tried for the values of a grid.
@@ -50,7 +58,7 @@ class _Cell(NamedTuple):
     n_rows: float
 
 
-def column_maps(columns, rows, counted, bounds, noise_floor, is_spread):
+def column_maps(columns, rows, counted, bounds, noise_floor, is_spread, is_mapped):
     """Return the `ColumnMaps` of a table, or None where every column stays as it is.
 
     Parameters
@@ -67,6 +75,8 @@ def column_maps(columns, rows, counted, bounds, noise_floor, is_spread):
         Width of an atom in standard deviations, if it is more than a thousandth.
     is_spread : ndarray of bool of shape (D,)
         Columns whose values may be spread.
+    is_mapped : ndarray of bool of shape (D,)
+        Columns that get a shape whatever they hold.
     """
     shapes, grids, dummies = {}, {}, []
     seen: set[int] = set()
@@ -95,7 +105,8 @@ def column_maps(columns, rows, counted, bounds, noise_floor, is_spread):
             decimals = _decimals(step, column.offset)
             grids[j] = (step, column.offset, decimals, low, high)
         has_bound = np.isfinite(bound).any()
-        if cells or has_bound or (column.kind == "continuous" and _needs_shape(column, x)):
+        is_blurred = column.kind == "continuous" and _is_blurred(x, noise_floor)
+        if cells or has_bound or is_mapped[j] or is_blurred:
             scale = column.scale or max(abs(column.low), 1.0)
             shapes[j] = _shape(cells, rest, bound, step or 0.0, scale, len(x))
     if not shapes and not grids:
@@ -113,6 +124,38 @@ def _decimals(step, offset):
         ):
             return n
     return -1
+
+
+def hard_ends(columns, rows):
+    """Return which columns (D,) are continuous and end where many rows are, as exponential ones do.
+
+    Near an end at which the density is finite the fifth of the rows next to it is spread evenly, or
+    crowds at the end; a normal variable leaves most of that distance to the last few rows.
+    """
+    low = np.quantile(rows, [0, 0.05, 0.2], axis=0)
+    high = -np.quantile(rows, [1, 0.95, 0.8], axis=0)
+    tiny = np.finfo(float).tiny
+    shares = [(q[1] - q[0]) / np.maximum(q[2] - q[0], tiny) for q in (low, high)]
+    is_continuous = np.array([column.kind == "continuous" for column in columns])
+    return is_continuous & (np.minimum(*shares) < _EVEN)
+
+
+def are_nearly_independent(rows):
+    """Tell whether rows are about as far from their nearest neighbours as independent columns are.
+
+    On a manifold, and where columns depend on each other, they are much nearer.
+    """
+    # This import is slow.
+    from sklearn.neighbors import NearestNeighbors
+
+    rows = np.asarray(rows[:: -(-len(rows) // _MAX_COMPARED)], dtype=np.float64)
+    rows = rows / np.maximum(rows.std(axis=0), np.finfo(float).tiny)
+    rng = np.random.RandomState(0)
+    shuffled = np.column_stack([rng.permutation(column) for column in rows.T])
+    near, usual = (
+        np.median(NearestNeighbors(n_neighbors=1).fit(x).kneighbors()[0]) for x in (rows, shuffled)
+    )
+    return bool(near > _INDEPENDENT * usual)
 
 
 # ------------------------------------------------------------------ intervals of values
@@ -195,12 +238,18 @@ def _is_on_grid(value, column):
 # ------------------------------------------------------------------ distribution functions
 
 
-def _needs_shape(column, x):
-    """Tell whether rows are on so different scales that one does not describe them."""
-    if x.std() > _MAX_SPREAD * column.scale:
+def _is_blurred(x, noise):
+    """Tell whether noise, in standard deviations of sorted rows, would blur many of them.
+
+    That is so where a tenth of the rows lies within half of it, as in columns of two sizes, or
+    where a few gross values make most of the standard deviation.
+    """
+    n_out = len(x) // _PART_OF_GROSS
+    inner = x[n_out : len(x) - n_out] if n_out else x[1:-1]
+    scale = inner.std() if len(inner) > 2 else x.std()
+    if x.std() > _MAX_SPREAD * scale:
         return True
-    deciles = np.diff(np.quantile(x, np.linspace(0.05, 0.95, 10)))
-    return bool(deciles.max() > _MAX_RATIO * max(deciles.min(), np.finfo(float).tiny))
+    return bool(np.diff(np.quantile(x, np.linspace(0.05, 0.95, 10))).min() < 0.5 * noise * scale)
 
 
 def _shape(cells, rest, bound, step, scale, n):
@@ -292,8 +341,12 @@ def _slope_beyond(side, knots, ranks, values, scale):
         return 0.0
     if values[side] is not None:
         return 1 / scale
-    pair = slice(None, 2) if side == 0 else slice(-2, None)
-    return float(np.diff(ndtri(ranks[pair])).item() / np.diff(knots[pair]).item())
+    # Over the outer rows, since the distance between the last two is chance.
+    ranks, knots = np.array(ranks), np.array(knots)
+    if side == 0:
+        inner = min(np.searchsorted(ranks, (_N_OUTER + 1) * ranks[0]), len(knots) - 1)
+        return float((ndtri(ranks[inner]) - ndtri(ranks[0])) / (knots[inner] - knots[0]))
+    return _slope_beyond(0, -knots[::-1], 1 - ranks[::-1], values[::-1], scale)
 
 
 def _knots(run, half, every):

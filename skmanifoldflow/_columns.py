@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ._checks import column_bounds, column_names, discrete_features_mask, is_pair, warn
-from ._column_maps import column_maps
+from ._column_maps import are_nearly_independent, column_maps, hard_ends
 from ._describe import describe_columns, describe_pixels, some_images
 from ._grid import distinct
 from ._table import ENOUGH_ROWS
@@ -18,6 +18,8 @@ __all__ = ["Spread", "dequantization_step", "describe", "spacing", "spread_of"]
 
 # With fewer rows nothing is spread that nobody asked for.
 _MIN_ROWS_SPREAD = 40
+# With fewer rows an end is not seen.
+_MIN_ROWS_MAPPED = 500
 
 
 def describe(estimator, rows, is_image, eps):
@@ -70,12 +72,14 @@ class Spread(NamedTuple):
         return rows + self.step * torch.rand(rows.shape, dtype=rows.dtype, generator=generator)
 
 
-def spread_of(estimator, rows, counted, is_image, eps=sys.float_info.epsilon):
+def spread_of(estimator, rows, counted, is_image, has_full_dimension, eps=sys.float_info.epsilon):
     """Return the `Spread` of a fit to rows, whose description `columns_` is known.
 
     The rows are no copies of each other; `counted` returns them as often as they count, some of
     many, in float64. With ``dequantize=True`` and for images there are steps of noise, else maps of
-    columns. `eps` is the relative spacing of the numbers that the rows were given as.
+    columns, those with hard ends among them where the estimator maps such and the rows lie on no
+    manifold, as `has_full_dimension` says. `eps` is the relative spacing of the
+    numbers that the rows were given as.
     """
     n, n_features = rows.shape
     given = estimator.discrete_features
@@ -96,7 +100,14 @@ def spread_of(estimator, rows, counted, is_image, eps=sys.float_info.epsilon):
         ]
     bounds = column_bounds(estimator, n_features) or [(-np.inf, np.inf)] * n_features
     some = rows[:: -(-n // ENOUGH_ROWS)]
-    maps = column_maps(columns, some, counted(), bounds, estimator.noise_floor, is_spread)
+    is_mapped = np.zeros(n_features, dtype=bool)
+    if estimator._maps_hard_ends and n >= _MIN_ROWS_MAPPED:
+        is_mapped = hard_ends(columns, some)
+        if is_mapped.any() and not (are_nearly_independent(some) or has_full_dimension()):
+            is_mapped[:] = False
+    maps = column_maps(
+        columns, some, counted(), bounds, estimator.noise_floor, is_spread, is_mapped
+    )
     return Spread(torch.zeros(n_features, dtype=torch.float64), maps)
 
 

@@ -128,7 +128,8 @@ def maps_of(X, bounds=None):
     X = X[:, None] if X.ndim == 1 else X
     columns = describe_columns(X, range(X.shape[1]), np.finfo(float).eps)
     bounds = bounds or [OPEN] * X.shape[1]
-    return column_maps(columns, X, X, bounds, 1e-3, np.ones(X.shape[1], dtype=bool))
+    every = np.ones(X.shape[1], dtype=bool)
+    return column_maps(columns, X, X, bounds, 1e-3, every, ~every)
 
 
 def case(name):

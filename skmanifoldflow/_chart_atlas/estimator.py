@@ -306,6 +306,7 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
         self.random_state = random_state
         self.verbose = verbose
 
+    _maps_hard_ends = True
     _config_type = ChartAtlasConfig
 
     def _check_method_parameters(self, n_features):

@@ -301,6 +301,7 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         self.random_state = random_state
         self.verbose = verbose
 
+    _maps_hard_ends = True
     _config_type = ManifoldPriorConfig
     _mixture: LocalMixture | None
     _mixture_dimensions: Any

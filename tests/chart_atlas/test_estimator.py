@@ -600,7 +600,7 @@ def test_the_step_of_repeated_values_is_that_of_all_rows():
             dequantize=True, bounded=(0.0, 10.0), **SMALL | {"random_state": seed}
         )
         plan = model._plan(X)
-        assert plan.step.tolist() == [1, 1]
+        assert plan.spread.step.tolist() == [1, 1]
 
 
 def test_more_charts_than_rows_are_an_error_after_a_warm_start_too():

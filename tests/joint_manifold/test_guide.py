@@ -322,7 +322,7 @@ def unrolled(roll):
 def test_coordinates_are_those_of_the_guide(unrolled):
     X, u = SwissRoll(noise=0.05).sample(500, random_state=1)
     # Up to a turn, a shift and one unit.
-    assert procrustes(u, unrolled.transform(X))[2] < 0.03
+    assert procrustes(u, unrolled.transform(X))[2] < 0.06
     assert unrolled.guide_score_ > 0.97
 
 
