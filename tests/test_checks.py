@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers import every_estimator
-from sklearn.datasets import load_digits, load_wine
+from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 
 from skmanifoldflow import NoisyInjectiveFlow
@@ -89,26 +89,6 @@ def test_tensors_are_rows_of_their_dtype(table):
     np.testing.assert_array_equal(
         model.score_samples(X), expected.score_samples(X.detach().numpy())
     )
-
-
-def ties(caught):
-    return [str(w.message) for w in caught if "many ties" in str(w.message)]
-
-
-@every_estimator
-def test_ties_are_named_with_their_step_and_once(Estimator):
-    wine = load_wine(as_frame=True).data[["proline", "ash", "magnesium", "hue"]].copy()
-    wine["ash"] += np.random.RandomState(0).random_sample(len(wine))
-    wine["hue"] = np.round(wine["hue"] / 0.05) * 0.05
-    wine["proline"] = np.round(wine["proline"], -2)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        Estimator(2, **SMALL).fit(wine)
-    (message,) = ties(caught)
-    assert "proline (step 100); magnesium (step 1); hue (step 0.05)" in message
-    assert "ash" not in message
-    (place,) = [w.filename for w in caught if "many ties" in str(w.message)]
-    assert place == __file__
 
 
 def test_small_gains_of_the_last_epoch_are_not_worth_a_warning(monkeypatch, table):

@@ -36,8 +36,6 @@ SETTINGS = [{}, {**SMALL, "early_stopping": False}]
 NORMAL_INITIALIZATION = {JointManifoldFlow: {"penalty": "gaussian"}}
 
 pytestmark = [
-    # The data of scikit-learn's checks are partly integers.
-    pytest.mark.filterwarnings("ignore:.*hold many ties.*:UserWarning"),
     # Some of them fit a frame and transform an array, or the reverse.
     pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning"),
 ]
