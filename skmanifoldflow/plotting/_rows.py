@@ -28,14 +28,17 @@ def plot_cloud(ax, points, color, size=1, **options):
     """Draw points in as many dimensions as they have, one to three, and return the artist."""
     if points.shape[1] == 1:
         style = {"bins": 40, "density": True, "histtype": "step", "color": color}
-        return ax.hist(points[:, 0], **style, **options)[2][0]
+        return ax.hist(points[:, 0], **style | options)[2][0]
+    style = (
+        {"linewidths": 0} if options.keys() & {"c", "cmap"} else {"linewidths": 0, "color": color}
+    )
     if points.shape[1] == 2:
-        return ax.scatter(*points.T, s=4 * size, color=color, linewidths=0, **options)
+        return ax.scatter(*points.T, **{"s": 4 * size} | style | options)
     # What is drawn last lies on top, whatever its mean distance from the eye.
     ax.computed_zorder = False
     ax.view_init(elev=10, azim=-75)
     ax.set_axis_off()
-    return ax.scatter(*points.T, s=2 * size, color=color, linewidths=0, depthshade=False, **options)
+    return ax.scatter(*points.T, **{"s": 2 * size, "depthshade": False} | style | options)
 
 
 def frame(ax, low, high, zoom=1.25):

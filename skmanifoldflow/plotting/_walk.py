@@ -75,7 +75,7 @@ class WalkDisplay:
     >>> pca = PCA(5).fit(X)
     >>> display = WalkDisplay.from_estimator(pca, X, ends=(0, 1), image_shape=(1, 8, 8))
     >>> [ax.get_ylabel() for ax in display.axes_]
-    ['straight', 'along the density', 'log-density\\nin nats']
+    ['straight', 'along the density', 'log-density\nin nats']
     """
 
     def __init__(
