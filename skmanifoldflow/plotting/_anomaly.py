@@ -204,8 +204,8 @@ class AnomalyDisplay:
         """
         check_matplotlib(f"{type(self).__name__}.plot")
         scores = column_or_1d(np.asarray(self.log_density, dtype=float))
-        if np.isnan(scores).any() or np.isposinf(scores).any() or not len(scores):
-            raise ValueError("log_density must hold numbers or -inf.")
+        if np.isnan(scores).any() or np.isposinf(scores).any() or not np.isfinite(scores).any():
+            raise ValueError("log_density must hold numbers or -inf, and some that are finite.")
         self.image_ = self.colorbar_ = self.threshold_ = None
         if self.rows is None or self.shares is None:
             self.figure_ = check_figure(figure, 6.4, 3.6)
@@ -235,22 +235,21 @@ class AnomalyDisplay:
     def _count(self, ax, scores, n_marked):
         finite = scores[np.isfinite(scores)]
         lowest = np.sort(scores)[:n_marked]
-        if len(finite):
-            # Far out there are a few rows, which must not squash the others.
-            low, high = robust_range(finite, 0.98, 0.3)
-            marked = lowest[np.isfinite(lowest)]
-            is_far = marked < low
-            ax.hist(finite, bins=np.linspace(low, high, 41), color=DATA_COLOR)
-            style = {"colors": ACCENT_COLOR, "label": f"the {n_marked} strangest"}
-            self.marks_ = ax.vlines(
-                np.maximum(marked, low), 0, 0.06, transform=ax.get_xaxis_transform(), **style
+        # Far out there are a few rows, which must not squash the others.
+        low, high = robust_range(finite, 0.98, 0.3)
+        marked = lowest[np.isfinite(lowest)]
+        is_far = marked < low
+        ax.hist(finite, bins=np.linspace(low, high, 41), color=DATA_COLOR)
+        style = {"colors": ACCENT_COLOR, "label": f"the {n_marked} strangest"}
+        self.marks_ = ax.vlines(
+            np.maximum(marked, low), 0, 0.06, transform=ax.get_xaxis_transform(), **style
+        )
+        ax.set_xlim(low - 0.02 * (high - low), high)
+        n_far = int(is_far.sum()) + int(np.isneginf(lowest).sum())
+        if n_far:
+            ax.annotate(
+                f"{n_far} below", (0.02, 0.08), xycoords="axes fraction", color=ACCENT_COLOR
             )
-            ax.set_xlim(low - 0.02 * (high - low), high)
-            n_far = int(is_far.sum()) + int(np.isneginf(lowest).sum())
-            if n_far:
-                ax.annotate(
-                    f"{n_far} below", (0.02, 0.08), xycoords="axes fraction", color=ACCENT_COLOR
-                )
         if self.threshold is not None and np.isfinite(self.threshold):
             self.threshold_ = ax.axvline(
                 self.threshold, color="0.2", linestyle="--", label="threshold"

@@ -1,13 +1,15 @@
 """Where the density of a model lies, over two columns or over the coordinates of the model."""
 
+import warnings
 from numbers import Integral
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
+from sklearn.pipeline import make_pipeline
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from .._densities import log_abs_det_jacobian
+from .._densities.jacobians import in_domain, log_abs_det_jacobian, transformed
 from ._base import Unwrapped, check_matplotlib, new_axes
 from ._colors import DATA_COLOR, SAMPLE_COLOR
 from ._places import at_places, grid, plane, robust_axis
@@ -164,8 +166,9 @@ class DensityDisplay:
 
         Notes
         -----
-        The density of one or two columns of a model of so many is exact. Of more columns it is a
-        kernel density estimate of 20 000 samples of the model, with the bandwidth that is best for
+        The density of one or two columns of a model of so many is exact, behind steps of a pipeline
+        too if :func:`~skmanifoldflow.log_abs_det_jacobian` knows them. Otherwise it is a kernel
+        density estimate of 20 000 samples of the model, with the bandwidth that is best for
         one half of them by the other half. In an embedding the shares are those of 5000 samples,
         or of the rows if the model has no `sample`, in the order of the density drawn.
 
@@ -340,9 +343,12 @@ def _of_data(unwrapped, X, columns, shares, n, rng):
 
     points = project(rows)
     axes = [robust_axis(column, n) for column in points.T]
-    if len(names) == n_columns and n_columns <= 2:
-        in_order = grid(*axes)[:, np.argsort(chosen)]
-        return _exact(unwrapped, in_order, axes), axes, None, points, names
+    # Frames that steps were fitted to had names.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X does not have valid feature names")
+        if len(names) == n_columns and n_columns <= 2 and _has_jacobian(unwrapped, rows):
+            in_order = grid(*axes)[:, np.argsort(chosen)]
+            return _exact(unwrapped, in_order, axes), axes, None, points, names
     density_ = getattr(unwrapped.model, "density_", None)
     if not hasattr(unwrapped.model, "sample") and hasattr(density_, "sample"):
         unwrapped.model = density_
@@ -368,13 +374,28 @@ def _chosen(columns, names, noun):
 
 def _exact(unwrapped, rows, axes):
     """Return the log-densities of rows on a grid, in the units in which they are shown."""
+    density = np.full(len(rows), -np.inf)
     steps = [] if unwrapped.units else unwrapped.steps
-    log_det = np.zeros(len(rows))
-    for step in steps:
-        log_det += log_abs_det_jacobian(step, rows)
-        rows = step.transform(rows)
-    density = unwrapped.score(np.asarray(rows)) + log_det
+    if steps:
+        chain = make_pipeline(*steps)
+        is_inside = in_domain(chain, rows)
+        rows = rows[is_inside]
+        log_det, rows = log_abs_det_jacobian(chain, rows), transformed(chain, rows)
+        density[is_inside] = unwrapped.score(rows) + log_det
+    else:
+        density = unwrapped.score(rows)
     return density.reshape([len(axis) for axis in axes][::-1])
+
+
+def _has_jacobian(unwrapped, rows):
+    """Tell whether the density of rows is known in the units in which they are shown."""
+    if unwrapped.units or not unwrapped.steps:
+        return True
+    try:
+        log_abs_det_jacobian(make_pipeline(*unwrapped.steps), rows[:1])
+    except ValueError:
+        return False
+    return True
 
 
 def _smooth(points, axes):

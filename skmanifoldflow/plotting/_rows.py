@@ -43,6 +43,8 @@ def plot_cloud(ax, points, color, size=1, **options):
 
 def frame(ax, low, high, zoom=1.25):
     """Limit axes to the box from `low` to `high` and a margin; enlarge three dimensions."""
+    # A constant column has no range.
+    low, high = np.where(high > low, [low, high], [low - 0.5, high + 0.5])
     margin = 0.12 * (high - low)
     if len(low) == 3:
         ax.set_box_aspect(high - low, zoom=zoom)

@@ -3,6 +3,7 @@
 import sys
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, clone
@@ -44,15 +45,6 @@ from skmanifoldflow.plotting import (
     WalkDisplay,
 )
 from skmanifoldflow.plotting._rows import mosaic
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture
