@@ -1,7 +1,8 @@
 """Displays in the manner of scikit-learn; matplotlib is imported when one is drawn.
 
-Each has a class method ``from_estimator`` that computes what is drawn and draws it. Change colours
-and labels after drawing through the matplotlib objects that the display keeps, such as
+Each has a class method ``from_estimator`` that computes what is drawn and draws it, of a model, a
+pipeline or a search. Options of matplotlib are given in dictionaries such as ``scatter_kw``; all
+else can be changed after drawing through the matplotlib objects that the display keeps, such as
 ``display.ax_`` and ``display.scatter_``.
 """
 

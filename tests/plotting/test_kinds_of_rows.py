@@ -91,7 +91,8 @@ def test_every_display(kind):
         WalkDisplay.from_estimator(model, X),
         WalkDisplay.from_estimator(model, X, ends=(0, 5)),
     ]
-    for display in displays:
+    # The layout takes as long as all the rest.
+    for display in displays if kind in ("three columns", "images") else []:
         display.figure_.draw_without_rendering()
 
 
@@ -110,7 +111,7 @@ def test_atlases_and_detectors(kind):
         DensityDisplay.from_estimator(detector, X, grid_resolution=20),
         ExplanationDisplay.from_estimator(detector, X[:2]),
     ]
-    for display in displays:
+    for display in displays if kind == "three columns" else []:
         display.figure_.draw_without_rendering()
 
 
