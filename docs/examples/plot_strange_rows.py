@@ -2,16 +2,16 @@
 Strange rows of a table, and the cells that make them so
 =========================================================
 
-Nine measurements of tumours from the breast cancer table of scikit-learn, in three rows of which a
-value is mistyped. :class:`~skmanifoldflow.NoveltyDetector` learns from other rows what is usual,
+Nine measurements of tumours, from the breast cancer table of scikit-learn; three values are wrong.
+:class:`~skmanifoldflow.NoveltyDetector` learns from other rows what is usual,
 marks the strange rows with a known rate of false alarms, and says which cell is to blame.
 """
 
 # %%
 # A table with three mistakes
 # ---------------------------
-# Half of the rows are for the fit. In the other half one value is given in other units, one has its
-# digits in the wrong order, and one belongs to another tumour: no value by itself is impossible.
+# Half of the rows are for the fit. In the other half one value is given in inches, one is mistyped,
+# and one belongs to another tumour: by itself this one is not unusual.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_breast_cancer
@@ -24,11 +24,11 @@ table = load_breast_cancer(as_frame=True).data.iloc[:, :9]
 table.columns = [name.removeprefix("mean ") for name in table.columns]
 X_train, X_test = train_test_split(table, test_size=0.5, random_state=0)
 wrong = X_test.copy()
-row_1, row_2, row_3 = wrong.index[[10, 20, 30]]
-wrong.loc[row_1, "radius"] *= 1 / 2.54
-wrong.loc[row_2, "smoothness"] = 0.19
-wrong.loc[row_3, "area"] = wrong["area"].quantile(0.9)
-print("rows with mistakes:", row_1, row_2, row_3)
+rows = in_inches, mistyped, mixed_up = wrong.index[[10, 20, 30]]
+wrong.loc[in_inches, "radius"] /= 2.54
+wrong.loc[mistyped, "smoothness"] = 0.19
+wrong.loc[mixed_up, "area"] = wrong["area"].quantile(0.9)
+print("rows with mistakes:", *rows)
 
 # %%
 # The strangest rows
@@ -46,7 +46,7 @@ plt.show()
 # Of rows without mistakes a share p should have p-values up to p: then the curve follows the
 # diagonal.
 print(f"false alarms: {np.mean(detector.predict(X_test) == -1):.1%}")
-for row in (row_1, row_2, row_3):
+for row in rows:
     print(f"row {row}: p = {detector.p_value(wrong.loc[[row]])[0]:.4f}")
 CalibrationDisplay.from_estimator(detector, X_test)
 plt.show()
@@ -54,9 +54,7 @@ plt.show()
 # %%
 # Why no column alone tells it
 # ----------------------------
-# The radius of one tumour and the area of another: both are common, but not together.
+# The radius of one tumour and the area of another, at the cross: both are common, but not together.
 display = DensityDisplay.from_estimator(detector, X_train, columns=("radius", "area"))
-columns = ["radius", "area"]
-display.ax_.scatter(*wrong.loc[[row_1, row_3], columns].T.to_numpy(), color="#D55E00", marker="X")
-display.ax_.set(ylim=(0, 1600))
+display.ax_.scatter(*wrong.loc[mixed_up, ["radius", "area"]], color="#D55E00", marker="X", s=80)
 plt.show()

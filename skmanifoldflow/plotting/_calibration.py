@@ -11,6 +11,7 @@ from ._colors import SAMPLE_COLOR
 __all__ = ["CalibrationDisplay"]
 
 _N_SAMPLES, _CONFIDENCE = 10_000, 0.95
+_XLABEL = "share of the model's samples with no higher density"
 
 
 class CalibrationDisplay:
@@ -28,6 +29,8 @@ class CalibrationDisplay:
         Probability integral transforms, between 0 and 1.
     n_samples : int, default=None
         Number of samples behind the shares, which widen the band. None leaves that out.
+    xlabel : str, default="share of the model's samples with no higher density"
+        What the transforms are, below the horizontal axis.
 
     Attributes
     ----------
@@ -59,9 +62,10 @@ class CalibrationDisplay:
     (300,)
     """
 
-    def __init__(self, pit, n_samples=None):
+    def __init__(self, pit, n_samples=None, *, xlabel=_XLABEL):
         self.pit = pit
         self.n_samples = n_samples
+        self.xlabel = xlabel
 
     @classmethod
     def from_estimator(
@@ -119,15 +123,16 @@ class CalibrationDisplay:
         if hasattr(model, "p_value"):
             check_is_fitted(model)
             pit = model.p_value(unwrapped.to_model(X))
-            n_samples = len(model.calibration_scores_)
+            n_samples, xlabel = len(model.calibration_scores_), "p-value"
         else:
             unwrapped.need("score_samples", "sample")
             check_is_fitted(model)
+            xlabel = _XLABEL
             seed = check_random_state(random_state).randint(2**31)
             own = np.sort(unwrapped.score(unwrapped.draw(n_samples, seed)))
             scores = model.score_samples(unwrapped.to_model(X))
             pit = np.searchsorted(own, scores, side="right") / n_samples
-        return cls(pit, n_samples).plot(ax=ax, line_kw=line_kw)
+        return cls(pit, n_samples, xlabel=xlabel).plot(ax=ax, line_kw=line_kw)
 
     def plot(self, ax=None, *, line_kw=None):
         """Draw the distribution function of the transforms.
@@ -180,7 +185,7 @@ class CalibrationDisplay:
         style = {"color": SAMPLE_COLOR, "label": "rows", "drawstyle": "steps-post"}
         (self.line_,) = ax.plot(x, y, **style | (line_kw or {}))
         ax.set(
-            xlabel="share of the model's samples with no higher density",
+            xlabel=self.xlabel,
             ylabel="share of the rows",
             xlim=(0, 1),
             ylim=(0, 1),

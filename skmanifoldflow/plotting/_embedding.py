@@ -28,6 +28,8 @@ _MAX_LEGEND_ROWS = 16
 _MOST_UNEQUAL = 8
 # Cells of the shade along each axis, and rows whose densities set its range.
 _N_SHADES, _MAX_SCORED = 80, 500
+# Share of the rows' places that is less dense than what is shown.
+_SHARE_WHITE = 0.05
 # Opacity of decoded rows where no row is near, and bars of the others.
 _FAINT, _MAX_BARS = 0.2, 6
 # Length of the shorter side of a plane that is shaded, in those of the longer one.
@@ -177,10 +179,10 @@ class EmbeddingDisplay:
         density : bool, default=False
             Whether to shade the plane by the log-density of the rows that its places stand for, by
             `score_samples_manifold` where the model has it, else by `score_samples`. Places that
-            are less dense than 99 % of the rows' places are white.
+            are less dense than 95 % of the rows' places are white.
         grid : int, default=None
             Draw the rows that the centres of so many by so many cells stand for, beside the picture
-            of the rows. Those whose log-density is below that of 99 % of the rows' places, if the
+            of the rows. Those whose log-density is below that of 95 % of the rows' places, if the
             model has one, are faint: no row is near. Columns that are no images are bars, up to
             six that vary most over the map, of standard deviations from the mean. Components other
             than the two are at their medians.
@@ -259,7 +261,7 @@ class EmbeddingDisplay:
             # As on the grid, other components are at their medians.
             whole = np.tile(np.median(places, axis=0), (len(few), 1))
             whole[:, chosen] = few[:, chosen]
-            least = np.quantile(unwrapped.score_decoded(whole), 0.01, method="lower")
+            least = np.quantile(unwrapped.score_decoded(whole), _SHARE_WHITE, method="lower")
         if density:
             axes = [_centers(limits, _N_SHADES) for limits in ranges]
             nats = unwrapped.score_decoded(plane(places, chosen, axes))

@@ -50,10 +50,10 @@ def test_density_as_shade(plane_rows):
     expected = norm.logpdf(x) + norm.logpdf(y)[:, None]
     np.testing.assert_allclose(display.log_density, expected)
     assert display.shade_colorbar_.ax.get_xlabel() == "log-density in nats"
-    # Less dense places than 99 % of the rows' are white.
+    # Less dense places than 95 % of the rows' are white.
     low, high = display.shade_.get_clim()
     at_rows = norm.logpdf(plane_rows[:, :2]).sum(axis=1)
-    assert (at_rows < low).mean() == pytest.approx(0.01, abs=0.005)
+    assert (at_rows < low).mean() == pytest.approx(0.05, abs=0.005)
     assert high == expected.max()
     hidden = np.ma.getmaskarray(display.shade_.get_array()).ravel()
     np.testing.assert_array_equal(hidden, expected.ravel() < low)
@@ -76,7 +76,7 @@ def test_decoded_columns(plane_rows):
     assert heights[0] * row[1] == pytest.approx(heights[1] * row[0])
     near = display.is_near
     dense = norm.logpdf(plane_rows[:, :2]).sum(axis=1)
-    assert near[2, 1] == (Plane().score_samples(z)[0] > np.quantile(dense, 0.01))
+    assert near[2, 1] == (Plane().score_samples(z)[0] > np.quantile(dense, 0.05))
     assert not near[0, 0]
     display.figure_.draw_without_rendering()
 
