@@ -10,15 +10,18 @@ been told of, and what else one can do with it.
 # sphinx_gallery_thumbnail_number = 1
 
 # %%
-# Two thirds of the digits are for the fits, the others are placed where a method can place new rows.
-# t-SNE cannot: it has seen all digits, and its figure is that of digits it has seen.
+# Two thirds of the digits are for the fits, the others are placed by what was learned. t-SNE cannot
+# place new rows: it has seen all digits, and its figure is that of digits it has seen.
+from itertools import pairwise
+
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE, Isomap
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.neural_network import MLPRegressor
+from torch import nn
 
 from skmanifoldflow import JointManifoldFlow
 from skmanifoldflow.plotting import EmbeddingDisplay
@@ -28,16 +31,26 @@ order = np.random.RandomState(0).permutation(len(images))
 train, test = order[:1200], order[1200:]
 
 
-def autoencoder(rows):
-    """Coordinates of the middle layer of a network that rebuilds its input."""
-    scaled = rows / 16
-    sizes = (128, 2, 128)
-    net = MLPRegressor(
-        hidden_layer_sizes=sizes, activation="tanh", max_iter=150, tol=0, random_state=0
-    )
-    net.fit(scaled[train], scaled[train])
-    hidden = np.tanh(scaled @ net.coefs_[0] + net.intercepts_[0])
-    return np.tanh(hidden @ net.coefs_[1] + net.intercepts_[1])
+def network(n_inputs, n_outputs):
+    """A network of two hidden layers."""
+    sizes, layers = (n_inputs, 256, 256, n_outputs), []
+    for before, after in pairwise(sizes):
+        layers += [nn.Linear(before, after), nn.SiLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def autoencoder(rows, n_epochs=150):
+    """Return the two coordinates from which a network rebuilds its input best."""
+    torch.manual_seed(0)
+    encoder, decoder = network(64, 2), network(2, 64)
+    rows = torch.tensor(rows / 16, dtype=torch.float32)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()])
+    for _ in range(n_epochs):
+        for batch in rows[train][torch.randperm(len(train))].split(64):
+            optimizer.zero_grad()
+            (decoder(encoder(batch)) - batch).square().mean().backward()
+            optimizer.step()
+    return encoder(rows).detach().numpy()
 
 
 settings = {

@@ -60,8 +60,8 @@ plt.show()
 # %%
 # Density
 # -------
-# ``score_samples`` is the logarithm of a density on the whole plane. The regions hold 95, 75, 50 and
-# 25 % of its probability.
+# ``score_samples`` is the logarithm of a density on the whole plane. The regions hold 95, 75, 50
+# and 25 % of its probability.
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.4), layout="constrained")
 for ax, name in zip(axes, ("flow", "Gaussian mixture"), strict=True):
     DensityDisplay.from_estimator(models[name], X_test, ax=ax, scatter_kw={"s": 1})
@@ -69,8 +69,8 @@ for ax, name in zip(axes, ("flow", "Gaussian mixture"), strict=True):
 plt.show()
 
 # %%
-# Rows that no fit has seen have low densities as often as samples of a model have them, if the model
-# is right.
+# Rows that no fit has seen have low densities as often as samples of a model have them, if the
+# model is right.
 fig, axes = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained")
 for ax, name in zip(axes, ("flow", "kernel density"), strict=True):
     CalibrationDisplay.from_estimator(models[name], X_test, ax=ax)

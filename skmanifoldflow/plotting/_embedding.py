@@ -33,7 +33,7 @@ _SHARE_WHITE = 0.05
 # Opacity of decoded rows where no row is near, and bars of the others.
 _FAINT, _MAX_BARS = 0.2, 6
 # Length of the shorter side of a plane that is shaded, in those of the longer one.
-_LEAST_HEIGHT = 0.7
+_LEAST_HEIGHT = 0.5
 
 
 class EmbeddingDisplay:
