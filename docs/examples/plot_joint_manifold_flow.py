@@ -24,7 +24,7 @@ from skmanifoldflow.datasets import PolynomialSurface, SinCurve
 from skmanifoldflow.plotting import EmbeddingDisplay, LossCurveDisplay
 
 surface = PolynomialSurface(noise=0.0)
-X, coordinates = surface.sample(5000, random_state=0)
+X, coordinates = surface.sample(2500, random_state=0)
 X_test, _ = surface.sample(1000, random_state=1)
 flow = JointManifoldFlow(2, max_iter=40, tol=0.1, random_state=0).fit(X)
 pca = PCA(2).fit(X)
@@ -62,8 +62,8 @@ print("log-likelihood of rows set aside, by stage:", np.round(flow.stage_scores_
 # One row in twenty is spoilt. Under the Huber penalty such rows have a distribution of their own,
 # and hardly count for the manifold.
 curve = SinCurve(noise=0.02)
-X, _ = curve.sample(2000, random_state=0)
-X[:100] = 4 * np.random.RandomState(0).randn(100, 2)
+X, _ = curve.sample(1000, random_state=0)
+X[:50] = 4 * np.random.RandomState(0).randn(50, 2)
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharex=True, sharey=True, layout="constrained")
 for ax, penalty in zip(axes, ("huber", "gaussian"), strict=True):
     model = JointManifoldFlow(1, penalty=penalty, max_iter=60, tol=0.05, random_state=0).fit(X)

@@ -60,7 +60,8 @@ for ax, (name, model) in zip(axes, models.items(), strict=True):
 plt.show()
 
 # %%
-# Fresh rows have low densities as often as samples of the model have them, if it is right. Here they
-# have them less often: the best of these candidates still lays some probability between the moons.
+# Fresh rows have low densities as often as samples of the model have them, if it is right. Here
+# they have them less often: the best of these candidates still lays some probability between the
+# moons.
 CalibrationDisplay.from_estimator(best, X_test)
 plt.show()
