@@ -7,7 +7,7 @@ density on it. It is compared here with PCA on a curved surface, then given rows
 near the data, then asked for a two-dimensional picture of digits with an inverse.
 """
 
-# sphinx_gallery_thumbnail_number = 1
+# sphinx_gallery_thumbnail_number = 4
 
 # %%
 # A curved surface
