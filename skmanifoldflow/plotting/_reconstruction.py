@@ -1,7 +1,5 @@
 """Rows, and what is left of them after the way to coordinates and back."""
 
-from typing import Any
-
 import numpy as np
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
@@ -48,8 +46,8 @@ class ReconstructionDisplay:
         Their figure.
     images_ : list of matplotlib AxesImage
         The strips; empty for points.
-    lines_ : matplotlib LineCollection or None
-        Lines from rows to where they are rebuilt.
+    lines_ : matplotlib Line2D or None
+        Lines from rows to where they are rebuilt, a broken one.
     bars_ : matplotlib BarContainer or None
         Unexplained variance of the columns.
     unexplained_variance_ : ndarray of shape (n_features,)
@@ -94,7 +92,7 @@ class ReconstructionDisplay:
             Shape of the images that rows are. None is `image_shape` of the model where there is
             such a parameter.
         line_kw : dict, default=None
-            Options of the lines, those of matplotlib's `LineCollection`.
+            Options of matplotlib's `plot` for the lines.
         figure : matplotlib Figure or SubFigure, default=None
             Figure to draw on. None makes a new one.
 
@@ -145,7 +143,7 @@ class ReconstructionDisplay:
         figure : matplotlib Figure or SubFigure, default=None
             Figure to draw on. None makes a new one.
         line_kw : dict, default=None
-            Options of the lines.
+            Options of matplotlib's `plot` for the lines.
 
         Returns
         -------
@@ -212,9 +210,6 @@ class ReconstructionDisplay:
         ax.set_ylabel("difference", rotation=0, ha="right", va="center")
 
     def _plot_points(self, rows, rebuilt, names, line_kw):
-        from matplotlib.collections import LineCollection
-        from mpl_toolkits.mplot3d.art3d import Line3DCollection
-
         kept = np.linspace(0, len(rows) - 1, min(len(rows), _MAX_POINTS)).astype(int)
         n = rows.shape[1]
         options = {"width_ratios": [1.2, 1]}
@@ -231,12 +226,12 @@ class ReconstructionDisplay:
         left = self.figure_.add_subplot(gridspec[0], **projection)
         self.axes_ = np.array([left, self.figure_.add_subplot(gridspec[1])])
         rows, rebuilt = rows[kept], rebuilt[kept]
-        collection: Any = Line3DCollection if projection else LineCollection
-        style = {"colors": SAMPLE_COLOR, "linewidths": 0.8, "alpha": 0.6}
-        self.lines_ = collection(np.stack([rows, rebuilt], axis=1), **style | line_kw)
+        # A line breaks at NaN.
+        broken = np.stack([rows, rebuilt, np.full(rows.shape, np.nan)], axis=1)
+        style = {"color": SAMPLE_COLOR, "linewidth": 0.8, "alpha": 0.6}
         size = 2.5 if projection else 2
         points = plot_cloud(left, rows, "0.55", size=size, label="rows")
-        left.add_collection(self.lines_)
+        (self.lines_,) = left.plot(*broken.reshape(-1, rows.shape[1]).T, **style | line_kw)
         ends = plot_cloud(left, rebuilt, SAMPLE_COLOR, size=size, label="rebuilt")
         low, high = rows.min(axis=0), rows.max(axis=0)
         frame(left, low, high, zoom=1.2)

@@ -196,7 +196,7 @@ def test_unexplained_variance(iris):
     np.testing.assert_allclose([bar.get_width() for bar in display.bars_], expected)
     assert texts(display.axes_[1].get_yticklabels()) == list(iris.columns)
     # Four columns are projected on two, rows and rebuilt rows by the same map.
-    ends = np.array(display.lines_.get_segments())
+    ends = display.lines_.get_xydata().reshape(-1, 3, 2)
     project = make_pipeline(StandardScaler(), PCA(2)).fit(iris.to_numpy())
     np.testing.assert_allclose(ends[:, 0], project.transform(iris.to_numpy()), atol=1e-9)
     np.testing.assert_allclose(ends[:, 1], project.transform(rebuilt), atol=1e-9)
@@ -212,7 +212,8 @@ def test_lines_lead_to_where_rows_are_rebuilt(n_features):
     )
     if n_features == 2:
         np.testing.assert_allclose(
-            display.lines_.get_segments(), np.stack([rows, rows / 2], axis=1)
+            display.lines_.get_xydata().reshape(-1, 3, 2)[:, :2],
+            np.stack([rows, rows / 2], axis=1),
         )
     assert len(display.bars_) == n_features
 
