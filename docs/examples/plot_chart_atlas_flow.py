@@ -8,6 +8,8 @@ left between them. :class:`~skmanifoldflow.ChartAtlasFlow` covers the data with 
 flow of its own.
 """
 
+# sphinx_gallery_thumbnail_number = 2
+
 # %%
 # Two linked circles
 # ------------------

@@ -8,6 +8,8 @@ has dimensions. This page shows it on a curve and a line in the plane, on images
 differ in a single grey value, and on handwritten digits, which have no sharp dimension.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 # %%
 # A curve and a line
 # ------------------

@@ -15,7 +15,7 @@ from .._checks import check_rows
 from .._inference import mean_log_density
 from .._noisy_injective import NoisyInjectiveFlow
 
-__all__ = ["DENSITY", "BaseDensity", "DocumentedEstimator", "draw", "new_density"]
+__all__ = ["DENSITY", "BaseDensity", "DocumentedEstimator", "draw", "draw_by_seed", "new_density"]
 
 #: Constraint of the parameter `density`.
 DENSITY = [HasMethods(["fit", "score_samples"]), None]
@@ -102,14 +102,18 @@ def new_density(density, random_state=None):
 
 def draw(density, n_samples, random_state):
     """Draw rows from a fitted density, whatever form its method `sample` has."""
+    return draw_by_seed(density, n_samples, random_state.randint(2**31))
+
+
+def draw_by_seed(density, n_samples, seed, **options):
+    """Draw rows as `draw` does, with an integer as the random state and options of `sample`."""
     if not hasattr(density, "sample"):
         raise AttributeError(f"{type(density).__name__} has no method sample.")
-    seed = random_state.randint(2**31)
     if "random_state" in signature(density.sample).parameters:
-        rows = density.sample(n_samples, random_state=seed)
+        rows = density.sample(n_samples, random_state=seed, **options)
     elif "random_state" in density.get_params(deep=False):
         # GaussianMixture draws with the random state of its fit, and returns the components too.
-        rows = copy.copy(density).set_params(random_state=seed).sample(n_samples)
+        rows = copy.copy(density).set_params(random_state=seed).sample(n_samples, **options)
     else:
-        rows = density.sample(n_samples)
+        rows = density.sample(n_samples, **options)
     return np.asarray(rows[0] if isinstance(rows, tuple) else rows)

@@ -243,6 +243,9 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
     validation_scores_ : list of float
         Mean of log-likelihood plus log-density of the residuals of the validation rows, after each
         epoch of the first stage, in nats per standardised row; empty if no rows were set aside.
+    stage_loss_curves_, stage_validation_scores_ : list of list of float
+        `loss_curve_` and `validation_scores_` of each stage. A stage with as many coordinates as
+        the one before rebuilds nothing: its loss is the negative log-likelihood alone.
     device_ : str
         Device on which the model computes.
     columns_ : Columns
@@ -640,6 +643,8 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         self.n_components_ = latent.n_components
         self.stage_components_ = tuple(stage.n_components for stage in latent.stages)
         self.stage_scores_ = list(stages.scores)
+        self.stage_loss_curves_ = [list(losses) for losses, _ in stages.curves]
+        self.stage_validation_scores_ = [list(scores) for _, scores in stages.curves]
         self.best_stage_ = latent.n_used = 1 + int(np.argmax(stages.scores))
         self.reconstruction_error_ = stages.reconstruction_error
         self.pca_reconstruction_error_ = stages.pca_error

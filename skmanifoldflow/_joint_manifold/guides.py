@@ -13,7 +13,7 @@ from torch import Tensor
 from .._linear import principal_axes
 from .guide_term import GuidedRows
 
-__all__ = ["GUIDES", "MAX_TSNE_COMPONENTS", "guide_rows", "most_rows"]
+__all__ = ["GUIDES", "MAX_TSNE_COMPONENTS", "guide_rows", "most_rows", "new_guide"]
 
 #: Guides that go by a name.
 GUIDES = ("tsne", "isomap", "umap", "precomputed")
@@ -75,7 +75,7 @@ def guide_rows(
 
     values = rows.numpy()
     if coordinates is None:
-        coordinates = _new_guide(guide, n_components, values, seed).fit_transform(values)
+        coordinates = new_guide(guide, n_components, values, seed).fit_transform(values)
     coordinates = check_array(coordinates, dtype=np.float64, input_name="guide_coordinates")
     if coordinates.shape != (len(rows), n_components):
         raise ValueError(
@@ -101,7 +101,7 @@ def guide_rows(
     )
 
 
-def _new_guide(guide: Any, n_components: int, rows: np.ndarray, seed: int) -> Any:
+def new_guide(guide: Any, n_components: int, rows: np.ndarray, seed: int) -> Any:
     """Return an estimator that embeds so many rows, yet to be fitted."""
     if isinstance(guide, str):
         guide = _named_guide(guide, n_components, min(rows.shape))

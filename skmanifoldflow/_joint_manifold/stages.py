@@ -32,6 +32,8 @@ class TrainedStages:
     ----------
     report : TrainingReport
         Report of the first stage, which also counts the gradient steps of the further stages.
+    curves : tuple of pairs of list of float
+        Losses and validation scores of the epochs of each finished stage.
     scores : tuple of float
         Mean log-likelihood after each finished stage, in nats per row.
     reconstruction_error : float
@@ -47,6 +49,7 @@ class TrainedStages:
     """
 
     report: TrainingReport
+    curves: tuple[tuple[list[float], list[float]], ...]
     scores: tuple[float, ...]
     reconstruction_error: float
     pca_error: float
@@ -107,6 +110,7 @@ def train_stages(job: TrainingJob, log: Callable[[str, int], EpochLog | None]) -
         report = train(job, 1)
     except TrainingInterrupted as interrupt:
         report, is_interrupted = interrupt.reports[0], True
+    curves = [(report.loss_curve, report.validation_scores)]
     evaluation_rows = job.rows.sample if job.validation_rows is None else job.validation_rows
     is_interrupted = finish(evaluate_first, is_interrupted)
     settings = replace(settings, max_iter=n_epochs, max_steps=settings.max_steps // 2)
@@ -124,6 +128,7 @@ def train_stages(job: TrainingJob, log: Callable[[str, int], EpochLog | None]) -
             inner.requires_grad_(is_trained)
             stage_report = train(job._replace(settings=settings), stage)
             scores.append(score())
+            curves.append((stage_report.loss_curve, stage_report.validation_scores))
             report.n_steps += stage_report.n_steps
             report.n_skipped += stage_report.n_skipped
         except SecondInterrupt:
@@ -132,7 +137,7 @@ def train_stages(job: TrainingJob, log: Callable[[str, int], EpochLog | None]) -
             # The stages before this one are finished: they are kept as they were.
             latent.stages[stage - 2].set_stage(None, None)
             objective.load_state_dict(before)
-            del scores[stage - 1 :]
+            del scores[stage - 1 :], curves[stage - 1 :]
             is_interrupted = True
     error, pca_error = errors
     # The first stage has not changed since.
@@ -140,5 +145,12 @@ def train_stages(job: TrainingJob, log: Callable[[str, int], EpochLog | None]) -
         math.nan if objective.guide is None else objective.guide.score(objective.flow.bijection)
     )
     return TrainedStages(
-        report, tuple(scores), error, pca_error, is_interrupted, first[0], guide_score
+        report,
+        tuple(curves),
+        tuple(scores),
+        error,
+        pca_error,
+        is_interrupted,
+        first[0],
+        guide_score,
     )

@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._base import Unwrapped, check_matplotlib, new_axes
 from ._colors import class_handles
-from ._rows import frame, plot_cloud
+from ._rows import frame, plot_cloud, principal_plane
 
 __all__ = ["AtlasDisplay"]
 
@@ -108,7 +108,16 @@ class AtlasDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator, X, *, space="data", partition=None, shade=True, components=None, ax=None
+        cls,
+        estimator,
+        X,
+        *,
+        space="data",
+        partition=None,
+        shade=True,
+        components=None,
+        scatter_kw=None,
+        ax=None,
     ):
         """Draw rows and the charts of a fitted atlas.
 
@@ -120,8 +129,9 @@ class AtlasDisplay:
         X : array-like of shape (n_samples, n_features)
             Rows.
         space : {"data", "embedding"}, default="data"
-            What is drawn: the columns of X, or the codes of the rows with the entries of the
-            codebook over them. A chart has the same colour in both. Columns have the names of the
+            What is drawn: the columns of X, of more than three the first two principal components
+            of the standardised columns, or the codes of the rows with the entries of the codebook
+            over them. A chart has the same colour in both. Columns have the names of the
             data frame that the estimator was fitted to. Where a step of a pipeline has no inverse,
             X is shown after the steps, and the axes say so.
         partition : int, default=None
@@ -131,6 +141,8 @@ class AtlasDisplay:
             Whether colours fade where no chart is certain.
         components : tuple of two or three ints, or int, default=None
             Columns to draw, counted from 0; see :class:`AtlasDisplay`.
+        scatter_kw : dict, default=None
+            Options of matplotlib's `scatter` for the rows.
         ax : matplotlib Axes, default=None
             Axes to draw on, three-dimensional for three columns. None makes a new figure.
 
@@ -181,6 +193,8 @@ class AtlasDisplay:
         else:
             points, entries, name = unwrapped.to_shown(X), None, "column"
             column_names = unwrapped.column_names(points.shape[1])
+            if components is None and points.shape[1] > 3:
+                points, name, column_names = _principal(points), "principal component", None
         display = cls(
             points,
             probabilities,
@@ -191,15 +205,17 @@ class AtlasDisplay:
             name=name,
             column_names=column_names,
         )
-        return display.plot(ax=ax)
+        return display.plot(ax=ax, scatter_kw=scatter_kw)
 
-    def plot(self, ax=None):
+    def plot(self, ax=None, *, scatter_kw=None):
         """Draw the rows.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
             Axes to draw on, three-dimensional for three columns. None makes a new figure.
+        scatter_kw : dict, default=None
+            Options of matplotlib's `scatter` for the rows.
 
         Returns
         -------
@@ -257,7 +273,7 @@ class AtlasDisplay:
             names.append("probability of the chart")
         # Many points are small; on surfaces in space those in front should hide those behind.
         size = np.clip(20_000 / len(points), 4, 30) / (1.5 if len(components) == 3 else 4)
-        self.points_ = plot_cloud(ax, drawn, of_rows, size=size)
+        self.points_ = plot_cloud(ax, drawn, of_rows, size=size, **scatter_kw or {})
         if entries is not None and len(components) > 1:
             # On rows of their own colour they show by their edge.
             self.entries_ = ax.scatter(
@@ -363,6 +379,10 @@ def _standardized(centers):
     """Return centres in columns of unit variance; constant columns are left as they are."""
     scale = centers.std(axis=0)
     return centers / np.where(scale > 0, scale, 1)
+
+
+def _principal(points):
+    return principal_plane(points)(points)
 
 
 def _fade(colors, certainty, n_charts):

@@ -1,6 +1,7 @@
 """What all displays need: matplotlib, axes to draw on, and the model in a pipeline or a search."""
 
 import math
+import warnings
 
 import numpy as np
 from sklearn.impute import SimpleImputer
@@ -12,9 +13,18 @@ from sklearn.preprocessing import (
 )
 from sklearn.utils import check_array
 
+from .._densities.base import draw_by_seed
 from .._unwrap import unwrap
 
-__all__ = ["MAX_COLUMNS", "Unwrapped", "check_matplotlib", "new_axes", "panel_axes"]
+__all__ = [
+    "MAX_COLUMNS",
+    "Unwrapped",
+    "check_figure",
+    "check_matplotlib",
+    "new_axes",
+    "new_figure",
+    "panel_axes",
+]
 
 MAX_COLUMNS = 4
 # Their inverse takes codes, or indicators of missing values, and no samples between them.
@@ -35,20 +45,22 @@ class Unwrapped:
         The model itself, which need not be fitted unless it is that of a search.
     feature_names : ndarray of shape (n_features,) or None
         Names of the columns of a data frame that the estimator was fitted to.
+    steps : list of estimator instances
+        The transformers before the model, in order.
     units : str or None
         Which units rows are shown in; None are those of the user.
     """
 
     def __init__(self, estimator):
         self.feature_names = getattr(estimator, "feature_names_in_", None)
-        self.model, self._steps = unwrap(estimator)
+        self.model, self.steps = unwrap(estimator)
         self.units = None
-        if not all(map(_has_inverse, self._steps)):
-            self.units = f"after {type(self._steps[-1]).__name__}"
+        if not all(map(_has_inverse, self.steps)):
+            self.units = f"after {type(self.steps[-1]).__name__}"
 
     def to_model(self, X):
         """Return rows of the user as those of the model."""
-        for step in self._steps:
+        for step in self.steps:
             X = step.transform(X)
         return X
 
@@ -59,10 +71,45 @@ class Unwrapped:
     def from_model(self, rows):
         """Return rows of the model in the units that are shown."""
         if self.units is None:
-            for step in reversed(self._steps):
+            for step in reversed(self.steps):
                 rows = step.inverse_transform(rows)
         # After `set_output` they may be a frame.
         return np.asarray(rows)
+
+    def need(self, *methods):
+        """Raise a ValueError that names the first method that the model does not have."""
+        for method in methods:
+            if not hasattr(self.model, method):
+                raise ValueError(f"{type(self.model).__name__} has no method {method}.")
+
+    def embed(self, X):
+        """Return the coordinates of rows of the user."""
+        return check_array(self.model.transform(self.to_model(X)))
+
+    def embed_rows(self, rows):
+        """Return the coordinates of rows of the model."""
+        return _unnamed(self.model.transform, rows)
+
+    def decode(self, coordinates):
+        """Return the rows of the model that coordinates stand for."""
+        return np.asarray(self.model.inverse_transform(coordinates))
+
+    def score(self, rows):
+        """Return the log-densities of rows of the model."""
+        return _unnamed(self.model.score_samples, rows)
+
+    def score_decoded(self, coordinates):
+        """Return the log-densities at coordinates: on the manifold where the model has such."""
+        on_manifold = getattr(self.model, "score_samples_manifold", self.model.score_samples)
+        return _unnamed(on_manifold, self.decode(coordinates))
+
+    def draw(self, n_samples, seed, **options):
+        """Draw rows of the model."""
+        return draw_by_seed(self.model, n_samples, seed, **options)
+
+    def image_shape(self, given):
+        """Return the shape of images that is given, else that of the model, or None."""
+        return getattr(self.model, "image_shape", None) if given is None else given
 
     def column_names(self, n_columns):
         """Return the names of columns in the units that are shown, None if they have none."""
@@ -81,6 +128,13 @@ def _has_inverse(step):
     return hasattr(step, "inverse_transform") and not isinstance(step, _WITHOUT_INVERSE)
 
 
+def _unnamed(function, rows):
+    """Return a function of rows that have lost the names that the model was fitted with."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X does not have valid feature names")
+        return np.asarray(function(rows))
+
+
 def check_matplotlib(caller):
     """Raise an ImportError that names the extra to install where matplotlib is missing."""
     try:
@@ -92,11 +146,21 @@ def check_matplotlib(caller):
         ) from error
 
 
-def new_axes():
-    """Return the axes of a new figure."""
+def new_axes(width=6.4, height=4.8):
+    """Return the axes of a new figure of a size in inches."""
+    return new_figure(width, height).subplots()
+
+
+def new_figure(width, height):
+    """Return a new figure of a size in inches."""
     import matplotlib.pyplot as plt
 
-    return plt.subplots(layout="constrained")[1]
+    return plt.figure(figsize=(width, height), layout="constrained")
+
+
+def check_figure(figure, width, height):
+    """Return the figure that is given, or a new one."""
+    return new_figure(width, height) if figure is None else figure
 
 
 def panel_axes(figure, n, n_columns=MAX_COLUMNS, **options):

@@ -2,9 +2,16 @@
 
 import numpy as np
 
-__all__ = ["CLASS_COLORS", "DATA_COLOR", "SAMPLE_COLOR", "class_colors", "class_handles"]
+__all__ = [
+    "ACCENT_COLOR",
+    "CLASS_COLORS",
+    "DATA_COLOR",
+    "SAMPLE_COLOR",
+    "class_colors",
+    "class_handles",
+]
 
-DATA_COLOR, SAMPLE_COLOR = "0.75", "#0072B2"
+DATA_COLOR, SAMPLE_COLOR, ACCENT_COLOR = "0.75", "#0072B2", "#D55E00"
 # Ten colours that stay apart with the common kinds of colour blindness (P. Tol's "muted", which has
 # nine, and black).
 CLASS_COLORS = [

@@ -5,6 +5,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._dimension import intrinsic_dimension
 from ._base import Unwrapped, check_matplotlib, new_axes
+from ._colors import ACCENT_COLOR, SAMPLE_COLOR
 
 __all__ = ["DimensionDisplay"]
 
@@ -14,7 +15,7 @@ class DimensionDisplay:
 
     Two curves, of the rows as they are and calibrated, and the dimension that was read. The curve
     of the rows is above the dimension at small scales where there is noise. The calibrated one is
-    level at the dimension where all is well.
+    level at the dimension where all is well. The title says how well the readings agree.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ class DimensionDisplay:
         self.report = report
 
     @classmethod
-    def from_data(cls, X, *, scale=True, random_state=0, ax=None):
+    def from_data(cls, X, *, scale=True, random_state=0, line_kw=None, ax=None):
         """Read the dimension of rows and draw it.
 
         Parameters
@@ -58,6 +59,8 @@ class DimensionDisplay:
             Whether to standardise the columns, as in `intrinsic_dimension`.
         random_state : int, RandomState instance or None, default=0
             Source of what is drawn in `intrinsic_dimension`.
+        line_kw : dict, default=None
+            Options of matplotlib's `plot` for the curves.
         ax : matplotlib Axes, default=None
             Axes to draw on. None makes a new figure.
 
@@ -83,10 +86,10 @@ class DimensionDisplay:
         """
         check_matplotlib(f"{cls.__name__}.from_data")
         report = intrinsic_dimension(X, scale=scale, random_state=random_state)
-        return cls(report).plot(ax=ax)
+        return cls(report).plot(ax=ax, line_kw=line_kw)
 
     @classmethod
-    def from_estimator(cls, estimator, *, ax=None):
+    def from_estimator(cls, estimator, *, line_kw=None, ax=None):
         """Draw the dimension of the rows that an estimator was fitted to.
 
         Parameters
@@ -94,6 +97,8 @@ class DimensionDisplay:
         estimator : estimator instance
             Fitted estimator with `dimension_report_`, a :class:`~sklearn.pipeline.Pipeline` that
             ends in one, or a search over either, whose best estimator is drawn.
+        line_kw : dict, default=None
+            Options of matplotlib's `plot` for the curves.
         ax : matplotlib Axes, default=None
             Axes to draw on. None makes a new figure.
 
@@ -126,15 +131,17 @@ class DimensionDisplay:
         check_is_fitted(model)
         if not hasattr(model, "dimension_report_"):
             raise ValueError(f"{type(model).__name__} has no report of the dimension.")
-        return cls(model.dimension_report_).plot(ax=ax)
+        return cls(model.dimension_report_).plot(ax=ax, line_kw=line_kw)
 
-    def plot(self, ax=None):
+    def plot(self, ax=None, *, line_kw=None):
         """Draw the readings.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
             Axes to draw on. None makes a new figure.
+        line_kw : dict, default=None
+            Options of matplotlib's `plot` for the curves.
 
         Returns
         -------
@@ -165,19 +172,22 @@ class DimensionDisplay:
                 "The report has no scales: the rows were too few, or it is an old one."
             )
         ax = new_axes() if ax is None else ax
-        style = {"marker": "o", "color": "#0072B2"}
-        (rows,) = ax.plot(
-            scales, report.rows_by_scale, label="rows", markerfacecolor="none", ls=":", **style
-        )
+        style = {"marker": "o", "color": SAMPLE_COLOR} | (line_kw or {})
+        as_they_are = {"label": "rows", "markerfacecolor": "none", "linestyle": ":"} | style
+        (rows,) = ax.plot(scales, report.rows_by_scale, **as_they_are)
         (calibrated,) = ax.plot(scales, report.calibrated_by_scale, label="calibrated", **style)
         self.lines_ = rows, calibrated
         self.dimension_ = ax.axhline(
-            report.dimension, linestyle="--", color="#D55E00", label=f"dimension {report.dimension}"
+            report.dimension,
+            linestyle="--",
+            color=ACCENT_COLOR,
+            label=f"dimension {report.dimension}",
         )
         ax.set_xscale("log", base=2)
         ax.set_xticks(scales, [str(k) for k in scales])
         highest = np.max([*report.rows_by_scale, *report.calibrated_by_scale, report.dimension])
         ax.set(xlabel="neighbours", ylabel="estimated dimension", ylim=(0, 1.1 * highest))
+        ax.set_title(f"agreement of the readings: {report.agreement}")
         ax.legend()
         self.ax_ = ax
         self.figure_ = ax.figure

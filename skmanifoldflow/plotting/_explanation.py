@@ -9,6 +9,7 @@ __all__ = ["ExplanationDisplay"]
 
 # Infinite shares are drawn as so many times the largest finite one.
 _BEYOND = 1.2
+_MAX_NAMES = 32
 
 
 class ExplanationDisplay:
@@ -32,6 +33,8 @@ class ExplanationDisplay:
     image_ : matplotlib AxesImage
         The map. Negative shares, of values that are more common than expected, have the colour of
         zero.
+    colorbar_ : matplotlib Colorbar
+        Its scale.
 
     Examples
     --------
@@ -47,7 +50,7 @@ class ExplanationDisplay:
         self.row_names = row_names
 
     @classmethod
-    def from_estimator(cls, estimator, X, *, ax=None):
+    def from_estimator(cls, estimator, X, *, image_kw=None, ax=None):
         """Draw which columns make rows strange.
 
         Parameters
@@ -55,9 +58,11 @@ class ExplanationDisplay:
         estimator : estimator instance
             Fitted :class:`~skmanifoldflow.NoveltyDetector`, or a
             :class:`~sklearn.pipeline.Pipeline` that ends in one, whose columns are those of its
-            last step.
+            last step, or a search over either.
         X : array-like of shape (n_samples, n_features)
             Rows, some tens of them at most. The index of a frame names them.
+        image_kw : dict, default=None
+            Options of matplotlib's `imshow`.
         ax : matplotlib Axes, default=None
             Axes to draw on. None makes a new figure.
 
@@ -97,15 +102,17 @@ class ExplanationDisplay:
         names = getattr(model, "feature_names_in_", unwrapped.feature_names)
         if names is not None and len(names) != shares.shape[1]:
             names = None
-        return cls(shares, names, row_names).plot(ax=ax)
+        return cls(shares, names, row_names).plot(ax=ax, image_kw=image_kw)
 
-    def plot(self, ax=None):
+    def plot(self, ax=None, *, image_kw=None):
         """Draw the map.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
             Axes to draw on. None makes a new figure.
+        image_kw : dict, default=None
+            Options of matplotlib's `imshow`.
 
         Returns
         -------
@@ -129,17 +136,24 @@ class ExplanationDisplay:
         shares = check_array(self.shares, ensure_all_finite=False, input_name="shares")
         columns = _names(self.feature_names, shares.shape[1], "feature_names")
         rows = _names(self.row_names, shares.shape[0], "row_names")
-        ax = new_axes() if ax is None else ax
+        if ax is None:
+            width = np.clip(2.5 + 0.35 * len(columns), 6.4, 12)
+            ax = new_axes(width, np.clip(2 + 0.25 * len(rows), 3.2, 10))
         finite = shares[np.isfinite(shares)]
         largest = max(float(finite.max()) if len(finite) else 0.0, 1.0)
         drawn = np.where(shares == np.inf, _BEYOND * largest, shares)
         # Where all shares are negative nothing has a colour.
         most = max(float(drawn.max()), 1e-9)
-        self.image_ = ax.imshow(drawn, cmap="Reds", vmin=0, vmax=most, aspect="auto")
-        ax.set_xticks(range(len(columns)), columns, rotation="vertical" if len(columns) > 5 else 0)
-        ax.set_yticks(range(len(rows)), rows)
+        style = {"cmap": "Reds", "vmin": 0, "vmax": most, "aspect": "auto"}
+        self.image_ = ax.imshow(drawn, **style | (image_kw or {}))
+        # Of very many columns or rows only some can be named.
+        shown = range(0, len(columns), -(-len(columns) // _MAX_NAMES))
+        rotation = "vertical" if len(shown) > 5 else 0
+        ax.set_xticks(shown, [columns[k] for k in shown], rotation=rotation)
+        shown = range(0, len(rows), -(-len(rows) // _MAX_NAMES))
+        ax.set_yticks(shown, [rows[k] for k in shown])
         ax.set(xlabel="column", ylabel="row")
-        ax.figure.colorbar(self.image_, ax=ax, label="share in nats")
+        self.colorbar_ = ax.figure.colorbar(self.image_, ax=ax, label="share in nats")
         self.ax_, self.figure_ = ax, ax.figure
         return self
 

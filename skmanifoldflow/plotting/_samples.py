@@ -7,9 +7,23 @@ import numpy as np
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ._base import MAX_COLUMNS, Unwrapped, check_matplotlib, panel_axes
+from ._base import (
+    MAX_COLUMNS,
+    Unwrapped,
+    check_figure,
+    check_matplotlib,
+    new_figure,
+    panel_axes,
+)
 from ._colors import DATA_COLOR, SAMPLE_COLOR
-from ._rows import frame, mosaic, plot_cloud, principal_plane
+from ._rows import (
+    check_image_shape,
+    column_labels,
+    frame,
+    plot_cloud,
+    principal_plane,
+    show_images,
+)
 
 __all__ = ["SampleDisplay"]
 
@@ -169,8 +183,7 @@ class SampleDisplay:
         check_matplotlib(f"{cls.__name__}.from_estimator")
         unwrapped = Unwrapped(estimator)
         model = unwrapped.model
-        if not hasattr(model, "sample"):
-            raise ValueError(f"{type(model).__name__} has no method sample.")
+        unwrapped.need("sample")
         if temperatures is not None and manifold_deviations is not None:
             raise ValueError(
                 "temperatures and manifold_deviations cannot both be given: each panel shows one "
@@ -178,8 +191,7 @@ class SampleDisplay:
             )
         check_is_fitted(model)
         data = None if X is None else unwrapped.to_shown(X)
-        if image_shape is None:
-            image_shape = getattr(model, "image_shape", None)
+        image_shape = unwrapped.image_shape(image_shape)
 
         option, symbol, title = None, None, None
         values: Any = (None,)
@@ -204,7 +216,7 @@ class SampleDisplay:
         if not isinstance(seed, Integral):
             seed = check_random_state(seed).randint(2**31)
         options = [{option: value} if option else {} for value in values]
-        samples = [model.sample(n_samples, random_state=seed, **o) for o in options]
+        samples = [unwrapped.draw(n_samples, seed, **o) for o in options]
         display = cls(
             np.stack([check_array(unwrapped.from_model(rows)) for rows in samples]),
             labels=[f"{symbol} = {value:g}" for value in values] if option else None,
@@ -263,26 +275,14 @@ class SampleDisplay:
             )
         if data is not None and data.shape[1] != n_features:
             raise ValueError(f"data has {data.shape[1]} columns, but samples have {n_features}.")
-        if self.column_names is not None and len(self.column_names) != n_features:
-            raise ValueError(
-                f"column_names must hold one for each of {n_features} columns, got "
-                f"{len(self.column_names)}."
-            )
-        shape = self.image_shape
-        if shape is not None and (
-            len(shape) != 3 or shape[0] not in (1, 3) or np.prod(shape) != n_features
-        ):
-            raise ValueError(
-                f"image_shape must be (C, H, W) with C = 1 or 3 and C * H * W = {n_features}, the "
-                f"number of columns of the samples, got {shape}."
-            )
+        column_labels(self.column_names, n_features)
+        if self.image_shape is not None:
+            check_image_shape(self.image_shape, n_features)
 
     def _plot_points(self, figure, samples, data):
         n_panels, n_features = len(samples), samples.shape[2]
         flat = samples.reshape(-1, n_features)
-        names = self.column_names
-        if names is None:
-            names = [f"column {j + 1}" for j in range(n_features)]
+        names = column_labels(self.column_names, n_features)
         if n_features > 3:
             project = principal_plane(flat if data is None else data)
             samples = np.stack([project(rows) for rows in samples])
@@ -297,8 +297,8 @@ class SampleDisplay:
             options |= {"sharex": True, "sharey": True}
 
         n_columns = min(n_panels, MAX_COLUMNS)
-        size = (3.2 if n_panels > 1 else 5) * np.array([n_columns, -(-n_panels // n_columns)])
-        self.figure_ = _new_figure(size + np.array([0, 0.6])) if figure is None else figure
+        n_rows, side = -(-n_panels // n_columns), 3.2 if n_panels > 1 else 5
+        self.figure_ = check_figure(figure, side * n_columns, side * n_rows + 0.6)
         self.axes_ = panel_axes(self.figure_, n_panels, **options)
         # A stray sample must not shrink the rest.
         low, high = np.percentile(flat, [1, 99], axis=0)
@@ -327,35 +327,19 @@ class SampleDisplay:
 
     def _plot_images(self, figure, samples, data):
         n_panels, n_samples, _ = samples.shape
-        low, high = np.percentile(samples, [1, 99]) if data is None else (data.min(), data.max())
-        high = high if high > low else low + 1
-        channels, height, width = self.image_shape
+        limits = np.percentile(samples, [1, 99]) if data is None else (data.min(), data.max())
+        _, height, width = self.image_shape
         n_columns = n_samples if n_panels > 1 else min(n_samples, _IMAGE_COLUMNS)
         n_rows = n_panels * -(-n_samples // n_columns)
         if figure is None:
-            figure = _new_figure((8, 0.4 + 7.5 * n_rows * height / (n_columns * width)))
+            figure = new_figure(8, 0.4 + 7.5 * n_rows * height / (n_columns * width))
             figure.get_layout_engine().set(h_pad=0.02)
         self.figure_ = figure
         self.axes_ = figure.subplots(n_panels, 1, squeeze=False).ravel()
         self.images_ = []
         for ax, images, label in zip(self.axes_, samples, self._labels(n_panels), strict=True):
-            picture = mosaic(images, self.image_shape, n_columns, background=high)
-            if channels == 1:
-                style = {"cmap": "gray", "vmin": low, "vmax": high}
-                picture = picture[0]
-            else:
-                style = {}
-                picture = np.clip((np.moveaxis(picture, 0, -1) - low) / (high - low), 0, 1)
-            self.images_.append(ax.imshow(picture, interpolation="nearest", **style))
-            ax.set(xticks=[], yticks=[])
-            ax.set_frame_on(False)
+            self.images_.append(show_images(ax, images, self.image_shape, n_columns, limits))
             ax.set_ylabel(label, rotation=0, ha="right", va="center")
 
     def _labels(self, n_panels):
         return self.labels if self.labels is not None else [""] * n_panels
-
-
-def _new_figure(size):
-    import matplotlib.pyplot as plt
-
-    return plt.figure(figsize=tuple(size), layout="constrained")

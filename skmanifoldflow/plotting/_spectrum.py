@@ -3,7 +3,9 @@
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from .._dimension.spectra import LEAST_GAP
 from ._base import Unwrapped, check_matplotlib, new_axes
+from ._colors import ACCENT_COLOR, SAMPLE_COLOR
 
 __all__ = ["SpectrumDisplay"]
 
@@ -12,7 +14,9 @@ class SpectrumDisplay:
     """Spectrum of the local covariance of a model, and the dimension read from it.
 
     A drawing of the eigenvalues on a log scale. Those of the manifold are filled, those that count
-    as noise are hollow.
+    as noise are hollow. There is a gap between them if the last eigenvalue of the manifold is at
+    least eight times the next one, and that factor is larger than any between eigenvalues on the
+    same side of the gap. Without a gap all eigenvalues are drawn alike, and no dimension.
 
     Parameters
     ----------
@@ -31,11 +35,11 @@ class SpectrumDisplay:
     figure_ : matplotlib Figure
         Its figure.
     lines_ : tuple of matplotlib Line2D
-        Eigenvalues of the manifold, and those of the noise.
+        Eigenvalues of the manifold, and those of the noise; without a gap, all eigenvalues.
     floor_ : matplotlib Line2D
         Horizontal line at `noise_variance`.
-    dimension_ : matplotlib Line2D
-        Vertical line behind the last eigenvalue of the manifold.
+    dimension_ : matplotlib Line2D or None
+        Vertical line behind the last eigenvalue of the manifold; None without a gap.
 
     Examples
     --------
@@ -51,7 +55,7 @@ class SpectrumDisplay:
         self.intrinsic_dimension = intrinsic_dimension
 
     @classmethod
-    def from_estimator(cls, estimator, *, ax=None):
+    def from_estimator(cls, estimator, *, line_kw=None, ax=None):
         """Draw the spectrum of a fitted estimator.
 
         Parameters
@@ -60,6 +64,8 @@ class SpectrumDisplay:
             Fitted estimator with `local_spectrum_`, such as
             :class:`~skmanifoldflow.ManifoldPriorFlow`, a :class:`~sklearn.pipeline.Pipeline` that
             ends in one, or a search over either, whose best estimator is drawn.
+        line_kw : dict, default=None
+            Options of matplotlib's `plot` for the eigenvalues.
         ax : matplotlib Axes, default=None
             Axes to draw on. None makes a new figure.
 
@@ -100,15 +106,17 @@ class SpectrumDisplay:
             noise_variance=model._noise_variance,
             intrinsic_dimension=model.intrinsic_dimension_ if own is None else own,
         )
-        return display.plot(ax=ax)
+        return display.plot(ax=ax, line_kw=line_kw)
 
-    def plot(self, ax=None):
+    def plot(self, ax=None, *, line_kw=None):
         """Draw the spectrum.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
             Axes to draw on. None makes a new figure.
+        line_kw : dict, default=None
+            Options of matplotlib's `plot` for the eigenvalues.
 
         Returns
         -------
@@ -134,16 +142,22 @@ class SpectrumDisplay:
         spectrum = np.asarray(self.spectrum)
         index = np.arange(1, len(spectrum) + 1)
         d = self.intrinsic_dimension
-        style = {"marker": "o", "linestyle": "none", "color": "#0072B2"}
-        (kept,) = ax.plot(index[:d], spectrum[:d], label="manifold", **style)
-        (rest,) = ax.plot(index[d:], spectrum[d:], label="noise", markerfacecolor="none", **style)
-        self.lines_ = kept, rest
+        style = {"marker": "o", "linestyle": "none", "color": SAMPLE_COLOR} | (line_kw or {})
+        self.dimension_ = None
+        if self._has_gap(spectrum):
+            (kept,) = ax.plot(index[:d], spectrum[:d], label="manifold", **style)
+            hollow = {"label": "noise", "markerfacecolor": "none"} | style
+            (rest,) = ax.plot(index[d:], spectrum[d:], **hollow)
+            self.lines_ = kept, rest
+        else:
+            self.lines_ = tuple(ax.plot(index, spectrum, label="eigenvalues, no gap", **style))
         self.floor_ = ax.axhline(
             self.noise_variance, linestyle="--", color="0.4", label="noise floor"
         )
-        self.dimension_ = ax.axvline(
-            d + 0.5, linestyle=":", color="#D55E00", label=f"dimension {d}"
-        )
+        if len(self.lines_) == 2:
+            self.dimension_ = ax.axvline(
+                d + 0.5, linestyle=":", color=ACCENT_COLOR, label=f"dimension {d}"
+            )
         ax.set_yscale("log")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set(xlabel="component", ylabel="eigenvalue")
@@ -151,3 +165,13 @@ class SpectrumDisplay:
         self.ax_ = ax
         self.figure_ = ax.figure
         return self
+
+    def _has_gap(self, spectrum):
+        """Tell whether the eigenvalues of the manifold are far above the others."""
+        d = self.intrinsic_dimension
+        if not 0 < d < len(spectrum):
+            return False
+        spectrum = np.maximum(spectrum, 2 * self.noise_variance)
+        manifold, noise = spectrum[:d], spectrum[d:]
+        widest = max(LEAST_GAP, manifold[0] / manifold[-1], noise[0] / noise[-1])
+        return manifold[-1] >= widest * noise[0]

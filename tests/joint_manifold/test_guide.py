@@ -203,11 +203,11 @@ def test_many_rows_are_guided_in_part(roll, monkeypatch):
 
 def test_parameters_of_a_guide():
     rows = np.zeros((20, 3))
-    tsne = module._new_guide("tsne", 2, rows, 7)
+    tsne = module.new_guide("tsne", 2, rows, 7)
     assert (tsne.perplexity, tsne.random_state, tsne.n_components) == (19 / 3, 7, 2)
-    assert module._new_guide("isomap", 2, rows[:6], 7).n_neighbors == 5
+    assert module.new_guide("isomap", 2, rows[:6], 7).n_neighbors == 5
     chosen = make_pipeline(StandardScaler(), TSNE(3, random_state=1, perplexity=4))
-    new = module._new_guide(chosen, 3, rows, 7)
+    new = module.new_guide(chosen, 3, rows, 7)
     assert (new[-1].random_state, new[-1].perplexity) == (1, 4)
     assert new is not chosen
     model = JointManifoldFlow(2, guide=TSNE())

@@ -3,6 +3,7 @@
 import sys
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, clone
@@ -21,6 +22,7 @@ from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, OrdinalEnco
 from skmanifoldflow import (
     ChartAtlasFlow,
     DimensionReport,
+    JointManifoldFlow,
     ManifoldPriorFlow,
     NoveltyDetector,
     intrinsic_dimension,
@@ -28,29 +30,31 @@ from skmanifoldflow import (
 from skmanifoldflow.datasets import LinkedCircles, SCurve
 from skmanifoldflow.model_selection import StackedSearchCV
 from skmanifoldflow.plotting import (
+    AnomalyDisplay,
     AtlasDisplay,
+    CalibrationDisplay,
+    DensityDisplay,
     DimensionDisplay,
     EmbeddingDisplay,
     ExplanationDisplay,
     LossCurveDisplay,
+    PairDisplay,
+    ReconstructionDisplay,
     SampleDisplay,
     SpectrumDisplay,
+    WalkDisplay,
 )
 from skmanifoldflow.plotting._rows import mosaic
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture
 def display():
     return SpectrumDisplay([2.1, 0.8, 0.003, 5e-4], noise_variance=4e-4, intrinsic_dimension=2)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return SCurve(noise=0.05).sample(120, random_state=0)[0]
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +92,25 @@ def test_axes_can_be_given(display):
     assert plt.get_fignums() == [figure.number]
 
 
-def test_full_dimension_draws_no_noise(display):
-    display.intrinsic_dimension = 4
-    display.plot().figure_.canvas.draw()
-    assert len(display.lines_[1].get_xdata()) == 0
+@pytest.mark.parametrize(
+    ("spectrum", "dimension"),
+    [
+        # All are of the manifold.
+        ([2.1, 0.8, 0.003, 5e-4], 4),
+        # A steady fall, to a number of dimensions that was asked for.
+        (list(np.geomspace(2.5, 0.003, 64)), 2),
+        # Eight times the next one, but less than the fall behind it.
+        ([2.0, 1.0, 0.1, 0.05, 0.02, 0.004], 2),
+    ],
+)
+def test_no_gap_is_claimed_where_there_is_none(spectrum, dimension):
+    display = SpectrumDisplay(spectrum, noise_variance=4e-4, intrinsic_dimension=dimension).plot()
+    (line,) = display.lines_
+    np.testing.assert_array_equal(line.get_ydata(), spectrum)
+    assert display.dimension_ is None
+    labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert labels == ["eigenvalues, no gap", "noise floor"]
+    display.figure_.canvas.draw()
 
 
 def test_from_estimator(flow):
@@ -101,7 +120,8 @@ def test_from_estimator(flow):
     drawn = np.concatenate([line.get_ydata() for line in display.lines_])
     np.testing.assert_array_equal(drawn, flow.local_spectrum_)
     own = flow.dimension_report_.spectral_dimension
-    assert len(display.lines_[0].get_xdata()) == own
+    assert display.intrinsic_dimension == own
+    assert len(display.lines_[0].get_xdata()) in (own, 3)
     assert display.noise_variance == flow.noise_floor**2
 
 
@@ -133,24 +153,38 @@ def test_dimension_of_data_is_drawn():
 
 
 DISPLAYS = {
+    "AnomalyDisplay": (AnomalyDisplay, [[0.0, 1.0]]),
     "AtlasDisplay": (AtlasDisplay, [np.eye(2), np.eye(2)]),
+    "CalibrationDisplay": (CalibrationDisplay, [[0.5]]),
+    "DensityDisplay": (DensityDisplay, [np.eye(2), [0.0, 1.0], [0.0, 1.0]]),
     "DimensionDisplay": (DimensionDisplay, [DimensionReport(1, (2,), (1.5,), (1.0,))]),
     "EmbeddingDisplay": (EmbeddingDisplay, [np.eye(3)]),
     "LossCurveDisplay": (LossCurveDisplay, [[3.0, 2.0]]),
+    "ExplanationDisplay": (ExplanationDisplay, [np.eye(2)]),
+    "PairDisplay": (PairDisplay, [np.eye(2), np.eye(2)]),
+    "ReconstructionDisplay": (ReconstructionDisplay, [np.eye(2), np.eye(2)]),
     "SampleDisplay": (SampleDisplay, [np.eye(2)]),
     "SpectrumDisplay": (SpectrumDisplay, []),
+    "WalkDisplay": (WalkDisplay, [[np.eye(2)]]),
 }
+WITHOUT_ROWS = {DimensionDisplay, LossCurveDisplay, SampleDisplay, SpectrumDisplay}
 
 
 def data_of(display):
-    return [np.eye(3)] if display in (AtlasDisplay, EmbeddingDisplay) else []
+    return [] if display in WITHOUT_ROWS else [np.eye(3)]
+
+
+def unfitted(display):
+    """Return an estimator that a display is made for."""
+    kinds = {AtlasDisplay: small_atlas, ExplanationDisplay: NoveltyDetector}
+    return kinds.get(display, small_flow)()
 
 
 @pytest.mark.parametrize("name", list(DISPLAYS))
 def test_unfitted_estimator(name):
     display = DISPLAYS[name][0]
     with pytest.raises(NotFittedError):
-        display.from_estimator(ManifoldPriorFlow(), *data_of(display))
+        display.from_estimator(unfitted(display), *data_of(display))
 
 
 @pytest.mark.parametrize("name", list(DISPLAYS))
@@ -297,16 +331,22 @@ def test_an_atlas_in_a_pipeline_has_the_columns_of_the_data_frame(frame):
     assert display.ax_.get_xlabel() == "component 1"
     np.testing.assert_array_equal(display.points, pipeline.transform(frame))
     rows = frame.to_numpy()
-    display = AtlasDisplay.from_estimator(small_atlas().fit(frame), frame)
+    display = AtlasDisplay.from_estimator(small_atlas().fit(frame), frame, components=(0, 1))
     assert display.ax_.get_ylabel() == "sepal width (cm)"
-    display = AtlasDisplay.from_estimator(small_atlas().fit(rows), rows)
+    model = small_atlas().fit(rows)
+    display = AtlasDisplay.from_estimator(model, rows, components=(0, 1))
     assert display.ax_.get_ylabel() == "column 2"
+    # Of more than three columns the first two principal components.
+    display = AtlasDisplay.from_estimator(model, rows)
+    expected = make_pipeline(StandardScaler(), PCA(2)).fit_transform(rows)
+    np.testing.assert_allclose(display.points_.get_offsets(), expected)
+    assert display.ax_.get_ylabel() == "principal component 2"
 
 
 def test_an_atlas_behind_steps_without_an_inverse(frame):
     gaps = frame.mask(frame > 7.5)
     pipeline = make_pipeline(SimpleImputer(), StandardScaler(), small_atlas()).fit(gaps)
-    display = AtlasDisplay.from_estimator(pipeline, gaps)
+    display = AtlasDisplay.from_estimator(pipeline, gaps, components=(0, 1))
     assert display.ax_.get_xlabel() == "column 1 after StandardScaler"
     np.testing.assert_array_equal(display.points, pipeline[:-1].transform(gaps))
 
@@ -314,16 +354,16 @@ def test_an_atlas_behind_steps_without_an_inverse(frame):
 @pytest.mark.parametrize("name", list(DISPLAYS))
 def test_pipelines_and_searches_that_are_not_fitted(name, frame):
     display = DISPLAYS[name][0]
-    data = [frame] if display in (AtlasDisplay, EmbeddingDisplay) else []
-    flow = small_atlas() if display is AtlasDisplay else small_flow()
+    data = [] if display in WITHOUT_ROWS else [frame]
+    flow = unfitted(display)
     for estimator in (
         make_pipeline(StandardScaler(), flow),
-        GridSearchCV(flow, {"n_layers": [1]}),
-        make_pipeline(StandardScaler(), GridSearchCV(flow, {"n_layers": [1]})),
+        GridSearchCV(flow, {"random_state": [1]}),
+        make_pipeline(StandardScaler(), GridSearchCV(flow, {"random_state": [1]})),
     ):
         with pytest.raises(NotFittedError):
             display.from_estimator(estimator, *data)
-    search = GridSearchCV(flow, {"n_layers": [1]}, cv=2, refit=False).fit(frame)
+    search = GridSearchCV(small_flow(), {"n_layers": [1]}, cv=2, refit=False).fit(frame)
     with pytest.raises(ValueError, match="GridSearchCV has no best_estimator_: it needs refit"):
         display.from_estimator(search, *data)
 
@@ -332,6 +372,9 @@ def test_pipelines_and_searches_that_are_not_fitted(name, frame):
     ("name", "what"),
     [
         ("AtlasDisplay", "charts"),
+        ("CalibrationDisplay", "method sample"),
+        ("ExplanationDisplay", "method explain"),
+        ("PairDisplay", "method sample"),
         ("LossCurveDisplay", "loss curve"),
         ("SampleDisplay", "method sample"),
         ("SpectrumDisplay", "spectrum"),
@@ -339,7 +382,7 @@ def test_pipelines_and_searches_that_are_not_fitted(name, frame):
 )
 def test_pipelines_that_do_not_end_in_a_flow(name, what, frame):
     display = DISPLAYS[name][0]
-    data = [frame] if display is AtlasDisplay else []
+    data = [] if display in WITHOUT_ROWS else [frame]
     for estimator in (PCA(2), make_pipeline(StandardScaler(), PCA(2))):
         with pytest.raises(ValueError, match=f"PCA has no {what}"):
             display.from_estimator(estimator.fit(frame), *data)
@@ -689,7 +732,7 @@ def test_loss_curve(flow):
     loss, score = display.lines_
     np.testing.assert_array_equal(loss.get_ydata(), flow.loss_curve_)
     np.testing.assert_array_equal(score.get_ydata(), -np.array(flow.validation_scores_))
-    assert display.ax_.get_ylabel() == "nats per standardised row"
+    assert display.ax_.get_ylabel() == "loss, nats per standardised row"
     display.figure_.canvas.draw()
 
 
@@ -700,7 +743,7 @@ def test_best_epoch():
     np.testing.assert_array_equal(display.lines_[0].get_xdata(), [1, 2, 3, 4])
     np.testing.assert_array_equal(display.best_.get_xydata(), [[2, 3]])
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert labels == ["training loss", "validation: minus the score", "best epoch: 2"]
+    assert labels == ["training rows", "validation rows", "best epoch: 2"]
 
 
 @pytest.mark.parametrize("scores", [None, []])
@@ -729,6 +772,30 @@ def test_ordinary_losses_are_all_shown():
 @pytest.mark.parametrize("losses", [[2.0], [2.0, 2.0], [np.inf, 3.0], [np.nan]])
 def test_curves_without_a_range(losses):
     LossCurveDisplay(losses, losses).plot().figure_.canvas.draw()
+
+
+def test_curves_of_all_stages(rows):
+    flow = JointManifoldFlow(
+        2, stage_components=(2, 1), n_layers=1, hidden_layer_sizes=(4,), max_iter=4, random_state=0
+    ).fit(rows)
+    assert flow.stage_loss_curves_[0] == flow.loss_curve_
+    assert flow.stage_validation_scores_[0] == flow.validation_scores_
+    display = LossCurveDisplay.from_estimator(flow)
+    curves = [np.transpose(line.get_data()) for line in display.lines_]
+    drawn = list(zip(curves[::2], curves[1::2], strict=True))
+    assert [len(loss) for loss, _ in drawn] == [4, 2, 2]
+    first = 1
+    for k, ((loss, validation), losses, scores) in enumerate(
+        zip(drawn, flow.stage_loss_curves_, flow.stage_validation_scores_, strict=True)
+    ):
+        np.testing.assert_array_equal(loss[:, 0], np.arange(first, first + len(losses)))
+        np.testing.assert_array_equal(loss[:, 1], losses)
+        np.testing.assert_array_equal(validation[:, 1], -np.array(scores))
+        best = display.best_.get_xydata()[k]
+        np.testing.assert_array_equal(best, [first + np.argmax(scores), -max(scores)])
+        first += len(losses)
+    assert [line.get_xdata()[0] for line in display.stage_ends_] == [4.5, 6.5]
+    display.figure_.canvas.draw()
 
 
 def test_wrong_curves():
