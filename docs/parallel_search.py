@@ -1,8 +1,8 @@
 """The same search by processes of one machine, by dask or by ray.
 
-    python docs/parallel_search.py loky
-    python docs/parallel_search.py dask     # pip install 'dask[distributed]'
-    python docs/parallel_search.py ray      # pip install ray
+python docs/parallel_search.py loky
+python docs/parallel_search.py dask     # pip install 'dask[distributed]'
+python docs/parallel_search.py ray      # pip install ray
 """
 
 import sys

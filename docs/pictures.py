@@ -229,9 +229,7 @@ def getting_started():
     table = data.data.filter(like="mean ").drop(columns=["mean perimeter", "mean area"])
     benign = data.target == 1
     model = ManifoldPriorFlow(2, discrete_features=None, random_state=0).fit(table)
-    density = NoisyInjectiveFlow(
-        noise_floor=0.1, n_layers=4, max_iter=20, discrete_features=None
-    )
+    density = NoisyInjectiveFlow(noise_floor=0.1, n_layers=4, max_iter=20, discrete_features=None)
     detector = NoveltyDetector(density, random_state=0).fit(table[benign][::2])
     groups = {
         "benign, fitted to": table[benign][::2],

@@ -48,7 +48,9 @@ def test_recipes_print_what_stands_below_them():
 
 def test_pictures_and_folders_that_are_named_exist():
     text = README.read_text()
-    named = re.findall(r"\]\(((?!http)[^)]+)\)", text) + re.findall(r"`((?:docs|benchmarks)/[^` ]*)`", text)
+    named = re.findall(r"\]\(((?!http)[^)]+)\)", text) + re.findall(
+        r"`((?:docs|benchmarks)/[^` ]*)`", text
+    )
     assert named
     missing = [name for name in named if not (README.parent / name).exists()]
     assert not missing
