@@ -1,4 +1,4 @@
-"""Documentation: `sphinx-build docs docs/_build` builds it without internet, and it is read so too."""
+"""Documentation: `sphinx-build docs docs/_build` needs no network, nor do its pages."""
 
 import sys
 import tempfile
