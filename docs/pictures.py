@@ -29,7 +29,7 @@ from skmanifoldflow import (
     NoisyInjectiveFlow,
     NoveltyDetector,
 )
-from skmanifoldflow.datasets import LinkedCircles, PolynomialSurface, SCurve, SinCurve
+from skmanifoldflow.datasets import FigureEight, LinkedCircles, PolynomialSurface, SCurve, SinCurve
 from skmanifoldflow.plotting import EmbeddingDisplay
 
 IMAGES = Path(__file__).parent / "images"
@@ -254,6 +254,49 @@ def getting_started():
     return figure
 
 
+def parameters():
+    """What four parameters do: a row of panels for each."""
+    figure, panels = plt.subplots(4, 3, figsize=(10.5, 11), layout="constrained")
+    curve = SinCurve(noise=0.05)
+    X, _ = curve.sample(1000, random_state=0)
+    axes = np.linspace(-3, 3, 201), np.linspace(-1.6, 1.6, 107)
+    grid = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
+    for ax, value in zip(panels[0], (0.001, 0.1, 0.5), strict=True):
+        flow = NoisyInjectiveFlow(1, noise_floor=value, random_state=0).fit(X)
+        density = np.exp(flow.score_samples(grid)).reshape(107, 201)
+        ax.imshow(density, extent=(-3, 3, -1.6, 1.6), origin="lower", cmap="Blues")
+        ax.set_title(f"NoisyInjectiveFlow\nnoise_floor={value}")
+    for ax, value in zip(panels[1], (0.0, 0.1, 1.0), strict=True):
+        flow = NoisyInjectiveFlow(1, reconstruction=value, random_state=0).fit(X)
+        Z = flow.transform(X)
+        ax.scatter(*X.T, s=2, color="0.7", linewidths=0)
+        on_manifold = flow.inverse_transform(np.linspace(Z.min(), Z.max(), 300)[:, None])
+        ax.plot(*on_manifold.T, color="C3")
+        ax.set(xlim=(-3, 3), ylim=(-1.6, 1.6), aspect="equal")
+        nats = flow.score(curve.sample(2000, random_state=1)[0])
+        ax.set_title(f"NoisyInjectiveFlow\nreconstruction={value}: {nats:.2f} nats")
+    sheet = SCurve(noise=0.05)
+    X, position = sheet.sample(1500, random_state=0)
+    X_test, _ = sheet.sample(2000, random_state=1)
+    for ax, value in zip(panels[2], (0.0, 0.1, 1.0), strict=True):
+        flow = ManifoldPriorFlow(2, isometry=value, random_state=0).fit(X)
+        ax.scatter(*flow.transform(X).T, c=position[:, 0], s=4, linewidths=0)
+        ax.set(aspect="equal")
+        ax.set_title(f"ManifoldPriorFlow\nisometry={value}: {flow.score(X_test):.2f} nats")
+    circles = FigureEight(noise=0.05)
+    X, _ = circles.sample(1500, random_state=0)
+    for ax, value in zip(panels[3], (1, 4, 12), strict=True):
+        atlas = ChartAtlasFlow(2, n_charts=value, random_state=0).fit(X)
+        samples, charts = atlas.sample(1500, random_state=0, return_charts=True)
+        ax.scatter(*samples[:, :2].T, c=DIGIT_COLORS(charts % 10), s=4, linewidths=0)
+        astray = np.mean(circles.distance(samples) > 4 * circles.noise)
+        ax.set(aspect="equal")
+        ax.set_title(f"ChartAtlasFlow\nn_charts={value}: {astray:.1%} astray")
+    for ax in panels.flat:
+        ax.set(xticks=[], yticks=[])
+    return figure
+
+
 PICTURES = (
     first_picture,
     guided_digits,
@@ -262,6 +305,7 @@ PICTURES = (
     chart_atlas_flow,
     joint_manifold_flow,
     getting_started,
+    parameters,
 )
 
 
