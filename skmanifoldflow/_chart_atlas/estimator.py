@@ -348,7 +348,7 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
             overlap=self.overlap,
         )
 
-    def _read_rows(self, choices, n_rows, rows):
+    def _read_rows(self, choices, n_rows, rows, shrinkage):
         if choices.image_shape is not None:
             return complete_image_config(choices, n_rows)
         return complete_table_config(choices, rows(), self.noise_floor)
@@ -358,10 +358,10 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
         return build_flow(config, generator)
 
     def _make_objective(self, flow, rows, n_rows, generator, is_warm):
-        if self.n_charts is not None and self.n_charts > len(rows):
+        if self.n_charts is not None and self.n_charts > min(n_rows, len(rows)):
             raise ValueError(
                 f"n_charts={self.n_charts} must be at most the number of rows that are trained on, "
-                f"{len(rows)}."
+                f"{min(n_rows, len(rows))}."
             )
         batch_size = self._batch_size(n_rows, rows.shape[1])
         if not is_warm:

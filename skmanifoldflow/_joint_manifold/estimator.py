@@ -21,7 +21,8 @@ from .._checks import check_image_shape, warn
 from .._config import FROM_ROWS
 from .._dimension import spectral_dimension
 from .._geometry import affordable_rows, mean_spectrum, noise_variance_read
-from .._linear import principal_axes, supported_components
+from .._few_rows import n_supported
+from .._linear import principal_axes
 from ..backend.bijections import squeezed_shapes
 from ..backend.device import standard_context
 from ..backend.flow import chunks
@@ -505,12 +506,10 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
             noise_floor=self.noise_floor,
         )
 
-    def _read_rows(self, choices, n_rows, rows):
+    def _read_rows(self, choices, n_rows, rows, shrinkage):
         if choices.n_components is not FROM_ROWS:
             return choices
-        rows = rows()
-        d = supported_components(principal_axes(rows)[2], len(rows))
-        return replace(choices, n_components=int(d))
+        return replace(choices, n_components=n_supported(rows, shrinkage))
 
     @staticmethod
     def _build_flow(config, generator):

@@ -376,7 +376,7 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
             held_out = rows[fitted.split.validation.to(rows.device)]
         if held_out is not None:
             score = float(objective.log_likelihood(held_out.to(rows)).mean())
-        objective.update_closed_form(rows)
+        objective.update_closed_form(fitted.sample)
         x = self._from_flow(rows)
         varies = varying_columns(rows).cpu()
         mean_variance = float(x.var(dim=0, correction=0)[varies].mean())
@@ -398,7 +398,8 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
             # The marginals are those of the coordinates in their final order.
             latent.set_components(self.n_components or self.intrinsic_dimension_, lengths)
             if self.marginals == "spline":
-                objective.fit_marginals(rows)
+                # As many rows as there are, one drawn for each of few ones.
+                objective.fit_marginals(fitted.sample[: len(rows)])
         variance = latent.eigenvalues * latent.component_scale.square()
         self.n_components_ = latent.n_components
         self.local_spectrum_ = reading.spectrum

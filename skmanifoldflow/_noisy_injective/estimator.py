@@ -22,7 +22,8 @@ from .._geometry import (
     noise_variance_read,
     varying_columns,
 )
-from .._linear import principal_axes, supported_components
+from .._few_rows import n_supported
+from .._linear import principal_axes
 from .._manifold_density import ManifoldDensityMixin
 from ..backend.device import make_generator, standard_context
 from ..backend.flow import chunks
@@ -415,7 +416,7 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
             is_stretched=FROM_ROWS,
         )
 
-    def _read_rows(self, choices, n_rows, rows):
+    def _read_rows(self, choices, n_rows, rows, shrinkage):
         n_bins = max(2, min(_MAX_MARGINAL_BINS, n_rows // _ROWS_PER_BIN))
         is_table = self.image_shape is None and 1 < choices.n_features <= _MAX_STRETCHED
         # Under wide noise the narrow directions are not narrow yet.
@@ -423,10 +424,8 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         config = replace(choices, n_marginal_bins=n_bins, is_stretched=is_table and not is_annealed)
         if config.n_components is not FROM_ROWS or config.injection == "upsampling":
             return config
-        rows = rows()
         least = 2 if config.injection == "coupling" else 1
-        d = supported_components(principal_axes(rows)[2], len(rows))
-        return replace(config, n_components=max(least, int(d)))
+        return replace(config, n_components=max(least, n_supported(rows, shrinkage)))
 
     @staticmethod
     def _build_flow(config, generator):
