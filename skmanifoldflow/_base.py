@@ -27,7 +27,7 @@ from ._columns import Spread, describe, spread_of
 from ._config import FlowConfig
 from ._dimension import read_distinct_rows
 from ._duplicates import distinct_rows, find_duplicates, row_ranks
-from ._few_rows import FewRows, Shrinkage, are_few, shrinkage_of
+from ._few_rows import FewRows, Shrinkage, are_few, required_errors, shrinkage_of
 from ._inference import FittedFlow
 from ._progress import epoch_log, warn_of_training
 from ._split import Split, split_groups, split_rows
@@ -360,6 +360,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
             self.intrinsic_dimension_ = self.dimension_report_.dimension
             self._finish(restart, self._fitted_rows(plan, restart))
             self.n_iter_ = reports[best].n_iter
+            self.kept_start_ = reports[best].is_start
             self.loss_curve_ = reports[best].loss_curve
             self.validation_scores_ = reports[best].validation_scores
 
@@ -629,6 +630,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         objective = self._make_objective(flow, sample, rows.n_rows, generator, is_warm)
         # While the noise falls the score of an epoch says little about the next one.
         anneals = objective.noise_start > objective.noise_floor
+        errors = required_errors(len(validation)) if few and validation is not None else 1.0
         settings = TrainingSettings(
             max_iter=self.max_iter,
             max_steps=self._step_limit(plan.batch_size),
@@ -639,6 +641,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
             tol=self.tol,
             min_progress=objective.annealing if anneals else _MIN_PROGRESS,
             averaging=objective.averaging,
+            required_errors=errors,
         )
         job = TrainingJob(objective, rows, validation, settings, generator)
         return _Restart(seed, job, standardizer, prepare)

@@ -4,20 +4,26 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 from ._linear import principal_axes, supported_components
 from .backend.device import randn
 
-__all__ = ["FewRows", "Shrinkage", "are_few", "n_supported", "shrinkage_of"]
+__all__ = ["FewRows", "Shrinkage", "are_few", "n_supported", "required_errors", "shrinkage_of"]
 
-# From so many rows per column nothing is shrunk: their covariance is good enough a start.
-_ENOUGH_ROWS_PER_FEATURE = 5
+# From so many rows per column nothing is shrunk.
+_ENOUGH_ROWS_PER_FEATURE = 10
 # Shares of the mean variance that are compared. The smallest one is no shrinkage.
 _SHARES = np.logspace(-6, 0, 25)
 # How far the logarithms of the scales of columns are drawn to their mean.
 _POOLINGS = (0.0, 0.5, 1.0)
 _N_FOLDS = 10
+# Nats per row up to which numbers of components are as good as the best one.
+_SLACK = 0.01
+# Chance with which rows set aside may prefer a training to a start that is as good. It is small
+# because they choose among epochs too, and because they are few themselves.
+_LEVEL = 1e-3
 # Most rows from which the share is chosen.
 _MAX_COMPARED_ROWS = 1000
 # Rows, and rows per column, that stand for few ones where a fit starts.
@@ -36,12 +42,15 @@ class Shrinkage(NamedTuple):
         a, between 0 and 1.
     n_components : int
         d.
+    most_components : int
+        The largest d that is as good.
     pooling : float
         How far the logarithms of the scales of columns are drawn to their mean before, from 0 to 1.
     """
 
     share: float
     n_components: int
+    most_components: int
     pooling: float = 0.0
 
     def variances(self, eigenvalues: Tensor) -> Tensor:
@@ -122,6 +131,9 @@ def shrinkage_of(rows, scale):
     varies = np.ptp(rows, 0) > 0
     if not varies.any():
         return None
+    if len(rows) < 3:
+        # One of them without the other says nothing.
+        return Shrinkage(1.0, 1, 1)
     rows = rows[:_MAX_COMPARED_ROWS]
     scores = np.zeros((len(_POOLINGS), len(_SHARES), rows.shape[1] - 1))
     for k in range(min(_N_FOLDS, len(rows))):
@@ -135,13 +147,19 @@ def shrinkage_of(rows, scale):
         for of_pooling, pooling in zip(scores, _POOLINGS, strict=True):
             unit = np.exp(pooling * departure) / own
             of_pooling += _held_out(fold * unit, left_out * unit)
-    if not np.isfinite(scores).any():
-        # Two rows say nothing about directions.
-        return Shrinkage(1.0, 1)
-    pooling, share, d = np.unravel_index(np.nanargmax(scores), scores.shape)
+    pooling, share, _ = np.unravel_index(scores.argmax(), scores.shape)
     if share == 0:
         return None
-    return Shrinkage(float(_SHARES[share]), int(d) + 1, _POOLINGS[pooling])
+    good = 1 + np.flatnonzero(scores[pooling, share] >= scores.max() - _SLACK * len(rows))
+    return Shrinkage(float(_SHARES[share]), int(good[0]), int(good[-1]), _POOLINGS[pooling])
+
+
+def required_errors(n_validation):
+    """Return the standard errors by which a training of few rows must better its start: a t-test.
+
+    Scores are paired, on so many rows set aside.
+    """
+    return float(stdtrit(n_validation - 1, 1 - _LEVEL))
 
 
 def n_supported(rows, shrinkage):
@@ -173,10 +191,9 @@ def _held_out(rows, left_out):
     scores = []
     for share in _SHARES:
         shrunk = (1 - share) * eigenvalues + share * eigenvalues.mean()
-        with np.errstate(divide="ignore", invalid="ignore"):
-            log_det, square = np.log(shrunk).cumsum(), (squares / shrunk).cumsum()
-            rest = shrunk[::-1].cumsum()[::-1][1:] / n_rest
-            rest_square = squares[::-1].cumsum()[::-1][1:] / rest
-            log_det = log_det[:-1] + n_rest * np.log(rest)
+        log_det, square = np.log(shrunk).cumsum(), (squares / shrunk).cumsum()
+        rest = shrunk[::-1].cumsum()[::-1][1:] / n_rest
+        rest_square = squares[::-1].cumsum()[::-1][1:] / rest
+        log_det = log_det[:-1] + n_rest * np.log(rest)
         scores.append(-0.5 * len(left_out) * (log_det + square[:-1] + rest_square))
     return np.stack(scores)

@@ -173,6 +173,9 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
         the largest total weight.
     n_iter_ : int
         Number of epochs that were run.
+    kept_start_ : bool
+        Whether the charts are still those of the mixture of probabilistic PCAs that the training
+        started from, as no epoch was clearly better on the rows set aside, or none was run.
     loss_curve_ : list of float
         Mean training loss of each epoch, averaged over partitions, in nats per standardised row.
     validation_scores_ : list of float
@@ -207,6 +210,11 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
 
     The volume term of conformal charts has exponent d, not 1 as in eq. 5 of [1]_. A product of
     special conformal maps is one special conformal map, so each chart has one.
+
+    Of fewer than ten rows per column the covariance is shrunk, in the start and in what is trained
+    on: rows are drawn to their mean and get normal noise, and the scales of columns are drawn to
+    each other, each as far as rows left out favour it. A training must then better its start by a
+    t-test of level .001 on the rows set aside; `kept_start_` tells whether it has.
 
     References
     ----------

@@ -183,6 +183,9 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         Variances of the latent coordinates in squared data units, those of the manifold first.
     n_iter_ : int
         Number of epochs that were run.
+    kept_start_ : bool
+        Whether the model is still the normal distribution that the training started from, as no
+        epoch was clearly better on the rows set aside, or none was run.
     loss_curve_ : list of float
         Mean training loss of each epoch with its penalties, in nats per standardised row.
     validation_scores_ : list of float
@@ -214,6 +217,11 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
 
     With one column the only volume-preserving maps are shifts and reflections, and the model is a
     normal distribution, or the spline of one.
+
+    Of fewer than ten rows per column the covariance is shrunk, in the start and in what is trained
+    on: rows are drawn to their mean and get normal noise, and the scales of columns are drawn to
+    each other, each as far as rows left out favour it. A training must then better its start by a
+    t-test of level .001 on the rows set aside; `kept_start_` tells whether it has.
 
     References
     ----------
