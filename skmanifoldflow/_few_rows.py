@@ -147,7 +147,7 @@ def shrinkage_of(rows, scale):
         for of_pooling, pooling in zip(scores, _POOLINGS, strict=True):
             unit = np.exp(pooling * departure) / own
             of_pooling += _held_out(fold * unit, left_out * unit)
-    pooling, share, _ = np.unravel_index(scores.argmax(), scores.shape)
+    pooling, share, _ = map(int, np.unravel_index(scores.argmax(), scores.shape))
     if share == 0:
         return None
     good = 1 + np.flatnonzero(scores[pooling, share] >= scores.max() - _SLACK * len(rows))

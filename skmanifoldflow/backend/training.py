@@ -258,10 +258,10 @@ def train_all(
     Rows are permuted once per epoch, and taken batch by batch. With validation rows the weights of
     the epoch with the best validation score are kept, without them those of the last epoch; or the
     closed-form start if they are not better, on the validation or else the training rows, by so
-    many standard errors of the paired difference as `TrainingSettings` requires. A non-finite loss takes a fit back to the last good
-    epoch with half the learning rate. A step of a small flow costs calls rather than arithmetic,
-    and a stack of flows costs hardly more calls than one; what a fit comes to does not depend on
-    the others.
+    many standard errors of the paired difference as `TrainingSettings` requires. A non-finite loss
+    takes a fit back to the last good epoch with half the learning rate. A step of a small flow
+    costs calls rather than arithmetic, and a stack of flows costs hardly more calls than one; what
+    a fit comes to does not depend on the others.
 
     Parameters
     ----------
