@@ -377,7 +377,8 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
             is_trained = any(p.requires_grad for p in flow.parameters())
             initialize_quantizer(
                 flow.quantizer,
-                rows,
+                # The first rows that stand for few ones are one draw of each.
+                rows[:n_rows],
                 is_trained=is_trained and self.quantizer == "vq-ae",
                 batch_size=batch_size,
                 generator=generator,

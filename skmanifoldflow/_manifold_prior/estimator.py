@@ -353,7 +353,9 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
             with in_float64_on_cpu(flow):
                 flow.bijection.initialize(rows[:_MAX_INITIAL_ROWS])
         rows = rows.to(device, torch.float32)
-        geodesics = geodesic_distances(rows, generator) if self.isometry else None
+        # The first rows that stand for few ones are one draw of each.
+        landmarks = rows[:n_rows]
+        geodesics = geodesic_distances(landmarks, generator) if self.isometry else None
         if geodesics is not None:
             with torch.no_grad():
                 latents = flow.bijection.forward_and_log_det(geodesics.rows)[0]
