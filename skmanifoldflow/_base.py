@@ -27,6 +27,7 @@ from ._columns import Spread, describe, spread_of
 from ._config import FlowConfig
 from ._dimension import read_distinct_rows
 from ._duplicates import distinct_rows, find_duplicates, row_ranks
+from ._few_rows import FewRows, Shrinkage, are_few, required_errors, shrinkage_of
 from ._inference import FittedFlow
 from ._progress import epoch_log, warn_of_training
 from ._split import Split, split_groups, split_rows
@@ -73,6 +74,8 @@ class _Plan(NamedTuple):
     validation: torch.Tensor | None
     # What is done with the values of its columns.
     spread: Spread
+    # How much the covariance of few rows is shrunk, None for that of many.
+    shrinkage: Shrinkage | None
     config: FlowConfig
     previous: FlowModel | None
     device: torch.device
@@ -98,10 +101,13 @@ class FittedRows(NamedTuple):
         Standardised rows in the order of the table, in the dtype and on the device of the flow.
     split : Split
         Which of them were set aside.
+    sample : Tensor of shape (m, D)
+        `rows`, or what stands for few of them where moments are taken.
     """
 
     rows: torch.Tensor
     split: Split
+    sample: torch.Tensor
 
 
 class _Restart(NamedTuple):
@@ -193,11 +199,16 @@ class BaseManifoldFlow(FittedFlow, ABC):
         """Return what the flow is built from, with None for what is read from the rows."""
 
     def _read_rows(
-        self, choices: FlowConfig, n_rows: int, rows: Callable[[], np.ndarray]
+        self,
+        choices: FlowConfig,
+        n_rows: int,
+        rows: Callable[[], np.ndarray],
+        shrinkage: Shrinkage | None,
     ) -> FlowConfig:
         """Return the choices with what is read from training rows, validation rows left out.
 
-        `rows` returns them, spread and standardised; they are `n_rows`.
+        `rows` returns them, spread and standardised; they are `n_rows`. `shrinkage` is that of
+        their covariance, where they are few.
         """
         return choices
 
@@ -352,6 +363,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
             self.intrinsic_dimension_ = self.dimension_report_.dimension
             self._finish(restart, self._fitted_rows(plan, restart))
             self.n_iter_ = reports[best].n_iter
+            self.kept_start_ = reports[best].is_start
             self.loss_curve_ = reports[best].loss_curve
             self.validation_scores_ = reports[best].validation_scores
 
@@ -433,19 +445,23 @@ class BaseManifoldFlow(FittedFlow, ABC):
                     "Each value of a discrete column of X_val is spread over a step, so bounded="
                     f"{self.bounded} must reach to the largest value plus its step."
                 )
+        # Copies of rows know no more than one of them.
+        read = split.distinct(split.training)
+        read = counted_once(read, None if weights is None else split.weights_of(read, weights))
+
+        def standardized(standardizer=None):
+            raw = spread.rows(table.take(read), make_generator(0))
+            standardizer = standardizer or self._new_standardizer(choices, spread.maps)
+            return standardizer.fit(raw).forward_and_log_det(raw)[0].numpy()
+
+        shrinkage = None
+        if not is_image and are_few(len(read), n_features):
+            standardizer = self._new_standardizer(choices, spread.maps)
+            shrinkage = shrinkage_of(standardized(standardizer), standardizer.scale.numpy())
         if previous:
             config = self._config
         else:
-            # Copies of rows know no more than one of them.
-            read = split.distinct(split.training)
-            read = counted_once(read, None if weights is None else split.weights_of(read, weights))
-
-            def standardized():
-                raw = spread.rows(table.take(read), make_generator(0))
-                standardizer = self._new_standardizer(choices, spread.maps).fit(raw)
-                return standardizer.forward_and_log_det(raw)[0].numpy()
-
-            config = self._read_rows(choices, len(read), standardized)
+            config = self._read_rows(choices, len(read), standardized, shrinkage)
         width = max(self._layer_sizes(), default=1)
         batch_size = self._batch_size(n_rows, n_features)
         work = batch_size * width * max(width, n_features)
@@ -454,6 +470,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
             split=split,
             validation=validation,
             spread=spread,
+            shrinkage=shrinkage,
             config=config,
             previous=previous,
             device=device,
@@ -596,7 +613,8 @@ class BaseManifoldFlow(FittedFlow, ABC):
         standardizer = first and first.standardizer
         if standardizer is None:
             blocks = ((spread.rows(rows, generator), w) for rows, w in table.blocks())
-            standardizer = self._new_standardizer(config, spread.maps).fit_blocks(blocks)
+            pooling = plan.shrinkage.pooling if plan.shrinkage else 0.0
+            standardizer = self._new_standardizer(config, spread.maps).fit_blocks(blocks, pooling)
         flow = self._build_flow(config, generator)
         if plan.previous is not None:
             # Part of a new flow is float64, which cannot be filled from MPS.
@@ -608,11 +626,19 @@ class BaseManifoldFlow(FittedFlow, ABC):
         elif self.early_stopping == "auto":
             flow.requires_grad_(False)
         sample = prepare(table.take(table.repeated(split.training)))
-        rows = self._training_rows(plan, prepare, sample)
+        few = plan.shrinkage and FewRows(plan.shrinkage, sample)
+        if few:
+            sample = few.sample(sample, generator)
+
+            def with_noise(rows):
+                return few.draw(prepare(rows), generator)
+
+        rows = self._training_rows(plan, with_noise if few else prepare, sample)
         is_warm = plan.previous is not None
         objective = self._make_objective(flow, sample, rows.n_rows, generator, is_warm)
         # While the noise falls the score of an epoch says little about the next one.
         anneals = objective.noise_start > objective.noise_floor
+        errors = required_errors(len(validation)) if few and validation is not None else 1.0
         settings = TrainingSettings(
             max_iter=self.max_iter,
             max_steps=self._step_limit(plan.batch_size),
@@ -623,6 +649,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
             tol=self.tol,
             min_progress=objective.annealing if anneals else _MIN_PROGRESS,
             averaging=objective.averaging,
+            required_errors=errors,
         )
         job = TrainingJob(objective, rows, validation, settings, generator)
         return _Restart(seed, job, standardizer, prepare)
@@ -642,7 +669,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         few = sample.to(device, torch.float32)
         most = _MAX_KEPT_VALUES if device.type == "cpu" else _MAX_KEPT_VALUES_ELSEWHERE
         is_kept = len(training) * table.X.shape[1] <= most
-        if plan.spread.is_random or not is_kept:
+        if plan.spread.is_random or plan.shrinkage or not is_kept:
             return TrainingRows(take, n_rows, few, draw)
         if draw is None and n_rows == len(few):
             return TrainingRows.of(few)
@@ -658,9 +685,9 @@ class BaseManifoldFlow(FittedFlow, ABC):
         # The draws of the start, so that its parts are the same ones.
         generator = make_generator(restart.seed)
         index = torch.cat([split.training, split.validation])
-        rows = restart.prepare(table.take(table.repeated(index)))
+        rows = self._standing_for(plan, restart, restart.prepare(table.take(table.repeated(index))))
         flow = self._build_flow(plan.config, generator).move_to(plan.device, torch.float32)
-        objective = self._make_objective(flow, rows, len(rows), generator, False)
+        objective = self._make_objective(flow, rows, len(index), generator, False)
         objective.update_closed_form(rows.to(plan.device, torch.float32))
         objective.take_validation_weights(restart.job.objective)
         job = restart.job._replace(objective=objective)
@@ -677,8 +704,15 @@ class BaseManifoldFlow(FittedFlow, ABC):
                 table.repeated(split.validation, n_validation) if n_validation else index[:0],
                 table.repeated(split.training, ENOUGH_ROWS - n_validation),
             )
-        rows = restart.prepare(table.take(index)).to(plan.device, plan.dtype)
-        return FittedRows(rows, split)
+        rows = restart.prepare(table.take(index))
+        sample = self._standing_for(plan, restart, rows).to(plan.device, plan.dtype)
+        return FittedRows(rows.to(plan.device, plan.dtype), split, sample)
+
+    def _standing_for(self, plan, restart, rows):
+        """Return rows (n, D), or what stands for few of them."""
+        if plan.shrinkage is None:
+            return rows
+        return FewRows(plan.shrinkage, rows).sample(rows, make_generator(restart.seed))
 
     def _check_validation(self, groups, X_val):
         """Raise ValueError where what a fit is validated on contradicts its parameters."""

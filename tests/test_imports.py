@@ -19,7 +19,7 @@ LAYERS = [
     {"backend"},
     {"_checks", "_describe", "_dummies", "_grid", "_linear", "_progress", "_unwrap"},
     {"_column_maps"},
-    {"_config", "_mixture_of_pca"},
+    {"_config", "_few_rows", "_mixture_of_pca"},
     {"_duplicates", "_split", "_table"},
     {"_columns"},
     {"_dimension", "_folds"},

@@ -20,8 +20,9 @@ from .._base import BaseManifoldFlow
 from .._checks import check_image_shape, warn
 from .._config import FROM_ROWS
 from .._dimension import spectral_dimension
+from .._few_rows import n_supported
 from .._geometry import affordable_rows, mean_spectrum, noise_variance_read
-from .._linear import principal_axes, supported_components
+from .._linear import principal_axes
 from ..backend.bijections import squeezed_shapes
 from ..backend.device import standard_context
 from ..backend.flow import chunks
@@ -237,6 +238,9 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         over at most 256 training rows, fewer if there are many columns.
     n_iter_ : int
         Number of epochs of the first stage.
+    kept_start_ : bool
+        Whether the first stage is still the probabilistic PCA that its training started from, as
+        no epoch was clearly better on the rows set aside, or none was run.
     loss_curve_ : list of float
         Mean training loss of each epoch of the first stage, in nats per standardised row: negative
         log-likelihood of noisy rows plus negative log-density of the residuals.
@@ -283,6 +287,11 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
     uses. Neither the guide nor rows are kept. Coordinates of the first stage are then those of the
     guide but for a turn, a shift and one unit, chosen so that a step of length one moves a row by
     one unit in the mean over all directions.
+
+    Of fewer than ten rows per column the covariance is shrunk, in the start and in what is trained
+    on: rows are drawn to their mean and get normal noise, and the scales of columns are drawn to
+    each other, each as far as rows left out favour it. A training must then better its start by a
+    t-test of level .001 on the rows set aside; `kept_start_` tells whether it has.
 
     References
     ----------
@@ -508,12 +517,13 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
             noise_floor=self.noise_floor,
         )
 
-    def _read_rows(self, choices, n_rows, rows):
+    def _read_rows(self, choices, n_rows, rows, shrinkage):
         if choices.n_components is not FROM_ROWS:
             return choices
-        rows = rows()
-        d = supported_components(principal_axes(rows)[2], len(rows))
-        return replace(choices, n_components=int(d))
+        if shrinkage is not None:
+            # Deviations have heavier tails than noise, which few rows do not show.
+            return replace(choices, n_components=shrinkage.most_components)
+        return replace(choices, n_components=n_supported(rows, None))
 
     @staticmethod
     def _build_flow(config, generator):

@@ -14,6 +14,7 @@ from .._base import BaseManifoldFlow
 from .._checks import check_image_shape
 from .._config import FROM_ROWS
 from .._dimension import spectral_dimension
+from .._few_rows import n_supported
 from .._geometry import (
     affordable_rows,
     columns_in_data_units,
@@ -22,7 +23,7 @@ from .._geometry import (
     noise_variance_read,
     varying_columns,
 )
-from .._linear import principal_axes, supported_components
+from .._linear import principal_axes
 from .._manifold_density import ManifoldDensityMixin
 from ..backend.device import make_generator, standard_context
 from ..backend.flow import chunks
@@ -201,6 +202,9 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         the covariance of y, in standardised units, descending.
     n_iter_ : int
         Epochs run.
+    kept_start_ : bool
+        Whether the model is still the factor model that the training started from, as no epoch was
+        clearly better on the rows set aside, or none was run.
     loss_curve_ : list of float
         Mean training loss of each epoch, in nats per standardised row.
     validation_scores_ : list of float
@@ -235,6 +239,11 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
     transposes of the projection A (A'A)^-1 A' and divides the volume term 1/2 logdet A'A by the
     variance of the noise. All are corrected here. The knobs of `sample` scale variances, as the
     text of the source has it.
+
+    Of fewer than ten rows per column the covariance is shrunk, in the start and in what is trained
+    on: rows are drawn to their mean and get normal noise, and the scales of columns are drawn to
+    each other, each as far as rows left out favour it. A training must then better its start by a
+    t-test of level .001 on the rows set aside; `kept_start_` tells whether it has.
 
     References
     ----------
@@ -415,7 +424,7 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
             is_stretched=FROM_ROWS,
         )
 
-    def _read_rows(self, choices, n_rows, rows):
+    def _read_rows(self, choices, n_rows, rows, shrinkage):
         n_bins = max(2, min(_MAX_MARGINAL_BINS, n_rows // _ROWS_PER_BIN))
         is_table = self.image_shape is None and 1 < choices.n_features <= _MAX_STRETCHED
         # Under wide noise the narrow directions are not narrow yet.
@@ -423,10 +432,8 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         config = replace(choices, n_marginal_bins=n_bins, is_stretched=is_table and not is_annealed)
         if config.n_components is not FROM_ROWS or config.injection == "upsampling":
             return config
-        rows = rows()
         least = 2 if config.injection == "coupling" else 1
-        d = supported_components(principal_axes(rows)[2], len(rows))
-        return replace(config, n_components=max(least, int(d)))
+        return replace(config, n_components=max(least, n_supported(rows, shrinkage)))
 
     @staticmethod
     def _build_flow(config, generator):

@@ -97,8 +97,14 @@ class Standardizer(nn.Module):
         """
         return self.fit_blocks([(rows, None)])
 
-    def fit_blocks(self, blocks: Iterable[tuple[Tensor, Tensor | None]]) -> "Standardizer":
-        """Take mean and scale from rows block by block, with the weights (n,) of each or None."""
+    def fit_blocks(
+        self, blocks: Iterable[tuple[Tensor, Tensor | None]], pooling: float = 0.0
+    ) -> "Standardizer":
+        """Take mean and scale from rows block by block, with the weights (n,) of each or None.
+
+        The logarithms of the scales of columns that vary are drawn to their mean by a share
+        `pooling` of the way.
+        """
         moments: _Moments | None = None
         for rows, weights in blocks:
             n_features = rows.shape[1]
@@ -112,6 +118,9 @@ class Standardizer(nn.Module):
         scale = torch.where(is_constant, mean.abs().clamp_min(1.0), moments.variance.sqrt())
         if self.isotropic and not bool(is_constant.all()):
             scale = moments.variance.mean().sqrt().expand(len(mean))
+        if pooling:
+            of_varying = scale[~is_constant].log()
+            scale[~is_constant] = torch.lerp(of_varying, of_varying.mean(), pooling).exp()
         self.mean = mean.repeat_interleave(n_features // len(mean))
         self.scale = scale.repeat_interleave(n_features // len(scale))
         return self

@@ -125,7 +125,7 @@ class _Fit:
     def conclude(self, needs_gradients: bool) -> None:
         """Leave the objective at its best weights, or at its start if that is as good.
 
-        As good is what is not better by one standard error of the paired differences.
+        As good is what is not better by the required standard errors of the paired differences.
         """
         report = self.report
         if needs_gradients:
@@ -137,7 +137,8 @@ class _Fit:
             kept.load(self.objective)
             scores = self.objective.log_likelihood(self.evaluation_rows)
         gain = scores - self.initial_scores
-        if not gain.mean() > gain.std() / math.sqrt(len(gain)):
+        required = self.settings.required_errors
+        if not gain.mean() > required * gain.std() / math.sqrt(len(gain)):
             kept, report.best_score = self.initial, float(self.initial_scores.mean())
             report.is_start = True
         kept.load(self.objective)
@@ -256,11 +257,11 @@ def train_all(
 
     Rows are permuted once per epoch, and taken batch by batch. With validation rows the weights of
     the epoch with the best validation score are kept, without them those of the last epoch; or the
-    closed-form start if they are not better, on the validation or else the training rows, by one
-    standard error of the paired difference. A non-finite loss takes a fit back to the last good
-    epoch with half the learning rate. A step of a small flow costs calls rather than arithmetic,
-    and a stack of flows costs hardly more calls than one; what a fit comes to does not depend on
-    the others.
+    closed-form start if they are not better, on the validation or else the training rows, by so
+    many standard errors of the paired difference as `TrainingSettings` requires. A non-finite loss
+    takes a fit back to the last good epoch with half the learning rate. A step of a small flow
+    costs calls rather than arithmetic, and a stack of flows costs hardly more calls than one; what
+    a fit comes to does not depend on the others.
 
     Parameters
     ----------

@@ -54,6 +54,8 @@ class TrainingSettings:
     averaging : float
         Share of the steps of a training over which weights are averaged (Polyak & Juditsky, 1992);
         the averages are judged and kept. 0 for none.
+    required_errors : float
+        Standard errors by which the end has to be better than the start.
     """
 
     max_iter: int
@@ -65,6 +67,7 @@ class TrainingSettings:
     tol: float
     min_progress: float = 0.0
     averaging: float = 0.0
+    required_errors: float = 1.0
 
 
 @dataclass

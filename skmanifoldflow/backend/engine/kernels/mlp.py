@@ -81,7 +81,9 @@ class MLPKernel:
     def forward(self) -> None:
         """Write the outputs."""
         for bias, left, right, raw, activation in self.hidden:
-            torch.baddbmm(bias, left, right, out=raw)
+            # With one input some processors round a product of several fits in another way.
+            product = torch.addcmul if left.shape[2] == 1 else torch.baddbmm
+            product(bias, left, right, out=raw)
             silu(raw, out=activation)
         torch.baddbmm(self.bias, self.weight, self.last, out=self.outputs)
         for view, memory in self.copies:
@@ -94,7 +96,12 @@ class MLPKernel:
         for grad, weight, raw, grad_raw, columns, rows, of_weight, of_bias in self.hidden_backward:
             torch.bmm(grad, weight, out=grad_raw)
             silu_backward(grad_raw, raw, grad_input=grad_raw)
-            torch.bmm(columns, rows, out=of_weight)
+            if rows.shape[2] == 1:
+                # As in `forward`; what `raw` holds is not read again.
+                torch.mul(grad_raw, rows, out=raw)
+                torch.sum(raw, 1, out=of_weight[:, :, 0])
+            else:
+                torch.bmm(columns, rows, out=of_weight)
             torch.sum(grad_raw, 1, out=of_bias)
         for view, memory in self.copies_back:
             view.copy_(memory)
