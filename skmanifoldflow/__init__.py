@@ -53,7 +53,7 @@ _MODULES = {
     "intrinsic_dimension": "_dimension",
     "log_abs_det_jacobian": "_densities",
 }
-_PUBLIC_MODULES = {"compare", "datasets", "metrics", "model_selection", "plotting"}
+_PUBLIC_MODULES = {"compare", "datasets", "metrics", "model_selection", "plotting", "report"}
 
 
 def __getattr__(name: str) -> Any:

@@ -31,8 +31,8 @@ examples:
 
 A file holds a table: a row for each line, numbers, dates or words in its columns. Separator,
 header, decimal mark and encoding of text are recognised, also compressed (.csv.gz). Words of few
-values are taken for categories, dates for days. Names and numbers of the rows, other words, and rows
-with missing cells are left out; each decision is a line of the report, which names the columns.
+values are taken for categories, dates for days. Names and numbers of the rows, other words, and
+rows with missing cells are left out; each decision is a line of the report that names the columns.
 
 It takes three minutes at most on two idle cores, or --budget; small tables take less. Of large
 tables the models see as many rows as there is time for. Ctrl-C keeps what is done.
@@ -179,6 +179,7 @@ def _report(parser, args, began):
     from ._report.data import load
     from ._report.run import Files, run, to_stderr, told
 
+    files = Files(args.output, to_stderr)
     try:
         data = load(
             args.data,
@@ -191,15 +192,11 @@ def _report(parser, args, began):
             sep=args.sep,
             encoding=args.encoding,
         )
-        _make_folder(args.output)
+        files.make_folder()
     except (ValueError, OSError, ImportError) as error:
         parser.exit(2, f"Error: {error}\n")
     except MemoryError:
         parser.exit(2, f"Error: {args.data} does not fit into memory.\n")
-    files = Files(args.output, to_stderr)
-    for stale in ("report.html", "report.png", "rows.csv", "new_rows.csv", "model.joblib"):
-        # Those of an earlier report have no place beside this one.
-        (args.output / stale).unlink(missing_ok=True)
     try:
         report = run(
             data,
@@ -221,50 +218,24 @@ def _report(parser, args, began):
     return _finish(report, files, args)
 
 
-def _make_folder(folder):
-    """Make the folder of the report; raise OSError with a sentence if it cannot be written to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".report.part"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OSError(f"The folder {folder} cannot be written to: {error.strerror}.") from error
-
-
 def _finish(report, files, args):
     """Draw the picture and the page; return the exit status."""
-    from ._report.page import write_page
-    from ._report.picture import report_figure
-    from .plotting import check_matplotlib
+    from ._report.run import write_pictures
 
-    comparison, status = report.comparison, 0 if report.is_complete else 130
+    status = 0 if report.is_complete else 130
     try:
-        if comparison is not None and comparison.models:
-            try:
-                check_matplotlib("Drawing the picture")
-                figure = report_figure(
-                    comparison, report.data.image_shape, report.data.y_name, args.random_state
-                )
-                files.write("report.png", lambda path: figure.savefig(path, format="png"))
-            except ImportError as error:
-                print(f"No picture: {error}", file=sys.stderr)
-                status = status or 1
-        elif report.is_complete:
-            print("No picture: every estimator failed.", file=sys.stderr)
-            status = 1
-        try:
-            files.write("report.html", lambda path: write_page(report, path))
-        except ImportError as error:
-            print(f"No page: {error}", file=sys.stderr)
-            status = status or 1
+        messages = write_pictures(report, files, args.random_state)
+        for message in messages:
+            print(message, file=sys.stderr)
+        status = status or int(bool(messages))
     except KeyboardInterrupt:
         status = 130
     if files.written:
         print(f"\nWritten to {args.output}: {', '.join(files.written)}.")
     if status == 130:
-        n = len(report.answers)
-        done = "all answers are" if report.is_complete else f"{n} of 6 answers are"
+        done = (
+            "all answers are" if report.is_complete else f"{len(report.answers)} of 6 answers are"
+        )
         print(f"Interrupted: {done} there.", flush=True)
     return status or int(files.has_failed)
 

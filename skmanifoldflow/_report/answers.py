@@ -114,7 +114,8 @@ def about_columns(data, n_all):
     whole = []
     for column, kind in kinds.items():
         values = data.X[:, encoder.parts_of(column)[0]]
-        if kind == "number" and (values == np.round(values)).all():
+        is_whole = kind == "number" and data.image_shape is None
+        if is_whole and (values == np.round(values)).all():
             whole.append(column)
     n = {kind: list(kinds.values()).count(kind) for kind in ("number", "date", "category")}
     taken = []
@@ -363,11 +364,13 @@ def about_strange_rows(strange, data):
         for (column, _), expected in zip(causes, strange.expected[k], strict=True):
             value = cells[column][k]
             is_odd = not _is_usual(data, column, i)
+            if not is_odd and expected == str(value):
+                # What its neighbours on the scale have is odd, not the value itself.
+                continue
             known = usual[column] if is_odd else f"the other columns suggest {expected}"
             said.append(f"{column} = {value} ({known})")
-        answer.table.append(
-            [_shortened(data.row_name(i)), number(strange.log_density[i]), "; ".join(said)]
-        )
+        why = "; ".join(said) or "many columns together"
+        answer.table.append([_shortened(data.row_name(i)), number(strange.log_density[i]), why])
     answer.code = (
         "detector = skmanifoldflow.NoveltyDetector(random_state=0).fit(X)\n"
         "detector.training_scores_.argsort()[:10], detector.explain(X[:10])"

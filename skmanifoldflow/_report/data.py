@@ -15,7 +15,7 @@ from .encoding import Encoder, Part, digits_of
 from .names import FILES, TEXT_FILES
 from .text_format import columns_of, pandas_for, read_text
 
-__all__ = ["BUILT_IN", "MIN_ROWS", "Data", "load", "table_of"]
+__all__ = ["BUILT_IN", "MIN_ROWS", "Data", "drawn", "load", "table_of"]
 
 _COMPRESSIONS = {".gz", ".bz2", ".xz", ".zip", ".zst"}
 _N_TOY_ROWS = 2500
@@ -50,6 +50,10 @@ class Data:
         if self.labels is not None:
             return f"{self.labels[i]} (row {number + 1})"
         return f"row {number + 1}"
+
+    def named(self, name):
+        """Return the same data under another name."""
+        return replace(self, name=name)
 
     def take(self, index):
         """Return the same data with some rows."""
@@ -150,8 +154,6 @@ def load(source, target=None, seed=0, drop=(), max_rows=None, **options):
     ValueError, OSError, ImportError
         With a message for the user.
     """
-    if max_rows is not None and max_rows < MIN_ROWS:
-        raise ValueError(f"At least {MIN_ROWS} rows are needed, --max-rows allows {max_rows}.")
     if source in BUILT_IN:
         if target is not None or drop or any(options.values()):
             raise ValueError(f"Columns can be named for files only, not for {source!r}.")
@@ -164,6 +166,8 @@ def load(source, target=None, seed=0, drop=(), max_rows=None, **options):
 def drawn(data, max_rows, seed):
     """Return the data with at most so many rows, drawn at random."""
     n_rows = len(data.X)
+    if max_rows is not None and max_rows < MIN_ROWS:
+        raise ValueError(f"At least {MIN_ROWS} rows are needed, --max-rows allows {max_rows}.")
     if max_rows is None or max_rows >= n_rows:
         return data
     index = np.sort(np.random.RandomState(seed).choice(n_rows, max_rows, replace=False))

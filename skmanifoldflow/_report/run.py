@@ -19,12 +19,13 @@ from threadpoolctl import threadpool_limits
 
 from .._progress import listening
 from ..compare import Line, compare, first_sentence
-from . import answers
+from ..plotting import check_matplotlib
+from . import answers, page, picture
 from .answers import Answer, Map, StrangeRows
 from .data import Data
 from .results import Comparison
 
-__all__ = ["Files", "Report", "rows_for", "run", "to_stderr", "told", "write_table"]
+__all__ = ["Files", "Report", "rows_for", "run", "to_stderr", "told", "write_pictures"]
 
 # Cells, and rows, that models are fitted to in three minutes.
 _CELLS, _ROWS, _LEAST_ROWS = 250_000, 20_000, 1000
@@ -37,6 +38,7 @@ _LEAST_SECONDS = 0.5
 # Rows of the map for each second that it has.
 _MAP_ROWS_PER_SECOND, _LEAST_MAP_ROWS = 80, 300
 _N_NEW_ROWS = 1000
+_FILES = ("report.html", "report.png", "rows.csv", "new_rows.csv", "model.joblib")
 _FAILURES = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, ValueError)
 
 
@@ -142,6 +144,22 @@ class Files:
         self.folder, self._say = folder, say
         self.written: list[str] = []
         self.has_failed = False
+
+    def make_folder(self) -> None:
+        """Make the folder; raise OSError with a sentence if it cannot be written to."""
+        if self.folder is None:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe = self.folder / ".report.part"
+            probe.touch()
+            probe.unlink()
+            for name in _FILES:
+                # Those of an earlier report have no place beside this one.
+                (self.folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            what = f"The folder {self.folder} cannot be written to: {error.strerror}."
+            raise OSError(what) from error
 
     def write(self, name: str, function: Callable[[str], None]) -> None:
         """Write a file by a function of a path; what fails is said, once."""
@@ -445,6 +463,28 @@ def told(caught):
     """Return the warnings that tell a reader of the report something, each once."""
     texts = [str(w.message) for w in caught if not issubclass(w.category, ConvergenceWarning)]
     return list(dict.fromkeys(texts))
+
+
+def write_pictures(report, files, seed):
+    """Draw the picture and the page; return sentences on what they lack."""
+    messages = []
+    comparison = report.comparison
+    if comparison is not None and comparison.models:
+        try:
+            check_matplotlib("Drawing the picture")
+            figure = picture.report_figure(
+                comparison, report.data.image_shape, report.data.y_name, seed
+            )
+            files.write("report.png", lambda path: figure.savefig(path, format="png"))
+        except ImportError as error:
+            messages.append(f"No picture: {error}")
+    elif report.is_complete:
+        messages.append("No picture: every estimator failed.")
+    try:
+        files.write("report.html", lambda path: page.write_page(report, path))
+    except ImportError as error:
+        messages.append(f"No page: {error}")
+    return messages
 
 
 def write_table(table, path):
