@@ -49,8 +49,9 @@ _PAIRED = (Isomap, KernelPCA, KernelDensity)
 _MAX_EMBEDDED_ROWS = 10_000
 _EMBEDDED_AT_ONCE = 1000
 _MAX_SEARCH_ROWS = 10_000
-# Cells of the rows that the mixture is cross-validated on where time is limited, and least rows.
-_MAX_TIMED_CELLS, _MIN_TIMED_ROWS = 200_000, 1000
+# Cells, and rows, that the mixture is cross-validated on in a second of the time for all, and the
+# least rows.
+_CELLS_PER_SECOND, _ROWS_PER_SECOND, _MIN_TIMED_ROWS = 2200, 110, 300
 # Time that a stack gets for each second of another flow.
 _TIME_OF_STACK = 2
 _MIXTURE_SIZES = (1, 2, 4, 7, 10, 14, 20, 30)
@@ -145,7 +146,8 @@ def compare(
         fewer than half as many values as rows, 0 elsewhere. None spreads nothing.
     max_time : float or None, default=None
         Seconds of wall time that all fits with a parameter of that name share; None sets no limit.
-        The mixture is then cross-validated on at most 200 000 cells.
+        The mixture is then cross-validated on as many rows as there is time for. What cannot begin
+        before the time is over is reported as skipped, but for models that take no time.
     random_state : int, RandomState instance or None, default=None
         Source of the split, of the spreading and of the seed that every estimator gets.
     verbose : int, default=0
@@ -225,10 +227,19 @@ def compare(
         callback(comparison)
     for i, (name, estimator) in enumerate(chosen.items()):
         line = Line(f"[{i + 1}/{len(chosen)}] {name} ... ") if verbose else None
-        if deadline is not None and _takes_time(estimator):
-            estimator = _timed(estimator, list(chosen.values())[i:], deadline - time.monotonic())
+        left = np.inf if deadline is None else deadline - time.monotonic()
+        if _takes_time(estimator) and left < np.inf:
+            estimator = _timed(estimator, list(chosen.values())[i:], left)
         with listening(line.show) if line else nullcontext():
-            result, model, scores = _run(name, estimator, comparison, has_classes)
+            if (
+                left <= 0
+                and comparison.models
+                and (_takes_time(chosen[name]) or _is_paired(estimator))
+            ):
+                skipped = "skipped: no time was left"
+                result, model, scores = Result(name, *[None] * 6, 0.0, skipped), None, None
+            else:
+                result, model, scores = _run(name, estimator, comparison, has_classes)
         comparison.results.append(result)
         if scores is not None:
             comparison.test_scores[name] = scores
@@ -292,7 +303,8 @@ def _deadline(max_time, chosen, n_columns):
         return None
     if not isinstance(max_time, Real) or not float(max_time) > 0:
         raise ValueError(f"max_time must be a number > 0 or None, got {max_time!r}.")
-    n_searched = max(_MIN_TIMED_ROWS, _MAX_TIMED_CELLS // n_columns)
+    n_affordable = min(_CELLS_PER_SECOND / n_columns, _ROWS_PER_SECOND) * max_time
+    n_searched = int(max(_MIN_TIMED_ROWS, n_affordable))
     for estimator in chosen.values():
         if isinstance(getattr(estimator, "cv", None), _FirstRows):
             estimator.cv.n_rows = min(_MAX_SEARCH_ROWS, n_searched)

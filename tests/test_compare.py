@@ -263,8 +263,17 @@ def test_fits_share_the_time(rows, monkeypatch):
     assert estimators["a"].max_time is None
 
 
+def test_what_cannot_begin_in_time_is_skipped(rows, monkeypatch):
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
+    estimators = {"a": Timed(max_time=20.0), "b": Timed(), "Isomap": Isomap(), "PCA": PCA(2)}
+    comparison = compare(rows[0], estimators=estimators, max_time=10, random_state=0)
+    errors = [result.error for result in comparison.results]
+    assert errors == [None, "skipped: no time was left", "skipped: no time was left", None]
+    assert list(comparison.models) == ["a", "PCA"]
+
+
 def test_the_mixture_takes_fewer_rows_where_time_is_short(rows, monkeypatch):
-    monkeypatch.setattr(compare_module, "_MAX_TIMED_CELLS", 4 * 60)
+    monkeypatch.setattr(compare_module, "_CELLS_PER_SECOND", 4)
     monkeypatch.setattr(compare_module, "_MIN_TIMED_ROWS", 10)
     options = {"estimators": ["GaussianMixture"], "random_state": 0}
     assert not compare(rows[0], **options).notes

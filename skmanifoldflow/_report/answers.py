@@ -208,7 +208,8 @@ def about_density(comparison, mixture="GaussianMixture"):
     answer = Answer("Which density fits best?")
     results = {r.estimator: r for r in comparison.results if r.log_density is not None}
     results = {name: r for name, r in results.items() if np.isfinite(r.log_density)}
-    failed = [r.estimator for r in comparison.results if r.error is not None]
+    failed = [r.estimator for r in comparison.results if (r.error or "").startswith("failed")]
+    skipped = [r.estimator for r in comparison.results if (r.error or "").startswith("skipped")]
     if not results:
         answer.sentences.append("No estimator gave a density.")
         return None, answer
@@ -237,6 +238,8 @@ def about_density(comparison, mixture="GaussianMixture"):
         answer.sentences.append(f"{says}.")
     if failed:
         answer.sentences.append(f"Failed: {list_names(failed)}; the table below says why.")
+    if skipped:
+        answer.sentences.append(f"There was no time for {list_names(skipped)} (--budget).")
     answer.code = (
         "skmanifoldflow.StackingDensity(random_state=0).fit(X).score_samples(X)  # nats of each row"
     )

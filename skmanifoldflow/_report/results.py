@@ -37,8 +37,8 @@ class Result:
     fit_seconds : float
         Wall time of the fit, or until it failed.
     error : str or None
-        "failed: " and the first sentence of the error that ended the fit or the measuring. None
-        if there was none.
+        "failed: " and the first sentence of the error that ended the fit or the measuring, or that
+        it was skipped because the time was over. None if there was none.
     log_density_error : float or None
         Standard error of `log_density`, from the spread over the test rows.
 
