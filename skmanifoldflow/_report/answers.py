@@ -31,16 +31,20 @@ __all__ = [
     "fit_map",
 ]
 
+# Values from which on a column has a dimension, and rows with which that is a guess.
+_MANY_VALUES, _FEW_ROWS = 10, 50
 # Rows and columns in the words.
 N_STRANGE, _MAX_CAUSES = 10, 3
 # A column has a part in strangeness from so many nats on, and from this share of the largest part.
 _LEAST_NATS, _LEAST_SHARE = 1.0, 0.25
-# Standard deviation of the noise of the detector's density, as of `NoveltyDetector`.
-_NOISE_FLOOR = 0.1
+# Standard deviation of the noise of the detector's density and its rate, as of `NoveltyDetector`.
+_NOISE_FLOOR, _FALSE_POSITIVE_RATE = 0.1, 0.05
 # Folds of the detector with few columns, and with many, of which fits take long.
 _N_FOLDS, _N_FOLDS_WIDE, _WIDE = 3, 2, 40
 # Quartile ranges below the lower quartile beyond which a log-density is far from the others.
 _FAR = 3.0
+# Share of the rows below which the value of a category is a rare one.
+_RARE = 0.03
 # Rows of the map at most; t-SNE takes most of its time.
 MAX_MAP_ROWS = 2000
 _LEAST_MAP_ROWS = 40
@@ -56,6 +60,8 @@ _PURE = 0.85
 _TELLS = 0.8
 # Rows that are compared with new ones at most.
 _MAX_COMPARED = 2000
+# With fewer the classifier has too few rows to learn from.
+_LEAST_COMPARED = 40
 
 
 @dataclass
@@ -160,16 +166,22 @@ def about_columns(data, n_fitted):
 def about_dimension(data):
     """Return the report of the dimension, or None, and say how many numbers vary freely."""
     answer = Answer("How many things vary?")
-    is_number = np.array([part.kind != "category" for part in data.encoder.parts])
-    X = data.X[:, is_number]
+    # Few values have no dimension, and are on their way to being categories.
+    is_taken = np.array(
+        [
+            part.kind != "category" and len(np.unique(data.X[:, j])) >= _MANY_VALUES
+            for j, part in enumerate(data.encoder.parts)
+        ]
+    )
+    X = data.X[:, is_taken]
     n_columns = X.shape[1]
     if not n_columns:
-        answer.sentences.append("All columns are categories, which have no dimension.")
+        answer.sentences.append("All columns are categories or have few values: no dimension.")
         return None, answer
     report = intrinsic_dimension(X)
     d = report.dimension
     columns = "column" if n_columns == 1 else f"{n_columns} columns"
-    of = "of numbers" if is_number.all() else "of numbers and dates"
+    of = "of numbers" if is_taken.all() else "that take many values"
     if d >= n_columns:
         answer.sentences.append(
             f"As many as there are columns: no column {of} follows from the others."
@@ -187,7 +199,7 @@ def about_dimension(data):
 
 
 def _how_sure(report):
-    if not report.neighbors:
+    if not report.neighbors or report.n_rows < _FEW_ROWS:
         return f"With {report.n_rows} different rows this is a guess."
     says = f"nearest neighbours say {report.estimate:.1f}"
     if report.agreement == "good":
@@ -277,14 +289,16 @@ class StrangeRows:
     n_far: int
 
 
-def detector_of(n_columns, seed, max_time):
+def detector_of(n_rows, n_columns, seed, max_time):
     """Return an unfitted detector of strange rows, which takes about so many seconds."""
     n_folds = _N_FOLDS if n_columns < _WIDE else _N_FOLDS_WIDE
+    # With few rows no rate of false alarms is so small that the usual one would have a threshold.
+    rate = max(_FALSE_POSITIVE_RATE, 1 / n_rows)
     density = NoisyInjectiveFlow(
         noise_floor=_NOISE_FLOOR, discrete_features=None, max_time=max_time / (n_folds + 1)
     )
     folds = KFold(n_folds, shuffle=True, random_state=seed)
-    return NoveltyDetector(density, cv=folds, random_state=seed)
+    return NoveltyDetector(density, false_positive_rate=rate, cv=folds, random_state=seed)
 
 
 def find_strange_rows(detector, fitted, rows, encoder):
@@ -388,7 +402,7 @@ def _is_usual(data, column, i):
     indices = data.encoder.parts_of(column)
     values = data.X[:, indices]
     if data.encoder.parts[indices[0]].kind == "category":
-        return (values == values[i]).all(axis=1).mean() > 0.1
+        return (values == values[i]).all(axis=1).mean() >= _RARE
     low, high = np.quantile(values[:, 0], [0.05, 0.95])
     return low <= values[i, 0] <= high
 
@@ -401,8 +415,8 @@ def usual_values(data):
         if parts[indices[0]].kind == "category":
             levels = data.encoder.inverse_transform(data.X)[column]
             values, counts = np.unique(levels, return_counts=True)
-            most = values[counts.argmax()]
-            said[column] = f"mostly {most}, {counts.max() / len(levels):.0%}"
+            most, share = values[counts.argmax()], counts.max() / len(levels)
+            said[column] = f"mostly {most}" if share > 0.5 else "few rows have it"
             continue
         values = np.quantile(data.X, [0.05, 0.95], axis=0, method="nearest")
         low, high = data.encoder.inverse_transform(values)[column]
@@ -612,7 +626,7 @@ def about_samples(density, comparison, data, seed):
     new = density.sample(max(n, 10), random_state=seed)
     real = comparison.X_test[:n]
     score = None
-    if n >= 20:
+    if n >= _LEAST_COMPARED:
         score = classifier_two_sample_score(real, new[:n], random_state=seed)
         area = score.auc
         says = "can hardly tell" if area < 0.6 else "can partly tell" if area < 0.75 else "can tell"

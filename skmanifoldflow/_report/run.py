@@ -356,7 +356,7 @@ class _Work:
         ]
         if timed_out:
             names = ", ".join(dict.fromkeys(timed_out))
-            answer.sentences.append(f"More time (--budget) would better: {names}.")
+            answer.sentences.append(f"With more time (--budget) these may get better: {names}.")
         if data.log_density is not None:
             exact = data.log_density(comparison.X_test).mean()
             answer.sentences.append(
@@ -400,7 +400,8 @@ class _Work:
         steps = report.comparison.value_step
         rng = np.random.RandomState(self.seed)
         rows = data.X + steps * rng.random_sample(data.X.shape) if steps.any() else data.X
-        detector = answers.detector_of(rows.shape[1], self.seed, self.clock.share("strange"))
+        seconds = self.clock.share("strange")
+        detector = answers.detector_of(len(self.fitted), rows.shape[1], self.seed, seconds)
         report.strange, failure = self.timed(
             "Strange rows",
             lambda: answers.find_strange_rows(detector, self.fitted, rows, data.encoder),

@@ -164,7 +164,10 @@ def test_no_density_at_all():
     ("columns", "said"),
     [
         ({"x": np.arange(50) ** 1.5}, "One: there is a single column."),
-        ({"k": np.array(["a", "b"] * 25, dtype=object)}, "All columns are categories"),
+        (
+            {"k": np.array(["a", "b"] * 25, dtype=object)},
+            "All columns are categories or have few values",
+        ),
         (dict(zip("xy", np.random.RandomState(0).normal(size=(2, 50)), strict=True)), "As many as"),
     ],
 )
@@ -256,7 +259,7 @@ def test_rows_that_there_is_time_for():
 
 @pytest.fixture
 def fast(monkeypatch):
-    def detector_of(n_columns, seed, max_time):
+    def detector_of(n_rows, n_columns, seed, max_time):
         return NoveltyDetector(GaussianMixture(random_state=0), cv=2, random_state=seed)
 
     def fit_map(data, seed, max_time, n_rows, rng):

@@ -35,7 +35,7 @@ def report():
     """A report of simple models on a table of all kinds of columns."""
     patch = pytest.MonkeyPatch()
 
-    def detector_of(n_columns, seed, max_time):
+    def detector_of(n_rows, n_columns, seed, max_time):
         return NoveltyDetector(GaussianMixture(random_state=0), cv=2, random_state=seed)
 
     def fit_map(data, seed, max_time, n_rows, rng):

@@ -78,7 +78,7 @@ def fast_flows(monkeypatch):
 def other_answers_are_fast(monkeypatch):
     """What these tests are about is the comparison: the other fits are those of simple models."""
 
-    def detector_of(n_columns, seed, max_time):
+    def detector_of(n_rows, n_columns, seed, max_time):
         return NoveltyDetector(GaussianMixture(random_state=0), cv=2, random_state=seed)
 
     def fit_map(data, seed, max_time, n_rows, rng):
