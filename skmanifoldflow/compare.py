@@ -236,8 +236,11 @@ def compare(
                 and comparison.models
                 and (_takes_time(chosen[name]) or _is_paired(estimator))
             ):
-                skipped = "skipped: no time was left"
-                result, model, scores = Result(name, *[None] * 6, 0.0, skipped), None, None
+                result, model, scores = (
+                    _no_result(name, 0.0, "skipped: no time was left"),
+                    None,
+                    None,
+                )
             else:
                 result, model, scores = _run(name, estimator, comparison, has_classes)
         comparison.results.append(result)
@@ -397,7 +400,7 @@ def _run(name, estimator, comparison, has_classes):
             model, scores, failure = None, None, error
             seconds = time.perf_counter() - start
             sentence = f"failed: {first_sentence(error)}"
-            result = Result(name, None, None, None, None, None, None, seconds, sentence)
+            result = _no_result(name, seconds, sentence)
     # The name of the estimator comes before its warnings.
     for warning in caught:
         warnings.warn(f"{name}: {warning.message}", warning.category, stacklevel=3)
@@ -405,6 +408,11 @@ def _run(name, estimator, comparison, has_classes):
         text = f"{name} failed with {type(failure).__name__}: {failure}"
         warnings.warn(text, UserWarning, stacklevel=3)
     return result, model, scores
+
+
+def _no_result(name, seconds, reason):
+    """Return the figures of an estimator that has none."""
+    return Result(name, None, None, None, None, None, None, seconds, reason)
 
 
 def first_sentence(error):

@@ -9,10 +9,10 @@ from numbers import Real
 from pathlib import Path
 
 from ._checks import warn
-from ._report.data import BUILT_IN, drawn, load, table_of
+from ._report.data import BUILT_IN, drawn, load, read_columns, table_of
 from ._report.run import Files, Report, run, told, write_pictures
 
-__all__ = ["Report", "make_report"]
+__all__ = ["Report", "make_report", "read_table"]
 
 
 def make_report(
@@ -125,6 +125,46 @@ def make_report(
     if not report.is_complete:
         warn(f"The report was interrupted after {len(report.answers)} of 6 answers.")
     return report
+
+
+def read_table(path, *, sep=None, encoding=None):
+    """Read a table from a file as the report does.
+
+    Parameters
+    ----------
+    path : str or path
+        File of text (.csv, .tsv, .txt, .dat, .data, each also compressed), .xlsx, .json, .parquet,
+        .feather or .npy. Separator, header, decimal mark and encoding of text are recognised.
+    sep, encoding : str, default=None
+        What overrules that.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        With all columns of the file.
+
+    Raises
+    ------
+    ValueError, OSError, ImportError
+        If the file cannot be read, with the reason.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import pandas as pd
+    >>> from skmanifoldflow.report import read_table
+    >>> prices = pd.DataFrame({"price": [1.5, 2.5, 3.25], "size": [20, 30, 40]})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "prices.csv"
+    ...     prices.to_csv(path, sep=";", decimal=",", index=False)
+    ...     table = read_table(path)
+    >>> table["price"].tolist()
+    [1.5, 2.5, 3.25]
+    """
+    from pandas import DataFrame
+
+    return DataFrame(read_columns(os.fspath(path), sep, encoding)[0])
 
 
 def _print(text):

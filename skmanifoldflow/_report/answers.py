@@ -53,7 +53,7 @@ _TSNE_STEPS = 500
 # Rows are of one island that are nearer to each other, on the map, than this many times the usual
 # distance to the fifth neighbour; and the rows that an island has at least.
 _REACH, _LEAST_OF_ISLAND = 1.75, 8
-_LEAST_SHARE_OF_ISLAND, _MAX_ISLANDS = 0.01, 12
+_LEAST_SHARE_OF_ISLAND, _MAX_ISLANDS = 0.01, 8
 # Share of the rows of an island whose nearest neighbour, in the table, is one of them.
 _PURE = 0.85
 # Probability that a value in an island is above one elsewhere from which on a column tells it.
@@ -151,11 +151,11 @@ def about_columns(data, n_fitted):
             "many as the time allows."
         )
     answer.sentences.extend(data.notes)
-    reader = "pandas.read_csv" if data.source.endswith(".csv") else "..."
     if data.source:
         answer.code = (
             f'model = joblib.load("{{folder}}/model.joblib")\n'
-            f'X = model.encoder.transform({reader}("{data.source}"))  # rows as numbers'
+            f'table = skmanifoldflow.report.read_table("{data.source}")\n'
+            "X = model.encoder.transform(table)  # rows as numbers"
         )
     return answer
 
@@ -184,7 +184,7 @@ def about_dimension(data):
     of = "of numbers" if is_taken.all() else "that take many values"
     if d >= n_columns:
         answer.sentences.append(
-            f"As many as there are columns: no column {of} follows from the others."
+            "As many as there are columns: none of them follows from the others."
             if n_columns > 1
             else "One: there is a single column."
         )
@@ -236,8 +236,8 @@ def about_density(comparison, mixture="GaussianMixture"):
     others = [name for name in ranked[1:] if name != reference]
     if best == mixture:
         reference = others[0] if others else None
-        few = " With few rows it often is" if len(comparison.X_train) < 500 else " Here it is"
-        answer.sentences.append(f"A mixture of Gaussians is the best here.{few}, and it is fast.")
+        few = ", as often with few rows" if len(comparison.X_train) < 500 else ""
+        answer.sentences.append(f"A mixture of Gaussians is the best here{few}, and it is fast.")
     if reference is not None:
         difference = scores[best] - scores[reference]
         mean, error = difference.mean(), difference.std(ddof=1) / np.sqrt(n_test)
@@ -522,7 +522,7 @@ def _islands(coordinates, scaled, some):
     for part in by_size[1:]:
         is_of_part = parts == part
         is_pure = is_of_part[nearest[is_of_part]].mean() >= _PURE
-        if sizes[part] >= least and is_pure and n_islands < _MAX_ISLANDS:
+        if sizes[part] >= least and is_pure:
             n_islands += 1
             number_of[part] = n_islands
     of_some = number_of[parts]
@@ -588,13 +588,15 @@ def about_islands(found, data):
             f"Yes: on the map {counted(n_islands, 'island')} "
             f"{'lies' if n_islands == 1 else 'lie'} beside the mainland."
         )
-        for k, tells in enumerate(found.tells, start=1):
+        for k, tells in enumerate(found.tells[:_MAX_ISLANDS], start=1):
             size = np.count_nonzero(found.islands == k)
             texts = "; ".join(text for _, text in tells)
             texts = texts or "no single column tells it from the rest"
             answer.sentences.append(
                 f"Island {k}, {counted(size, 'row')} ({size / n:.1%}): {texts}."
             )
+    if n_islands > _MAX_ISLANDS:
+        answer.sentences.append(f"The other {n_islands - _MAX_ISLANDS} are smaller.")
     quality = (
         "keeps neighbours together" if found.trust > 0.95 else "keeps most neighbours together"
     )

@@ -15,7 +15,7 @@ from .encoding import Encoder, Part, digits_of
 from .names import FILES, TEXT_FILES
 from .text_format import columns_of, pandas_for, read_text
 
-__all__ = ["BUILT_IN", "MIN_ROWS", "Data", "drawn", "load", "table_of"]
+__all__ = ["BUILT_IN", "MIN_ROWS", "Data", "drawn", "load", "read_columns", "table_of"]
 
 _COMPRESSIONS = {".gz", ".bz2", ".xz", ".zip", ".zst"}
 _N_TOY_ROWS = 2500
@@ -216,8 +216,9 @@ def table_of(X, y=None, name="table"):
     )
 
 
-def _load_file(source, target, drop, columns=None, impute=False, sep=None, encoding=None):
-    path, wanted = Path(source), columns or []
+def read_columns(source, sep=None, encoding=None):
+    """Return the columns of a file by name, and words on how it was read."""
+    path = Path(source)
     read = _reader(path)
     if read is None:
         raise ValueError(
@@ -227,11 +228,15 @@ def _load_file(source, target, drop, columns=None, impute=False, sep=None, encod
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {source!r}.")
     if read is read_text:
-        table, recognised = read_text(path, _separator(sep), encoding)
-    elif sep is not None or encoding is not None:
+        return read_text(path, _separator(sep), encoding)
+    if sep is not None or encoding is not None:
         raise ValueError(f"--sep and --encoding are for text, not for {path.name}.")
-    else:
-        table, recognised = read(path)
+    return read(path)
+
+
+def _load_file(source, target, drop, columns=None, impute=False, sep=None, encoding=None):
+    path, wanted = Path(source), columns or []
+    table, recognised = read_columns(source, sep, encoding)
     recognised = ", ".join([*recognised, counted(len(table), "column")])
     for name in dict.fromkeys([*drop, *wanted, *([] if target is None else [target])]):
         if name not in table:

@@ -148,7 +148,7 @@ def test_the_better_density_is_told_with_its_error():
     assert answer.sentences[1].endswith("which may be chance: the mixture is simpler.")
     name, answer = about_density(scored(-2 + noise, noise))
     assert name == "GaussianMixture"
-    assert answer.sentences[1].startswith("A mixture of Gaussians is the best here. With few rows")
+    assert answer.sentences[1].startswith("A mixture of Gaussians is the best here, as often with")
     assert answer.sentences[2].startswith("Flow has -2.00, 2.00 ± 0.00 less")
 
 
