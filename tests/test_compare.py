@@ -263,6 +263,16 @@ def test_fits_share_the_time(rows, monkeypatch):
     assert estimators["a"].max_time is None
 
 
+def test_the_mixture_comes_first_where_time_is_limited(rows, capsys):
+    names = ["Isomap", "PCA", "GaussianMixture"]
+    comparison = compare(rows[0], estimators=names, max_time=9, random_state=0, verbose=1)
+    shown = re.findall(r"\] (\w+) ", capsys.readouterr().out)
+    assert shown == ["PCA", "GaussianMixture", "Isomap"]
+    assert [result.estimator for result in comparison.results] == names
+    assert list(comparison.models) == names
+    assert set(compare_module._TIMED_ORDER) == set(ESTIMATORS)
+
+
 def test_what_cannot_begin_in_time_is_skipped(rows, monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: clock.now)
     estimators = {"a": Timed(max_time=20.0), "b": Timed(), "Isomap": Isomap(), "PCA": PCA(2)}

@@ -120,6 +120,27 @@ class Comparison:
     names: list[str] = field(default_factory=list)
     test_scores: dict[str, np.ndarray] = field(default_factory=dict)
 
+    def sort(self, names):
+        """Bring results and models into the order of names.
+
+        Parameters
+        ----------
+        names : list of str
+            Names of the estimators, in the order that is wanted.
+
+        Examples
+        --------
+        >>> from skmanifoldflow.compare import Comparison, Result
+        >>> results = [Result(name, *[None] * 6, 0.1) for name in ("PCA", "Isomap")]
+        >>> comparison = Comparison(results, {}, None, None, None, None, None, None)
+        >>> comparison.sort(["Isomap", "PCA"])
+        >>> [result.estimator for result in comparison.results]
+        ['Isomap', 'PCA']
+        """
+        self.results.sort(key=lambda result: names.index(result.estimator))
+        for name in sorted(self.models, key=names.index):
+            self.models[name] = self.models.pop(name)
+
     def to_frame(self):
         """Return the results as a DataFrame.
 
