@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from .._checks import counted, list_names
 from .._densities import NoveltyDetector, TransformedDensity
+from .._densities.base import draw
 from .._densities.novelty import p_values
 from .._dimension import intrinsic_dimension
 from .._joint_manifold import JointManifoldFlow
@@ -41,8 +42,9 @@ _LEAST_NATS, _LEAST_SHARE = 1.0, 0.25
 _NOISE_FLOOR, _FALSE_POSITIVE_RATE = 0.1, 0.05
 # Folds of the detector with few columns, and with many, of which fits take long.
 _N_FOLDS, _N_FOLDS_WIDE, _WIDE = 3, 2, 40
-# Quartile ranges below the lower quartile beyond which a log-density is far from the others.
-_FAR = 3.0
+# Draws of the model for each row that tell how low a density may be by chance, and the least and
+# the largest number of them.
+_N_DRAWS, _RANGE_OF_DRAWS = 10, (2000, 50_000)
 # Share of the rows below which the value of a category is a rare one.
 _RARE = 0.03
 # Rows of the map at most; t-SNE takes most of its time.
@@ -301,7 +303,7 @@ def detector_of(n_rows, n_columns, seed, max_time):
     return NoveltyDetector(density, false_positive_rate=rate, cv=folds, random_state=seed)
 
 
-def find_strange_rows(detector, fitted, rows, encoder):
+def find_strange_rows(detector, fitted, rows, encoder, rng):
     """Fit a detector to some rows, and rank all of them.
 
     Parameters
@@ -314,6 +316,8 @@ def find_strange_rows(detector, fitted, rows, encoder):
         All rows, spread over the steps of their columns.
     encoder : Encoder
         What the columns are.
+    rng : RandomState
+        Source of the rows that the density draws.
     """
     detector.fit(rows[fitted])
     others = np.setdiff1d(np.arange(len(rows)), fitted)
@@ -322,8 +326,7 @@ def find_strange_rows(detector, fitted, rows, encoder):
     if len(others):
         log_density[others] = detector.score_samples(rows[others])
     order = np.argsort(log_density, kind="stable")
-    low, high = np.quantile(log_density, [0.25, 0.75])
-    n_far = int((log_density < low - _FAR * (high - low)).sum())
+    n_far = int((log_density < _far_below(detector.density_, log_density, rng)).sum())
     strangest = order[:N_STRANGE]
     shares = detector.explain(rows[strangest])
     causes = [_causes(row, encoder) for row in shares]
@@ -332,6 +335,19 @@ def find_strange_rows(detector, fitted, rows, encoder):
         for i, of_row in zip(strangest, causes, strict=True)
     ]
     return StrangeRows(detector, log_density, order, causes, expected, n_far)
+
+
+def _far_below(density, log_density, rng):
+    """Return the log-density below which a row is far outside, that of the least of many draws.
+
+    Rows that a density has not seen are less dense than its draws, and spread more: their middle
+    and the range of their middle half tell by how much.
+    """
+    n_drawn = int(np.clip(_N_DRAWS * len(log_density), *_RANGE_OF_DRAWS))
+    drawn = density.score_samples(draw(density, n_drawn, rng))
+    (low, middle, high), ours = (np.quantile(v, [0.25, 0.5, 0.75]) for v in (drawn, log_density))
+    wider = max(1.0, (ours[2] - ours[0]) / (high - low)) if high > low else 1.0
+    return ours[1] - wider * (middle - drawn.min())
 
 
 def _expected(detector, encoder, row, column):
@@ -365,8 +381,8 @@ def about_strange_rows(strange, data):
     if strange.n_far:
         far = "1 row lies" if strange.n_far == 1 else f"{strange.n_far} rows lie"
         answer.sentences.append(
-            f"{far} far outside the rest of {n} rows: log-density more than three quartile ranges "
-            f"below the lower quartile."
+            f"{far} far outside the rest of {n} rows: less dense than any of many rows that the "
+            "model draws."
         )
     else:
         answer.sentences.append(
@@ -403,7 +419,7 @@ def _is_usual(data, column, i):
     values = data.X[:, indices]
     if data.encoder.parts[indices[0]].kind == "category":
         return (values == values[i]).all(axis=1).mean() >= _RARE
-    low, high = np.quantile(values[:, 0], [0.05, 0.95])
+    low, high = np.quantile(values[:, 0], [0.05, 0.95], method="nearest")
     return low <= values[i, 0] <= high
 
 
@@ -638,9 +654,7 @@ def about_samples(density, comparison, data, seed):
             "guessing has 50 %."
         )
         if area >= 0.75:
-            answer.sentences.append(
-                "Take new rows with care: some columns are not as in the table."
-            )
+            answer.sentences.append("Take new rows with care: they differ from those of the table.")
     else:
         answer.sentences.append(f"{n} rows left out are too few for a classifier to compare with.")
     encoder = data.encoder

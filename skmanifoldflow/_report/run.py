@@ -404,7 +404,7 @@ class _Work:
         detector = answers.detector_of(len(self.fitted), rows.shape[1], self.seed, seconds)
         report.strange, failure = self.timed(
             "Strange rows",
-            lambda: answers.find_strange_rows(detector, self.fitted, rows, data.encoder),
+            lambda: answers.find_strange_rows(detector, self.fitted, rows, data.encoder, rng),
         )
         if failure is not None:
             self.add(Answer("Which rows are strange?", [f"This failed: {failure}"]))

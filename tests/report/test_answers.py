@@ -1,5 +1,7 @@
 """The answers of the report: what was planted in a table is found and named."""
 
+import functools
+
 import joblib
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skmanifoldflow import NoveltyDetector
+from skmanifoldflow import JointManifoldFlow, NoveltyDetector
 from skmanifoldflow._report import answers
 from skmanifoldflow._report import run as run_module
 from skmanifoldflow._report.answers import Map, about_density, about_islands, about_samples
@@ -18,7 +20,7 @@ from skmanifoldflow._report.run import rows_for
 from skmanifoldflow.compare import Comparison, Result, compare
 from skmanifoldflow.report import make_report
 
-N, STRANGE, ISLAND = 800, [100, 300, 500, 600, 700], slice(0, 24)
+N, STRANGE, ISLAND = 500, [100, 200, 300, 400, 450], slice(0, 20)
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +46,20 @@ def planted():
 @pytest.fixture(scope="module")
 def report(planted, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    # Time enough on a busy machine; on an idle one it takes a sixth of it.
-    return make_report(planted, output=folder, estimators=["GaussianMixture"], max_time=120), folder
+    with pytest.MonkeyPatch.context() as patch:
+        # What the answers are does not depend on how busy the machine is: time ends no fit, and
+        # epochs are few.
+        few = functools.partial(JointManifoldFlow, max_iter=20)
+        patch.setattr(answers, "JointManifoldFlow", few)
+        return make_report(
+            planted, output=folder, estimators=["GaussianMixture"], max_time=1e6
+        ), folder
 
 
 def test_copies_of_ids_are_left_out(report):
     first = report[0].answers[0]
     assert "Left out, numbers of the rows, or ranks: number, number again." in first.sentences
-    assert first.sentences[0] == "800 rows; 14 columns of numbers."
+    assert first.sentences[0] == "500 rows; 14 columns of numbers."
 
 
 def test_the_dimension(report):
@@ -71,8 +79,8 @@ def test_strange_rows_are_found_and_named(report):
         assert {name for name, _ in causes[i][:2]} == {"left", "right"}
     lines = {row[0]: row[2] for row in report.answers[3].table[1:]}
     assert "c5 = 3 (" in lines["row 101"]
-    assert "the other columns suggest" in lines["row 601"]
-    assert (np.sort(report.p_value)[:5] < 0.01).all()
+    assert "the other columns suggest" in lines["row 401"]
+    assert (np.sort(report.p_value)[:5] < 0.015).all()
     np.testing.assert_allclose(report.p_value.mean(), 0.5, atol=0.01)
 
 
@@ -81,8 +89,8 @@ def test_the_island_is_found_and_named(report):
     sizes = np.bincount(report.islands)
     members = np.flatnonzero(report.islands == report.islands[0])
     assert report.islands[0] > 0
-    assert np.isin(members, np.arange(24)).mean() > 0.9
-    assert sizes[report.islands[0]] >= 20
+    assert np.isin(members, np.arange(20)).mean() > 0.9
+    assert sizes[report.islands[0]] >= 16
     tells = {column for column, _ in report.map.tells[report.islands[0] - 1]}
     assert {"c3", "c8"} <= tells
 
@@ -186,11 +194,23 @@ def test_a_category_that_is_strange_is_named():
     detector = NoveltyDetector(GaussianMixture(2, reg_covar=1e-3, random_state=0), cv=3)
     rows = data.X + [0, 1, 0] * rng.random_sample((300, 3))
     data_of_steps = data.encoder.with_steps([0, 1, 0])
-    found = answers.find_strange_rows(detector, np.arange(300), rows, data_of_steps)
+    found = answers.find_strange_rows(detector, np.arange(300), rows, data_of_steps, rng)
     assert found.order[0] == 7
     assert {name for name, _ in found.causes[0]} >= {"value", "kind"}
     place = [name for name, _ in found.causes[0]].index("kind")
     assert found.expected[0][place] == ("high" if value[7] > 0 else "low")
+
+
+@pytest.mark.parametrize("n_columns", [1, 2, 8])
+def test_few_rows_of_a_cloud_are_far_outside(n_columns):
+    rng = np.random.RandomState(0)
+    X = rng.standard_normal((500, n_columns))
+    X[:2] = 9
+    scores = -0.5 * (X**2).sum(axis=1)
+    model = GaussianMixture(random_state=0).fit(X[2:])
+    limit = answers._far_below(model, scores, rng)
+    # By chance a tenth of a row of 500 lies there.
+    assert 2 <= (scores < limit).sum() <= 3
 
 
 def test_islands_are_told_apart_by_their_columns():
