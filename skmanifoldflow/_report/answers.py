@@ -188,7 +188,7 @@ def about_dimension(data):
         answer.sentences.append(
             "As many as there are columns: none of them follows from the others."
             if n_columns > 1
-            else "One: there is a single column."
+            else "One: there is a single column that takes many values."
         )
     else:
         answer.sentences.append(

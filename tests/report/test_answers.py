@@ -171,7 +171,7 @@ def test_no_density_at_all():
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"x": np.arange(50) ** 1.5}, "One: there is a single column."),
+        ({"x": np.arange(50) ** 1.5}, "One: there is a single column"),
         (
             {"k": np.array(["a", "b"] * 25, dtype=object)},
             "All columns are categories or have few values",
