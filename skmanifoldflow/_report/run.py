@@ -33,7 +33,7 @@ _USUAL_BUDGET = 180.0
 # Seconds that are kept for pictures and files, and shares of what is left: the comparison, then the
 # strange rows, then the map.
 _RESERVE = 10.0
-_SHARES = {"comparison": 0.5, "strange": 0.45, "map": 0.6}
+_SHARES = {"comparison": 0.45, "strange": 0.3, "map": 0.6}
 _LEAST_SECONDS = 0.5
 # Rows of the map for each second that it has.
 _MAP_ROWS_PER_SECOND, _LEAST_MAP_ROWS = 80, 300
