@@ -1,88 +1,135 @@
-"""Command line of the comparison report: `python -m skmanifoldflow --help`."""
+"""Command line of the report: `skmanifoldflow --help`, or `python -m skmanifoldflow --help`."""
 
 import argparse
-import os
+import re
 import sys
-import warnings
+import time
 from pathlib import Path
 
-import numpy as np
-from scipy.sparse import SparseEfficiencyWarning
-from threadpoolctl import threadpool_limits
+from ._report.names import BUILT_IN, ESTIMATORS, FILES
+from ._version import __version__
 
-from ._report.data import BUILT_IN, load
-from ._report.picture import report_figure
-from .compare import ESTIMATORS, Comparison, compare
-from .plotting import check_matplotlib
+# Torch, scikit-learn and all that imports them are imported when there is something to do: the help
+# and a mistake on the command line are answered at once.
 
 _LEGEND = """\
 nats/row     mean log-density of the test rows, in the units of the rows; higher is better
 rec. error   mean squared error of reconstruction in standardised columns; lower is better
 trustworthy  trustworthiness of the embedded test rows (up to 10 neighbours); higher is better
-5-NN acc.    accuracy of a classifier by the 5 nearest embedded training rows; higher is better
-dim. found   intrinsic dimension of the training rows, the same whichever flow is asked"""
+5-NN acc.    accuracy of a classifier by the 5 nearest embedded training rows; higher is better"""
 
-_EXAMPLE = """\
-example:
-  python -m skmanifoldflow wine.csv --target quality --drop id --output wine-report
+_DESCRIPTION = """\
+Tell what is in a table: how many things vary in it, which density fits it best, which rows are
+strange and why, which groups there are, and whether new rows look real. Six answers are printed as
+they are found, and written with a page, pictures and the fitted models to a folder."""
 
-A file holds a table: a row for each line, numbers in its columns, and perhaps a column of labels
-that --target names. Separator, header, decimal mark and encoding of text are recognised, also
-compressed (.csv.gz). Columns that hold no numbers, and rows with missing values, are left out, and
-the report says which. With all estimators it takes less than a minute for 200 rows, some minutes
-for 2000, and up to an hour for 200 000: --max-rows and --estimators make it shorter. Ctrl-C keeps
-the rows of the table that are done, in results.csv.
+_EPILOG = """\
+examples:
+  skmanifoldflow table.csv
+  skmanifoldflow wine.csv --target quality --drop id --output wine-report
+  skmanifoldflow sales.xlsx --columns price area age --impute --budget 10min
+
+A file holds a table: a row for each line, numbers, dates or words in its columns. Separator,
+header, decimal mark and encoding of text are recognised, also compressed (.csv.gz). Words of few
+values are taken for categories, dates for days. Names and numbers of the rows, other words, and
+rows with missing cells are left out; each decision is a line of the report that names the columns.
+
+It takes three minutes at most on two idle cores, or --budget; small tables take less. Of large
+tables the models see as many rows as there is time for. Ctrl-C keeps what is done.
+
+files in the folder:
+  report.html    all answers, with a map of the rows to point at; needs no network
+  results.csv    figures of the estimators that were compared
+  rows.csv       of each row: log-density, place on the map, island
+  new_rows.csv   new rows, like those of the table
+  report.png     embeddings and samples of the estimators
+  model.joblib   the fitted models, for joblib.load
 """
 
 # Bytes of a file that takes some time to be read.
 _LARGE_FILE = 10_000_000
+_UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
+
+
+def _seconds(text):
+    """Return the seconds that a text such as 3min means."""
+    match = re.fullmatch(r"(\d+(?:\.\d*)?) ?(s|sec|m|min|h)?", text.strip())
+    seconds = float(match[1]) * _UNITS[match[2] or "s"] if match else 0.0
+    if seconds < 1:
+        raise argparse.ArgumentTypeError(
+            f"expected a time of at least a second, such as 90s, 3min or 1h, got {text!r}"
+        )
+    return seconds
 
 
 def _parser():
     parser = argparse.ArgumentParser(
-        prog="python -m skmanifoldflow",
+        prog="skmanifoldflow",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=_EXAMPLE,
-        description="Compare the flows with scikit-learn's own models on one data set: print a "
-        "table, write it as results.csv,\nand draw embeddings and samples in report.png.",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
     )
     parser.add_argument(
         "data",
         nargs="?",
         default="digits",
-        help=f"one of {', '.join(BUILT_IN)}, or a path to a file: .csv, .tsv, .txt, .dat, .data, "
-        "each also compressed, .npy or .parquet (default: digits)",
+        help=f"one of {', '.join(BUILT_IN)}, or a path to a file that ends in {', '.join(FILES)} "
+        "(default: digits)",
     )
     parser.add_argument(
-        "--estimators",
-        nargs="+",
-        choices=list(ESTIMATORS),
-        metavar="NAME",
-        help=f"which to compare, of {', '.join(ESTIMATORS)} (default: all)",
+        "--budget",
+        type=_seconds,
+        default=180.0,
+        metavar="TIME",
+        help="time for the whole report, such as 90s, 10min or 1h (default: 3min)",
     )
-    parser.add_argument(
-        "--n-components",
-        type=int,
-        metavar="D",
-        help="dimension of the embeddings (default: 10 for digits, 1 for sin_curve, else 2, or 1 "
-        "where there are not more than two columns)",
+    table = parser.add_argument_group("what of a file is used")
+    table.add_argument(
+        "--target",
+        metavar="COLUMN",
+        help="column of labels, which no model sees (npy: its number)",
     )
-    parser.add_argument(
-        "--target", metavar="COLUMN", help="column of a file that holds labels (npy: its number)"
+    table.add_argument(
+        "--drop", nargs="+", default=[], metavar="COLUMN", help="columns that are left out"
     )
-    parser.add_argument(
-        "--drop",
+    table.add_argument(
+        "--columns",
         nargs="+",
         default=[],
         metavar="COLUMN",
-        help="columns of a file that are left out",
+        help="the only columns that are used, also where they look like numbers of the rows",
     )
-    parser.add_argument(
+    table.add_argument(
+        "--impute",
+        action="store_true",
+        help="fill missing cells from the most similar rows, in place of leaving rows out",
+    )
+    table.add_argument(
         "--max-rows",
         type=int,
         metavar="N",
         help="use N rows, drawn at random, where there are more",
     )
+    table.add_argument(
+        "--sep", metavar="CHARACTER", help="separator of columns, 'tab' and 'space' by name"
+    )
+    table.add_argument("--encoding", metavar="NAME", help="encoding of text, such as utf-8")
+    models = parser.add_argument_group("models")
+    models.add_argument(
+        "--estimators",
+        nargs="+",
+        choices=ESTIMATORS,
+        metavar="NAME",
+        help=f"which to compare, of {', '.join(ESTIMATORS)} (default: all)",
+    )
+    models.add_argument(
+        "--n-components",
+        type=int,
+        metavar="D",
+        help="dimension of their embeddings (default: 10 for digits, 1 for sin_curve, else 2, or 1 "
+        "where there are not more than two columns)",
+    )
+    models.add_argument("--random-state", type=int, default=0, metavar="SEED", help="default: 0")
     parser.add_argument(
         "--output",
         type=Path,
@@ -90,7 +137,7 @@ def _parser():
         metavar="DIR",
         help="folder of the report (default: skmanifoldflow-report)",
     )
-    parser.add_argument("--random-state", type=int, default=0, metavar="SEED", help="default: 0")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 
 
@@ -105,127 +152,101 @@ def main(argv=None):
     Returns
     -------
     status : int
-        0 if an estimator worked; 1 if none did, or if the picture could not be drawn because
-        matplotlib is missing; 130 after Ctrl-C.
+        0 if all answers were found and written; 1 if every estimator failed, if a file could not be
+        written or if a package for the picture or the page is missing; 130 after Ctrl-C.
 
     Raises
     ------
     SystemExit
         With status 2 and a message if the arguments or the data cannot be used.
     """
+    began = time.monotonic()
     parser = _parser()
     args = parser.parse_args(argv)
     try:
-        return _report(parser, args)
+        return _report(parser, args, began)
     except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
+        print("\nInterrupted: nothing was done yet.", file=sys.stderr)
         return 130
 
 
-def _report(parser, args):
-    """Read, compare and draw; return the exit status."""
-    table, picture = args.output / "results.csv", args.output / "report.png"
+def _report(parser, args, began):
+    """Read, answer and write; return the exit status."""
+    minutes = f"{args.budget / 60:.3g} min" if args.budget >= 60 else f"{args.budget:.3g} s"
+    print(f"Report on {args.data}, within {minutes}; Ctrl-C ends it and keeps what is done.")
+    _announce(args.data)
+    sys.stdout.flush()
+    from ._report.data import load
+    from ._report.run import Files, run, to_stderr, told
+
+    files = Files(args.output, to_stderr)
     try:
-        _announce(args.data)
-        data = load(args.data, args.target, args.random_state, args.drop, args.max_rows)
-        args.output.mkdir(parents=True, exist_ok=True)
+        data = load(
+            args.data,
+            args.target,
+            args.random_state,
+            args.drop,
+            args.max_rows,
+            columns=args.columns,
+            impute=args.impute,
+            sep=args.sep,
+            encoding=args.encoding,
+        )
+        files.make_folder()
     except (ValueError, OSError, ImportError) as error:
         parser.exit(2, f"Error: {error}\n")
-    _print_head(data, args.random_state)
-
-    comparison: Comparison | None = None
-    is_interrupted = False
-
-    def keep(so_far):
-        nonlocal comparison
-        if comparison is None:
-            # The one of an earlier report has no place beside this table.
-            picture.unlink(missing_ok=True)
-        comparison = so_far
-        comparison.to_csv(table)
-
-    # Seconds compare on one thread, and a second one mostly waits where other processes run.
-    with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
-        # From inside Isomap, where the neighbourhood graph falls apart; another warning says so.
-        warnings.simplefilter("ignore", SparseEfficiencyWarning)
-        try:
-            compare(
-                data.X,
-                data.y,
-                estimators=args.estimators,
-                n_components=data.n_components if args.n_components is None else args.n_components,
-                value_step=data.value_step,
-                random_state=args.random_state,
-                verbose=1,
-                callback=keep,
-            )
-        except (ValueError, OSError) as error:
-            parser.exit(2, f"\nError: {error}\n")
-        except KeyboardInterrupt:
-            if comparison is None:
-                raise
-            is_interrupted = True
-            comparison.to_csv(table)
-            print()
-    # The callback gets the comparison before the first fit.
-    assert comparison is not None
-    _print_results(comparison, data, caught)
-    print(f"\nTable:   {table}", flush=True)
-    if is_interrupted:
-        n_all = len(args.estimators or ESTIMATORS)
-        print(f"Interrupted: {len(comparison.results)} of {n_all} estimators are in the table.")
-        return 130
-    if not comparison.models:
-        print("No picture: every estimator failed.", file=sys.stderr)
-        return 1
+    except MemoryError:
+        parser.exit(2, f"Error: {args.data} does not fit into memory.\n")
     try:
-        check_matplotlib("Drawing the picture")
-    except ImportError as error:
-        print(f"No picture: {error}", file=sys.stderr)
-        return 1
-    print("Picture: ", end="", flush=True)
-    report_figure(comparison, data.image_shape, data.y_name, args.random_state).savefig(picture)
-    print(picture)
-    return 0
+        report = run(
+            data,
+            files=files,
+            say=lambda text: print(text, flush=True),
+            budget=args.budget,
+            began=began,
+            estimators=args.estimators,
+            n_components=args.n_components,
+            max_rows=args.max_rows,
+            seed=args.random_state,
+        )
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"\nError: {error}\n")
+    print(f"\n{_LEGEND}")
+    for message in told(report.warnings):
+        print(f"\nWarning: {message}")
+    sys.stdout.flush()
+    return _finish(report, files, args)
+
+
+def _finish(report, files, args):
+    """Draw the picture and the page; return the exit status."""
+    from ._report.run import write_pictures
+
+    status = 0 if report.is_complete else 130
+    try:
+        messages = write_pictures(report, files, args.random_state)
+        for message in messages:
+            print(message, file=sys.stderr)
+        status = status or int(bool(messages))
+    except KeyboardInterrupt:
+        status = 130
+    if files.written:
+        print(f"\nWritten to {args.output}: {', '.join(files.written)}.")
+    if status == 130:
+        done = (
+            "all answers are" if report.is_complete else f"{len(report.answers)} of 6 answers are"
+        )
+        print(f"Interrupted: {done} there.", flush=True)
+    return status or int(files.has_failed)
 
 
 def _announce(source):
     """Say that a large file is read, which takes a while."""
-    if source not in BUILT_IN and os.path.isfile(source):
-        size = os.path.getsize(source)
+    path = Path(source)
+    if source not in BUILT_IN and path.is_file():
+        size = path.stat().st_size
         if size > _LARGE_FILE:
-            print(f"Reading {source} ({size / 1e6:.0f} MB) ...", flush=True)
-
-
-def _print_head(data, seed):
-    for note in data.notes:
-        print(note)
-    n_rows, n_columns = data.X.shape
-    columns = "1 column" if n_columns == 1 else f"{n_columns} columns"
-    print(f"{data.name}: {n_rows} rows, {columns}. {data.units}".rstrip())
-    print(
-        f"A fifth of the rows, at least 4, are test rows (random state {seed}); a StandardScaler "
-        "comes before every estimator.",
-        flush=True,
-    )
-
-
-def _print_results(comparison, data, caught):
-    n_spread = np.count_nonzero(comparison.value_step)
-    print()
-    if n_spread and data.value_step == "auto":
-        print(
-            f"{n_spread} of {len(comparison.value_step)} columns hold integers or many ties: each "
-            "value was spread uniformly over its step.\n"
-        )
-    print(comparison.table())
-    if data.log_density is not None:
-        exact = data.log_density(comparison.X_test).mean()
-        print(f"\nThe distribution that the rows were drawn from has {exact:.2f} nats/row.")
-    print(f"\n{_LEGEND}")
-    for message in dict.fromkeys(str(warning.message) for warning in caught):
-        print(f"\nWarning: {message}")
+            print(f"Reading {source} ({size / 1e6:.0f} MB) ...")
 
 
 if __name__ == "__main__":

@@ -59,6 +59,8 @@ _SHARE_TOLD = 0.05
 # Share of the training before which it does not stop early: the first long steps may make a fit
 # worse for a while.
 _MIN_PROGRESS = 0.25
+# Share of `max_time` after which the training ends: reading the fitted model takes time too.
+_TRAINING_TIME = 0.9
 
 
 class _FitInterrupted(KeyboardInterrupt):
@@ -158,6 +160,7 @@ class BaseManifoldFlow(FittedFlow, ABC):
         "dequantize": ["boolean"],
         "discrete_features": ["array-like", StrOptions({"auto", "all"}), None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "max_time": [Interval(Real, 0, None, closed="neither"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
@@ -290,8 +293,8 @@ class BaseManifoldFlow(FittedFlow, ABC):
         -----
         ConvergenceWarning
             If the score was still rising by more than `tol` and by more than 0.01 nats when
-            `max_iter` was reached, if a tenth of the gradients were not finite, or if the fit was
-            interrupted after its first epoch.
+            `max_iter` or `max_time` was reached, if a tenth of the gradients were not finite, or if
+            the fit was interrupted after its first epoch.
         UserWarning
             If the pixels of images hold many ties, as integers do, `dequantize` is False and
             `discrete_features` is "auto". If rows are set aside, there are no weights, and a
@@ -546,7 +549,8 @@ class BaseManifoldFlow(FittedFlow, ABC):
 
     def _log(self, plan, part="", n_later=0):
         """Return what is told of the epochs of a training, or None."""
-        return epoch_log(type(self).__name__, self.verbose, plan.began, part, n_later)
+        name, deadline = type(self).__name__, self._deadline(plan)
+        return epoch_log(name, self.verbose, plan.began, part, n_later, deadline)
 
     def _adopt(self, plan, restart):
         """Take the flow of a trained start as that of the estimator."""
@@ -650,9 +654,14 @@ class BaseManifoldFlow(FittedFlow, ABC):
             min_progress=objective.annealing if anneals else _MIN_PROGRESS,
             averaging=objective.averaging,
             required_errors=errors,
+            deadline=self._deadline(plan),
         )
         job = TrainingJob(objective, rows, validation, settings, generator)
         return _Restart(seed, job, standardizer, prepare)
+
+    def _deadline(self, plan):
+        """Return the time of `time.monotonic` at which the training ends, or None."""
+        return None if self.max_time is None else plan.began + _TRAINING_TIME * self.max_time
 
     def _training_rows(self, plan, prepare, sample) -> TrainingRows:
         """Return the rows that are trained on, standardised at once if they are not too many."""

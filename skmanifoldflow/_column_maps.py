@@ -340,7 +340,8 @@ def _slope_beyond(side, knots, ranks, values, scale):
     if ranks[side] in (0, 1):
         return 0.0
     if values[side] is not None:
-        return 1 / scale
+        # The next value of a grid is a step away, however little the others vary.
+        return 1 / max(scale, knots[1] - knots[0] if side == 0 else knots[-1] - knots[-2])
     # Over the outer rows, since the distance between the last two is chance.
     ranks, knots = np.array(ranks), np.array(knots)
     if side == 0:

@@ -90,7 +90,12 @@ def report(progress: Progress, verbose: int) -> None:
 
 
 def epoch_log(
-    estimator: str, verbose: int, began: float, part: str = "", n_later: int = 0
+    estimator: str,
+    verbose: int,
+    began: float,
+    part: str = "",
+    n_later: int = 0,
+    deadline: float | None = None,
 ) -> Callable[[int, int, float], None] | None:
     """Return what reports the epochs of a training, or None if nobody would see it.
 
@@ -106,6 +111,8 @@ def epoch_log(
         Which training of the fit it is.
     n_later : int, default=0
         Epochs of the trainings that follow it.
+    deadline : float, default=None
+        `time.monotonic` at which the training ends at the latest.
     """
     if not verbose and _listener.get() is None:
         return None
@@ -114,6 +121,8 @@ def epoch_log(
     def log(epoch: int, n_epochs: int, score: float) -> None:
         now = time.monotonic()
         remaining = (now - start) / epoch * (n_epochs - epoch + n_later)
+        if deadline is not None:
+            remaining = min(remaining, max(0.0, deadline - now))
         progress = Progress(estimator, part, epoch, n_epochs, score, now - began, remaining)
         report(progress, verbose)
 
@@ -154,7 +163,9 @@ def warn_of_training(
     if report.stopped_early or report.last_improvement <= least:
         return
     remedy = "Increase max_iter."
-    if report.n_iter < max_iter:
+    if report.is_out_of_time:
+        remedy = "The fit ended with its time: increase max_time."
+    elif report.n_iter < max_iter:
         remedy = f"The fit ended after {report.n_steps} gradient steps: increase batch_size."
     warn(
         f"The score still rose by {report.last_improvement:.2g} nats in the last of "

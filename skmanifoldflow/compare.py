@@ -26,6 +26,8 @@ from sklearn.utils.multiclass import type_of_target
 
 from ._chart_atlas import ChartAtlasFlow
 from ._columns import spacing
+from ._densities import StackingDensity
+from ._densities.members import few_members
 from ._joint_manifold import JointManifoldFlow
 from ._manifold_prior import ManifoldPriorFlow
 from ._noisy_injective import NoisyInjectiveFlow
@@ -47,6 +49,17 @@ _PAIRED = (Isomap, KernelPCA, KernelDensity)
 _MAX_EMBEDDED_ROWS = 10_000
 _EMBEDDED_AT_ONCE = 1000
 _MAX_SEARCH_ROWS = 10_000
+# Cells, and rows, that the mixture is cross-validated on in a second of the time for all, and the
+# least rows.
+_CELLS_PER_SECOND, _ROWS_PER_SECOND, _MIN_TIMED_ROWS = 1500, 110, 300
+# Order in which they are fitted where time is limited: first what the others are measured by, then
+# the best densities, last what takes long to begin with.
+_TIMED_ORDER = (
+    *("PCA", "FactorAnalysis", "GaussianMixture", "NoisyInjectiveFlow", "StackingDensity"),
+    *("ManifoldPriorFlow", "JointManifoldFlow", "ChartAtlasFlow", "Isomap"),
+)
+# Time that these get for each second of another flow: the best densities are not cut short first.
+_FAVOURED, _TIME_OF_FAVOURED = (NoisyInjectiveFlow, StackingDensity), 2
 _MIXTURE_SIZES = (1, 2, 4, 7, 10, 14, 20, 30)
 # Variances added to standardised columns; with many columns and few rows the large one wins.
 _MIXTURE_REGULARIZATIONS = (1e-4, 1e-2, 1e-1)
@@ -55,8 +68,15 @@ _MIXTURE_REGULARIZATIONS = (1e-4, 1e-2, 1e-1)
 class _FirstRows(KFold):
     """Folds of the first rows, where all would take long: training rows are in random order."""
 
+    #: Rows at most; None is the usual number.
+    n_rows: int | None = None
+
+    def of(self, n_rows):
+        """Return how many rows of so many are used."""
+        return min(n_rows, self.n_rows or _MAX_SEARCH_ROWS)
+
     def split(self, X, y=None, groups=None):
-        return super().split(range(min(len(X), _MAX_SEARCH_ROWS)))
+        return super().split(range(self.of(len(X))))
 
 
 def _mixture(shape, seed):
@@ -83,6 +103,8 @@ ESTIMATORS: dict[str, Callable[[int, tuple[int, int], int], BaseEstimator]] = {
     ),
     "ChartAtlasFlow": lambda d, shape, seed: ChartAtlasFlow(d, random_state=seed),
     "JointManifoldFlow": lambda d, shape, seed: JointManifoldFlow(d, random_state=seed),
+    # One flow and no atlas: the default ones take six times as long as a flow.
+    "StackingDensity": lambda d, shape, seed: StackingDensity(few_members(), random_state=seed),
     "PCA": lambda d, shape, seed: PCA(d, random_state=seed),
     "FactorAnalysis": lambda d, shape, seed: FactorAnalysis(d, random_state=seed),
     "Isomap": lambda d, shape, seed: Isomap(n_components=d, n_neighbors=min(10, shape[0] - 1)),
@@ -97,6 +119,7 @@ def compare(
     estimators=None,
     n_components=None,
     value_step="auto",
+    max_time=None,
     random_state=None,
     verbose=0,
     callback=None,
@@ -110,7 +133,8 @@ def compare(
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
-        Rows, at least 12. Columns that are constant in the training part are left out.
+        Rows of numbers, at least 12. Columns that are constant in the training part are left out.
+        `make_report` in `skmanifoldflow.report` takes tables with text, dates and holes.
     y : array-like of shape (n_samples,), default=None
         Labels, which no estimator sees. If they are classes, embeddings are judged by a
         nearest-neighbour classifier.
@@ -126,6 +150,11 @@ def compare(
         bound, so every value is spread uniformly over the step above it, once, for all
         estimators. "auto": 1 in columns of integers, the smallest spacing in other columns with
         fewer than half as many values as rows, 0 elsewhere. None spreads nothing.
+    max_time : float or None, default=None
+        Seconds of wall time that all fits with a parameter of that name share; None sets no limit.
+        The mixture and the best densities come first, whatever the order of names.
+        The mixture is then cross-validated on as many rows as there is time for. What cannot begin
+        before the time is over is reported as skipped, but for models that take no time.
     random_state : int, RandomState instance or None, default=None
         Source of the split, of the spreading and of the seed that every estimator gets.
     verbose : int, default=0
@@ -144,7 +173,7 @@ def compare(
     ValueError
         If there are fewer than 12 rows, if X has NaN or infinite entries, if `n_components` is not
         between 1 and the number of columns that vary, if none does, or if the name of an estimator
-        or `value_step` is unknown.
+        or `value_step` is unknown; if `max_time` is no positive number.
 
     Warns
     -----
@@ -176,6 +205,7 @@ def compare(
     PCA 2 0.97
     Isomap 2 1.00
     """
+    columns = [str(name) for name in X.columns] if hasattr(X, "columns") else None
     X = check_array(X, dtype=np.float64)
     if len(X) < MIN_ROWS:
         raise ValueError(f"There are {len(X)} rows, and at least {MIN_ROWS} are needed.")
@@ -187,41 +217,59 @@ def compare(
     n_test = max(_MIN_TEST_ROWS, round(_TEST_FRACTION * len(X)))
     test, train = order[:n_test], order[n_test:]
 
-    kept = np.flatnonzero(np.ptp(X[train], axis=0) > 0)
-    if not len(kept):
-        raise ValueError("All columns are constant: there is nothing to compare.")
-    if len(kept) < X.shape[1]:
-        left_out = np.setdiff1d(np.arange(X.shape[1]), kept).tolist()
-        warnings.warn(f"Constant columns are left out: {left_out}.", UserWarning, stacklevel=2)
+    kept = _varying(X[train], columns)
     X_train, X_test = X[np.ix_(train, kept)], X[np.ix_(test, kept)]
     del X
     y_train, y_test = (None, None) if y is None else (np.asarray(y)[train], np.asarray(y)[test])
 
     seed = rng.randint(2**31 - 1)
     chosen = _choose(estimators, n_components, X_train.shape, seed)
-    comparison = Comparison([], {}, X_train, X_test, y_train, y_test, steps[kept], kept)
+    kept_names = [f"x{j}" if columns is None else columns[j] for j in kept.tolist()]
+    comparison = Comparison(
+        [], {}, X_train, X_test, y_train, y_test, steps[kept], kept, names=kept_names
+    )
+    deadline = _deadline(max_time, chosen, len(kept))
     has_classes = y_train is not None and _are_classes(y_train[:_MAX_EMBEDDED_ROWS])
     if callback is not None:
         callback(comparison)
-    for i, (name, estimator) in enumerate(chosen.items()):
-        line = _Line(f"[{i + 1}/{len(chosen)}] {name} ... ") if verbose else None
+    names = list(chosen)
+    if deadline is not None and not isinstance(estimators, Mapping):
+        names.sort(key=lambda name: (*_TIMED_ORDER, name).index(name))
+    for i, name in enumerate(names):
+        estimator = chosen[name]
+        line = Line(f"[{i + 1}/{len(chosen)}] {name} ... ") if verbose else None
+        left = np.inf if deadline is None else deadline - time.monotonic()
+        if _takes_time(estimator) and left < np.inf:
+            estimator = _timed(estimator, [chosen[name] for name in names[i:]], left)
         with listening(line.show) if line else nullcontext():
-            result, model = _run(name, estimator, comparison, has_classes)
+            if (
+                left <= 0
+                and comparison.models
+                and (_takes_time(chosen[name]) or _is_paired(estimator))
+            ):
+                result, model, scores = (
+                    _no_result(name, 0.0, "skipped: no time was left"),
+                    None,
+                    None,
+                )
+            else:
+                result, model, scores = _run(name, estimator, comparison, has_classes)
         comparison.results.append(result)
+        if scores is not None:
+            comparison.test_scores[name] = scores
         if model is not None:
             comparison.models[name] = model
             notes = _notes(result, model, len(X_train), len(X_test))
             comparison.notes.extend(note for note in notes if note not in comparison.notes)
         if line:
-            picked = getattr(model[-1], "best_params_", {}) if model is not None else {}
-            end = "".join(f", {key}={value}" for key, value in picked.items())
-            line.end(result.error or f"{result.fit_seconds:.1f} s{end}")
+            line.end(_end_of_line(result, model))
+        comparison.sort(list(chosen))
         if callback is not None:
             callback(comparison)
     return comparison
 
 
-class _Line:
+class Line:
     """A line of standard output whose end a terminal shows anew."""
 
     def __init__(self, head):
@@ -264,6 +312,54 @@ def _choose(estimators, n_components, shape, seed):
     return {name: ESTIMATORS[name](int(n_components), shape, seed) for name in names}
 
 
+def _deadline(max_time, chosen, n_columns):
+    """Return the `time.monotonic` when the time is over, or None; limit what has no time."""
+    if max_time is None:
+        return None
+    if not isinstance(max_time, Real) or not float(max_time) > 0:
+        raise ValueError(f"max_time must be a number > 0 or None, got {max_time!r}.")
+    n_affordable = min(_CELLS_PER_SECOND / n_columns, _ROWS_PER_SECOND) * max_time
+    n_searched = int(max(_MIN_TIMED_ROWS, n_affordable))
+    for estimator in chosen.values():
+        if isinstance(getattr(estimator, "cv", None), _FirstRows):
+            estimator.cv.n_rows = min(_MAX_SEARCH_ROWS, n_searched)
+    return time.monotonic() + max_time
+
+
+def _end_of_line(result, model):
+    """Return what the line of an estimator ends in."""
+    picked = getattr(model[-1], "best_params_", {}) if model is not None else {}
+    end = "".join(f", {key}={value}" for key, value in picked.items())
+    return result.error or f"{result.fit_seconds:.1f} s{end}"
+
+
+def _timed(estimator, waiting, seconds):
+    """Return an estimator with its share of the seconds left for those that wait, it first."""
+    weights = [
+        _TIME_OF_FAVOURED if isinstance(e, _FAVOURED) else 1 for e in waiting if _takes_time(e)
+    ]
+    # What comes late is fitted all the same, as fast as it can be.
+    share = max(weights[0] / sum(weights) * seconds, 1e-3)
+    return clone(estimator).set_params(max_time=share)
+
+
+def _takes_time(estimator):
+    """Return whether a limit of time can be set, and is not."""
+    return hasattr(estimator, "get_params") and estimator.get_params().get("max_time", 0) is None
+
+
+def _varying(X, names):
+    """Return the indices of the columns that are not constant."""
+    kept = np.flatnonzero(np.ptp(X, axis=0) > 0)
+    if not len(kept):
+        raise ValueError("All columns are constant: there is nothing to compare.")
+    if len(kept) < X.shape[1]:
+        left_out = np.setdiff1d(np.arange(X.shape[1]), kept).tolist()
+        left_out = left_out if names is None else [names[j] for j in left_out]
+        warnings.warn(f"Constant columns are left out: {left_out}.", UserWarning, stacklevel=3)
+    return kept
+
+
 def _value_steps(X, value_step):
     """Return the width of the uniform noise of each column."""
     if value_step is None:
@@ -300,29 +396,38 @@ def _is_paired(estimator):
 
 
 def _run(name, estimator, comparison, has_classes):
-    """Fit and measure an estimator; return its figures and the pipeline, None if it failed."""
-    start = time.perf_counter()
+    """Fit and measure an estimator; return its figures, the pipeline and log-densities.
+
+    The last two are None if it failed, and the last one without a density.
+    """
+    start, scores = time.perf_counter(), None
     with warnings.catch_warnings(record=True) as caught:
         try:
             model = make_pipeline(StandardScaler(), clone(estimator))
             model.fit(comparison.X_train[: _MAX_PAIRED_ROWS if _is_paired(estimator) else None])
             seconds = time.perf_counter() - start
-            result = _measure(name, model, comparison, has_classes, seconds)
+            scores = _log_densities(model, comparison.X_test)
+            result = _measure(name, model, comparison, has_classes, seconds, scores)
         except Exception as error:
-            model, failure = None, error
+            model, scores, failure = None, None, error
             seconds = time.perf_counter() - start
-            sentence = f"failed: {_first_sentence(error)}"
-            result = Result(name, None, None, None, None, None, None, seconds, sentence)
+            sentence = f"failed: {first_sentence(error)}"
+            result = _no_result(name, seconds, sentence)
     # The name of the estimator comes before its warnings.
     for warning in caught:
         warnings.warn(f"{name}: {warning.message}", warning.category, stacklevel=3)
     if model is None:
         text = f"{name} failed with {type(failure).__name__}: {failure}"
         warnings.warn(text, UserWarning, stacklevel=3)
-    return result, model
+    return result, model, scores
 
 
-def _first_sentence(error):
+def _no_result(name, seconds, reason):
+    """Return the figures of an estimator that has none."""
+    return Result(name, None, None, None, None, None, None, seconds, reason)
+
+
+def first_sentence(error):
     """Return the first sentence of the message of an error, or its type where there is none."""
     words = " ".join(str(error).split())
     return re.split(r"(?<=[.!?])\s", words)[0] or type(error).__name__
@@ -334,14 +439,21 @@ def _embed(model, X):
     return np.concatenate([model.transform(X[batch]) for batch in batches])
 
 
-def _measure(name, model, comparison, has_classes, seconds):
+def _log_densities(model, X):
+    """Return the log-densities of rows in the units of the data, or None without a density."""
+    if not hasattr(model, "score_samples"):
+        return None
+    # The estimator's density is one of standardised rows.
+    return model.score_samples(X) - np.log(model[0].scale_).sum()
+
+
+def _measure(name, model, comparison, has_classes, seconds, scores):
     """Return the figures of a fitted pipeline."""
     scaler, estimator = model
-    density = error = trust = accuracy = n_components = None
-    if hasattr(model, "score_samples"):
-        # The estimator's density is one of standardised rows.
-        scores = model.score_samples(comparison.X_test)
-        density = float(np.mean(scores) - np.log(scaler.scale_).sum())
+    density = spread = error = trust = accuracy = n_components = None
+    if scores is not None:
+        density = float(np.mean(scores))
+        spread = float(np.std(scores, ddof=1) / np.sqrt(len(scores)))
     if hasattr(model, "transform"):
         # Rows are in random order already: any part of them is drawn at random.
         X_test = comparison.X_test[:_MAX_EMBEDDED_ROWS]
@@ -366,6 +478,7 @@ def _measure(name, model, comparison, has_classes, seconds):
         n_components=n_components,
         intrinsic_dimension=getattr(estimator, "intrinsic_dimension_", None),
         fit_seconds=seconds,
+        log_density_error=spread,
     )
 
 
@@ -389,9 +502,10 @@ def _notes(result, model, n_train, n_test):
         notes.append(
             f"{result.estimator} is fitted to {_MAX_PAIRED_ROWS} of the {n_train} training rows."
         )
-    if n_train > _MAX_SEARCH_ROWS and isinstance(getattr(model[-1], "cv", None), _FirstRows):
+    folds = getattr(model[-1], "cv", None)
+    if isinstance(folds, _FirstRows) and folds.of(n_train) < n_train:
         notes.append(
-            f"{result.estimator} is cross-validated on {_MAX_SEARCH_ROWS} of the {n_train} "
+            f"{result.estimator} is cross-validated on {folds.of(n_train)} of the {n_train} "
             "training rows, and the best is fitted to all."
         )
     return notes

@@ -3,14 +3,16 @@
 import csv
 import re
 import sys
+import time
 import tracemalloc
 from dataclasses import asdict, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
-from scipy.stats import mode, multivariate_normal
+from scipy.stats import mode, multivariate_normal, sem
 from sklearn.base import BaseEstimator, clone
 from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.exceptions import ConvergenceWarning
@@ -138,7 +140,8 @@ def test_figures_that_an_estimator_does_not_have_are_none(comparison):
         "flow": never,
         "PCA": never | {"intrinsic_dimension"},
         "factors": never | {"reconstruction_error", "intrinsic_dimension"},
-        "Isomap": never | {"log_density", "reconstruction_error", "intrinsic_dimension"},
+        "Isomap": never
+        | {"log_density", "log_density_error", "reconstruction_error", "intrinsic_dimension"},
         "mixture": never | embedding | {"intrinsic_dimension"},
     }
     flow = result_of(comparison, "flow")
@@ -191,6 +194,101 @@ def test_a_seed_decides_everything(rows):
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     assert run(0) == run(0) == run(np.random.RandomState(0)) != run(1)
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
+def test_log_densities_of_the_test_rows(comparison):
+    for name, scores in comparison.test_scores.items():
+        scaler, model = comparison.models[name]
+        expected = model.score_samples(scaler.transform(comparison.X_test))
+        np.testing.assert_allclose(scores, expected - np.log(scaler.scale_).sum())
+        result = result_of(comparison, name)
+        assert result.log_density == pytest.approx(scores.mean())
+        assert result.log_density_error == pytest.approx(sem(scores))
+    assert set(comparison.test_scores) == {"flow", "PCA", "factors", "mixture"}
+
+
+def test_a_frame_of_the_results(comparison, tmp_path):
+    frame = comparison.to_frame()
+    assert list(frame.index) == [result.estimator for result in comparison.results]
+    assert frame.loc["PCA", "log_density"] == result_of(comparison, "PCA").log_density
+    comparison.to_csv(tmp_path / "results.csv")
+    stored = pd.read_csv(tmp_path / "results.csv", index_col="estimator")
+    assert frame["error"].isna().all()
+    numbers = frame.drop(columns="error").astype(float)
+    pd.testing.assert_frame_equal(
+        stored.drop(columns="error").astype(float), numbers, check_column_type=False
+    )
+    nothing = Comparison([], {}, None, None, None, None, None, None).to_frame()
+    assert list(nothing.columns) == list(frame.columns)
+
+
+def test_names_of_columns(rows):
+    frame = pd.DataFrame(rows[0], columns=["a", "b", "c", "d"]).assign(one=1.0)
+    with pytest.warns(UserWarning, match=r"Constant columns are left out: \['one'\]"):
+        named = compare(frame, estimators=["PCA"], random_state=0)
+    assert named.names == ["a", "b", "c", "d"]
+    plain = compare(rows[0], estimators=["PCA"], random_state=0)
+    assert plain.names == ["x0", "x1", "x2", "x3"]
+    np.testing.assert_array_equal(named.X_test, plain.X_test)
+
+
+# Time
+
+
+class Timed(PCA):
+    """A model that takes the time that it is given."""
+
+    def __init__(self, n_components=2, max_time=None):
+        super().__init__(n_components)
+        self.max_time = max_time
+
+    def fit(self, X, y=None):
+        clock.now += self.max_time
+        return super().fit(X)
+
+
+class clock:
+    now = 0.0
+
+
+def test_fits_share_the_time(rows, monkeypatch):
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
+    start = clock.now
+    estimators = {"a": Timed(), "PCA": PCA(2), "own": Timed(max_time=1.0), "b": Timed()}
+    comparison = compare(rows[0], estimators=estimators, max_time=10, random_state=0)
+    times = {name: getattr(m[-1], "max_time", None) for name, m in comparison.models.items()}
+    # A time that was set stays, and those that come later share what is left.
+    assert times == {"a": pytest.approx(5), "PCA": None, "own": 1.0, "b": pytest.approx(4)}
+    assert clock.now - start == pytest.approx(10)
+    assert estimators["a"].max_time is None
+
+
+def test_the_mixture_comes_first_where_time_is_limited(rows, capsys):
+    names = ["Isomap", "PCA", "GaussianMixture"]
+    comparison = compare(rows[0], estimators=names, max_time=9, random_state=0, verbose=1)
+    shown = re.findall(r"\] (\w+) ", capsys.readouterr().out)
+    assert shown == ["PCA", "GaussianMixture", "Isomap"]
+    assert [result.estimator for result in comparison.results] == names
+    assert list(comparison.models) == names
+    assert set(compare_module._TIMED_ORDER) == set(ESTIMATORS)
+
+
+def test_what_cannot_begin_in_time_is_skipped(rows, monkeypatch):
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
+    estimators = {"a": Timed(max_time=20.0), "b": Timed(), "Isomap": Isomap(), "PCA": PCA(2)}
+    comparison = compare(rows[0], estimators=estimators, max_time=10, random_state=0)
+    errors = [result.error for result in comparison.results]
+    assert errors == [None, "skipped: no time was left", "skipped: no time was left", None]
+    assert list(comparison.models) == ["a", "PCA"]
+
+
+def test_the_mixture_takes_fewer_rows_where_time_is_short(rows, monkeypatch):
+    monkeypatch.setattr(compare_module, "_CELLS_PER_SECOND", 4)
+    monkeypatch.setattr(compare_module, "_MIN_TIMED_ROWS", 10)
+    options = {"estimators": ["GaussianMixture"], "random_state": 0}
+    assert not compare(rows[0], **options).notes
+    (note,) = compare(rows[0], max_time=60, **options).notes
+    assert note.startswith("GaussianMixture is cross-validated on 60 of the 120 training rows")
 
 
 # Arguments
@@ -277,6 +375,8 @@ def test_progress_is_a_line_for_each(rows, capsys):
         ({"estimators": []}, "list of names"),
         ({"value_step": -1}, "value_step must be"),
         ({"value_step": "half"}, "value_step must be"),
+        ({"max_time": 0}, "max_time must be"),
+        ({"max_time": "3min"}, "max_time must be"),
     ],
 )
 def test_errors(rows, change, message):
@@ -461,8 +561,8 @@ def test_table_is_aligned():
     table = Comparison(results, {}, None, None, None, None, None, None).table()
     head, first, second = table.splitlines()
     assert len(head) == len(first) == len(second)
-    assert first.split() == ["flow", "-1.23", "0.500", "0.988", "1.000", "10", "3", "12.3"]
-    assert second.split() == ["a", "longer", "name", *"------", "0.0"]
+    assert first.split() == ["flow", "-1.23", "0.500", "0.988", "1.000", "10", "12.3"]
+    assert second.split() == ["a", "longer", "name", *"-----", "0.0"]
     for match in re.finditer(r"\S+(?: \S+)*(?=  |$)", head):
         end = match.end()
         assert match.start() == 0 or {first[end - 1], second[end - 1]}.isdisjoint(" ")

@@ -32,7 +32,7 @@ LAYERS = [
     {"_densities"},
     {"__init__"},
     {"datasets", "metrics", "plotting"},
-    {"_report", "compare"},
+    {"_report", "compare", "report"},
     {"__main__"},
 ]
 LAYER = {name: k for k, names in enumerate(LAYERS) for name in names}

@@ -112,6 +112,11 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
         mask select columns; None spreads none. "all" is ``dequantize=True``.
     max_iter : int, default=30
         Largest number of epochs. Training also ends after 20 000 gradient steps.
+    max_time : float or None, default=None
+        Seconds of wall time for the fit; None sets no limit. The schedule of the learning rate
+        then ends with the time, if not before with `max_iter`, and the best weights are kept. What
+        comes before and after the training is not cut short. How far a fit comes in its time
+        depends on the machine, whatever `random_state` is.
     batch_size : int or "auto", default="auto"
         Rows of a gradient step. "auto" is 32 for images and a twentieth of the rows, between 64 and
         512, for tables.
@@ -271,6 +276,7 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
         dequantize=False,
         discrete_features="auto",
         max_iter=30,
+        max_time=None,
         batch_size="auto",
         learning_rate_init=1e-2,
         weight_decay=0.1,
@@ -301,6 +307,7 @@ class ChartAtlasFlow(ChartInference, BaseManifoldFlow):
         self.dequantize = dequantize
         self.discrete_features = discrete_features
         self.max_iter = max_iter
+        self.max_time = max_time
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.weight_decay = weight_decay

@@ -53,8 +53,11 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
     ----------
     density_ : estimator instance
         The density, fitted to all rows.
+    training_scores_ : ndarray of shape (n_samples,)
+        Log-densities of the training rows out of fold, in their order, in nats in the units of X:
+        which of them are the strangest.
     calibration_scores_ : ndarray of shape (n_samples,)
-        Log-densities of the training rows out of fold, ascending, in nats in the units of X.
+        The same, ascending.
     offset_ : float
         Log-density below which a row is strange. It is -inf, and no row is strange, where there are
         too few rows for the rate, or more of them than the rate have no density out of fold.
@@ -165,6 +168,7 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
         has_groups = groups is not None and takes_groups(density)
         params = {"groups": np.asarray(groups)} if has_groups else {}
         scores = cross_val_score_samples(density, X, cv=folds, n_jobs=self.n_jobs, params=params)
+        self.training_scores_ = scores
         self.calibration_scores_ = np.sort(scores)
         self.density_ = density.fit(X, **params)
         self.offset_ = self._threshold(len(X))

@@ -1,11 +1,13 @@
 """StackingDensity: a mixture of different densities, with weights that fit rows left out."""
 
-from numbers import Integral
+import time
+from numbers import Integral, Real
 
 import numpy as np
 from scipy.special import logsumexp
 from sklearn.base import _fit_context
 from sklearn.utils import Bunch, check_random_state, column_or_1d
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.parallel import Parallel, delayed
 
 from .._checks import check_rows
@@ -47,6 +49,10 @@ class StackingDensity(BaseDensity):
     cv : int, splitter or iterable, default=None
         Folds in which rows are scored out of fold for the weights, as in scikit-learn. None leaves
         a fifth of the rows out, once: each fold costs a fit of every member.
+    max_time : float or None, default=None
+        Seconds of wall time for the fit, which members with a parameter of that name share: one
+        half for the weights, what is left for the members fitted again. None sets no limit.
+        Mixtures, and what else has no limit of its own, take the time that they need.
     n_jobs : int, default=None
         Folds fitted at the same time.
     random_state : int, RandomState instance or None, default=None
@@ -101,13 +107,15 @@ class StackingDensity(BaseDensity):
     _parameter_constraints: dict = {
         "estimators": [list, None],
         "cv": ["cv_object"],
+        "max_time": [Interval(Real, 0, None, closed="neither"), None],
         "n_jobs": [None, Integral],
         "random_state": ["random_state"],
     }
 
-    def __init__(self, estimators=None, *, cv=None, n_jobs=None, random_state=None):
+    def __init__(self, estimators=None, *, cv=None, max_time=None, n_jobs=None, random_state=None):
         self.estimators = estimators
         self.cv = cv
+        self.max_time = max_time
         self.n_jobs = n_jobs
         self.random_state = random_state
 
@@ -147,6 +155,7 @@ class StackingDensity(BaseDensity):
         >>> StackingDensity(members, random_state=0).fit(X).weights_.shape
         (2,)
         """
+        began = time.monotonic()
         X = check_rows(self, X, ensure_min_samples=4)
         rng = check_random_state(self.random_state)
         names, members = self._members(rng, len(X))
@@ -158,9 +167,11 @@ class StackingDensity(BaseDensity):
         if groups is not None:
             groups = column_or_1d(groups)
 
+        of_folds = None if self.max_time is None else self.max_time / 2 / len(folds)
+
         def scored(train, test):
             of_fold = None if groups is None else groups[train]
-            fitted = fit_members(members, X[train], of_fold, X_left_out=X[test])
+            fitted = fit_members(members, X[train], of_fold, X_left_out=X[test], max_time=of_folds)
             return fitted, scores_of(fitted, X[test])
 
         parts = Parallel(n_jobs=self.n_jobs)(delayed(scored)(*fold) for fold in folds)
@@ -171,7 +182,8 @@ class StackingDensity(BaseDensity):
         of_kinds = np.bincount(kinds, weights=self.weights_)
         kept = np.flatnonzero(of_kinds[kinds] >= _LEAST_WEIGHT)
         self.estimators_ = list(parts[0][0])
-        again = fit_members([members[k] for k in kept], X, groups)
+        left = None if self.max_time is None else self.max_time + began - time.monotonic()
+        again = fit_members([members[k] for k in kept], X, groups, max_time=left)
         for k, member in zip(kept, again, strict=True):
             self.estimators_[k] = member
         self.named_estimators_ = Bunch(**dict(zip(names, self.estimators_, strict=True)))

@@ -1,5 +1,7 @@
 """The function that reads the intrinsic dimension of rows."""
 
+import hashlib
+
 import numpy as np
 from sklearn.utils import check_array, check_random_state
 
@@ -19,6 +21,9 @@ _MAX_ROWS, _MAX_COMPARED_ROWS = 2500, 1000
 _N_DRAWS = 3
 # Largest ratio of the spreads of columns that counts as equal.
 _EQUAL_SPREAD = 2.0
+# The last readings, by what was read.
+_MAX_KNOWN = 8
+_known: dict[tuple, DimensionReport] = {}
 
 
 def intrinsic_dimension(X, *, scale=True, random_state=0):
@@ -91,6 +96,18 @@ def read_distinct_rows(rows, scale=True, random_state=0):
     rng = check_random_state(random_state)
     rows = rows[np.sort(rng.permutation(len(rows))[:_MAX_ROWS])].astype(np.float64)
     seed = rng.randint(2**31)
+    # Several estimators are often fitted to the same rows.
+    digest = hashlib.sha256(rows.tobytes()).digest()
+    key = digest, rows.shape, bool(scale), seed
+    if key not in _known:
+        while len(_known) >= _MAX_KNOWN:
+            del _known[next(iter(_known))]
+        _known[key] = _read(rows, scale, seed)
+    return _known[key]
+
+
+def _read(rows, scale, seed):
+    """Return the report of all these rows."""
     prepared = prepare_rows(rows, scale)
     if len(rows) < 3 or not prepared.rows.shape[1]:
         return DimensionReport(1, n_rows=len(rows), scale=scale)

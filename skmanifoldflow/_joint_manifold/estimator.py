@@ -153,6 +153,11 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         Largest number of epochs of the first stage; each further stage takes half as many. The
         first stage also ends after 8000 gradient steps, and each further stage after 4000; from
         some thousand rows on, these limits are reached before `max_iter`.
+    max_time : float or None, default=None
+        Seconds of wall time for the fit; None sets no limit. The schedule of the learning rate
+        then ends with the time, if not before with `max_iter`, and the best weights are kept. What
+        comes before and after the training is not cut short. How far a fit comes in its time
+        depends on the machine, whatever `random_state` is.
     batch_size : int or "auto", default="auto"
         Number of rows of a gradient step. "auto" is an eightieth of the rows, at least 64 and at
         most 256.
@@ -354,6 +359,7 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         dequantize=False,
         discrete_features="auto",
         max_iter=200,
+        max_time=None,
         batch_size="auto",
         learning_rate_init=5e-3,
         weight_decay=0.0,
@@ -385,6 +391,7 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         self.dequantize = dequantize
         self.discrete_features = discrete_features
         self.max_iter = max_iter
+        self.max_time = max_time
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.weight_decay = weight_decay
@@ -581,7 +588,7 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
                 stages = train_stages(restart.job, partial(self._stage_log, plan, len(trained)))
                 trained.append(restart._replace(result=stages))
                 is_interrupted = stages.is_interrupted
-                if is_interrupted or self._is_settled(stages):
+                if is_interrupted or self._is_settled(stages) or stages.report.is_out_of_time:
                     break
         except SecondInterrupt:
             raise

@@ -1,6 +1,7 @@
 """Training of a flow stage after stage, each on the manifold coordinates of the one before."""
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
@@ -14,6 +15,7 @@ from ..backend.training_job import (
     TrainingInterrupted,
     TrainingJob,
     TrainingReport,
+    TrainingSettings,
     finish,
 )
 from .objective import JointLikelihood
@@ -107,7 +109,8 @@ def train_stages(job: TrainingJob, log: Callable[[str, int], EpochLog | None]) -
 
     is_interrupted = False
     try:
-        report = train(job, 1)
+        # A further stage takes half as long as the first one.
+        report = train(job._replace(settings=_timed(settings, len(further) / 2)), 1)
     except TrainingInterrupted as interrupt:
         report, is_interrupted = interrupt.reports[0], True
     curves = [(report.loss_curve, report.validation_scores)]
@@ -126,7 +129,8 @@ def train_stages(job: TrainingJob, log: Callable[[str, int], EpochLog | None]) -
             latent.stages[-1].set_stage(refinement, inner)
             refinement.requires_grad_(is_trained)
             inner.requires_grad_(is_trained)
-            stage_report = train(job._replace(settings=settings), stage)
+            of_stage = _timed(settings, n_stages - stage)
+            stage_report = train(job._replace(settings=of_stage), stage)
             scores.append(score())
             curves.append((stage_report.loss_curve, stage_report.validation_scores))
             report.n_steps += stage_report.n_steps
@@ -154,3 +158,11 @@ def train_stages(job: TrainingJob, log: Callable[[str, int], EpochLog | None]) -
         first[0],
         guide_score,
     )
+
+
+def _timed(settings: TrainingSettings, n_later: float) -> TrainingSettings:
+    """Return settings with a share of the time, where trainings as long as `n_later` follow."""
+    if settings.deadline is None:
+        return settings
+    now = time.monotonic()
+    return replace(settings, deadline=now + (settings.deadline - now) / (1 + n_later))

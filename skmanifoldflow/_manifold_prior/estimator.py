@@ -126,6 +126,11 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         mask select columns; None spreads none. "all" is ``dequantize=True``.
     max_iter : int, default=50
         Largest number of epochs. The training also ends after 20 000 gradient steps.
+    max_time : float or None, default=None
+        Seconds of wall time for the fit; None sets no limit. The schedule of the learning rate
+        then ends with the time, if not before with `max_iter`, and the best weights are kept. What
+        comes before and after the training is not cut short. How far a fit comes in its time
+        depends on the machine, whatever `random_state` is.
     batch_size : int or "auto", default="auto"
         Number of rows in a gradient step. "auto" takes 64 to 128 rows, up to 512 where there are
         many columns, and 128 images.
@@ -269,6 +274,7 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         dequantize=False,
         discrete_features="auto",
         max_iter=50,
+        max_time=None,
         batch_size="auto",
         learning_rate_init=1.2e-2,
         weight_decay=0.0,
@@ -296,6 +302,7 @@ class ManifoldPriorFlow(ManifoldDensityMixin, BaseManifoldFlow):
         self.dequantize = dequantize
         self.discrete_features = discrete_features
         self.max_iter = max_iter
+        self.max_time = max_time
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.weight_decay = weight_decay

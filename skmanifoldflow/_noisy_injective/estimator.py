@@ -144,6 +144,11 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         so, and `max_iter=100` gains a tenth to half a nat on tables of ten columns and more, and
         next to nothing on sheets. Whatever it is, training ends after 20 000 gradient steps, and
         with ``batch_size="auto"`` after five million rows.
+    max_time : float or None, default=None
+        Seconds of wall time for the fit; None sets no limit. The schedule of the learning rate
+        then ends with the time, if not before with `max_iter`, and the best weights are kept. What
+        comes before and after the training is not cut short. How far a fit comes in its time
+        depends on the machine, whatever `random_state` is.
     batch_size : int or "auto", default="auto"
         Rows of a gradient step; by default a fortieth of them, between 32 and 256, and from half a
         million rows on a two-thousandth, up to 1024; or 32 images.
@@ -304,6 +309,7 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         dequantize=False,
         discrete_features="auto",
         max_iter=30,
+        max_time=None,
         batch_size="auto",
         learning_rate_init=1e-2,
         weight_decay="auto",
@@ -334,6 +340,7 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         self.dequantize = dequantize
         self.discrete_features = discrete_features
         self.max_iter = max_iter
+        self.max_time = max_time
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
         self.weight_decay = weight_decay

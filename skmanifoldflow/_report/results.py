@@ -2,7 +2,7 @@
 
 import csv
 import os
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field, fields
 
 import numpy as np
 from sklearn.pipeline import Pipeline
@@ -32,12 +32,15 @@ class Result:
     n_components : int or None
         Dimension of the embedding.
     intrinsic_dimension : int or None
-        Dimension found in the data, whatever `n_components` is. None if none is looked for.
+        Dimension found in the training rows, the same whichever flow is asked. None if none is
+        looked for.
     fit_seconds : float
         Wall time of the fit, or until it failed.
     error : str or None
-        "failed: " and the first sentence of the error that ended the fit or the measuring. None
-        if there was none.
+        "failed: " and the first sentence of the error that ended the fit or the measuring, or that
+        it was skipped because the time was over. None if there was none.
+    log_density_error : float or None
+        Standard error of `log_density`, from the spread over the test rows.
 
     Examples
     --------
@@ -55,6 +58,7 @@ class Result:
     intrinsic_dimension: int | None
     fit_seconds: float
     error: str | None = None
+    log_density_error: float | None = None
 
 
 _HEADINGS = {
@@ -64,7 +68,6 @@ _HEADINGS = {
     "trustworthiness": ("trustworthy", "{:.3f}"),
     "knn_accuracy": ("5-NN acc.", "{:.3f}"),
     "n_components": ("dim. used", "{}"),
-    "intrinsic_dimension": ("dim. found", "{}"),
     "fit_seconds": ("fit s", "{:.1f}"),
 }
 
@@ -90,6 +93,11 @@ class Comparison:
         Columns of the data that are compared: those that vary.
     notes : list of str
         Sentences that say for what not all rows were used.
+    names : list of str
+        Names of the kept columns: those of the DataFrame, or x0, x1 and so on.
+    test_scores : dict of str to ndarray of shape (n_test,)
+        Log-density of each test row under each model that has a density, in nats in the units of
+        the data: differences between models, row by row, tell how sure the better one is.
 
     Examples
     --------
@@ -109,6 +117,56 @@ class Comparison:
     value_step: np.ndarray
     kept_columns: np.ndarray
     notes: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    test_scores: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def sort(self, names):
+        """Bring results and models into the order of names.
+
+        Parameters
+        ----------
+        names : list of str
+            Names of the estimators, in the order that is wanted.
+
+        Examples
+        --------
+        >>> from skmanifoldflow.compare import Comparison, Result
+        >>> results = [Result(name, *[None] * 6, 0.1) for name in ("PCA", "Isomap")]
+        >>> comparison = Comparison(results, {}, None, None, None, None, None, None)
+        >>> comparison.sort(["Isomap", "PCA"])
+        >>> [result.estimator for result in comparison.results]
+        ['Isomap', 'PCA']
+        """
+        self.results.sort(key=lambda result: names.index(result.estimator))
+        for name in sorted(self.models, key=names.index):
+            self.models[name] = self.models.pop(name)
+
+    def to_frame(self):
+        """Return the results as a DataFrame.
+
+        Returns
+        -------
+        frame : pandas.DataFrame
+            A row for each estimator, by its name; the columns are the other attributes of `Result`.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+
+        Examples
+        --------
+        >>> from skmanifoldflow.compare import Comparison, Result
+        >>> result = Result("PCA", None, 0.25, 0.9, None, 2, None, 0.1)
+        >>> frame = Comparison([result], {}, None, None, None, None, None, None).to_frame()
+        >>> frame.loc["PCA", "reconstruction_error"]
+        np.float64(0.25)
+        """
+        from pandas import DataFrame
+
+        frame = DataFrame([asdict(result) for result in self.results])
+        frame = frame.reindex(columns=[field.name for field in fields(Result)])
+        return frame.set_index("estimator")
 
     def table(self):
         """Return the results as lines of aligned text.
@@ -124,14 +182,14 @@ class Comparison:
         >>> from skmanifoldflow.compare import Comparison, Result
         >>> result = Result("PCA", None, 0.25, 0.9, None, 2, None, 0.1)
         >>> print(Comparison([result], {}, None, None, None, None, None, None).table())
-        estimator  nats/row  rec. error  trustworthy  5-NN acc.  dim. used  dim. found  fit s
-        PCA               -       0.250        0.900          -          2           -    0.1
+        estimator  nats/row  rec. error  trustworthy  5-NN acc.  dim. used  fit s
+        PCA               -       0.250        0.900          -          2    0.1
         """
         lines = [[heading for heading, _ in _HEADINGS.values()]]
         for result in self.results:
             if result.error is None:
-                values = zip(astuple(result), _HEADINGS.values(), strict=False)
-                lines.append(["-" if v is None else form.format(v) for v, (_, form) in values])
+                values = ((getattr(result, key), form) for key, (_, form) in _HEADINGS.items())
+                lines.append(["-" if v is None else form.format(v) for v, form in values])
         columns = list(zip(*lines, strict=True))
         names = ["estimator", *(result.estimator for result in self.results)]
         widths = [max(map(len, names)), *(max(map(len, column)) for column in columns[1:])]
@@ -168,7 +226,7 @@ class Comparison:
         ...     path = Path(folder) / "results.csv"
         ...     Comparison([result], {}, None, None, None, None, None, None).to_csv(path)
         ...     print(path.read_text().splitlines()[1])
-        PCA,,0.25,0.9,,2,,0.1,
+        PCA,,0.25,0.9,,2,,0.1,,
         """
         path = os.fspath(path)
         part = f"{path}.part"

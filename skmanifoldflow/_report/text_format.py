@@ -15,7 +15,7 @@ import numpy as np
 
 from .._checks import counted
 
-__all__ = ["columns_of", "pandas_for", "read_text"]
+__all__ = ["HOLES", "columns_of", "pandas_for", "read_text"]
 
 _SEPARATORS = ("\t", ",", ";", "|", " ")
 # Longer marks first: the one of UTF-32 begins as the one of UTF-16 does.
@@ -27,7 +27,7 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 # What stands for a missing value: the usual marks of pandas, R, SAS and older files.
-_HOLES = {
+HOLES = {
     *("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None"),
     *("?", ".", "-", "--"),
 }
@@ -70,7 +70,7 @@ class _Format(NamedTuple):
     """How a table is written as text."""
 
     encoding: str
-    separator: str  # one of _SEPARATORS
+    separator: str  # one of _SEPARATORS, or the one that was given
     decimal: str
     thousands: str | None
     has_header: bool
@@ -93,13 +93,16 @@ class _Format(NamedTuple):
         return ", ".join(parts)
 
 
-def read_text(path):
+def read_text(path, separator=None, encoding=None):
     pandas = pandas_for(path)
     from pandas.errors import ParserWarning
 
-    for encoding in _encodings(path):
+    encodings = _encodings(path) if encoding is None else [encoding]
+    for encoding in encodings:
         try:
-            form = _recognise(path, encoding)
+            form = _recognise(path, encoding, separator)
+        except LookupError as error:
+            raise ValueError(f"There is no encoding {encoding!r}.") from error
         except UnicodeError:
             continue
         try:
@@ -115,7 +118,7 @@ def read_text(path):
                     encoding=form.encoding,
                     decimal=form.decimal,
                     thousands=form.thousands,
-                    na_values=list(_HOLES),
+                    na_values=list(HOLES),
                     skipinitialspace=True,
                     on_bad_lines="warn",
                     low_memory=False,
@@ -127,7 +130,8 @@ def read_text(path):
         except Exception as error:
             raise ValueError(f"{path} cannot be read as a table: {error}") from error
     else:
-        raise ValueError(f"{path} cannot be read as text: save it as CSV in UTF-8.")
+        asked = f" in the encoding {encodings[0]!r}" if len(encodings) == 1 else ""
+        raise ValueError(f"{path} cannot be read as text{asked}: save it as CSV in UTF-8.")
     if form.ends_in_separator:
         frame = frame.iloc[:, :-1]
     recognised = [str(form)]
@@ -168,14 +172,14 @@ def _encodings(path):
     return ["utf-8", "cp1252", "latin-1"]
 
 
-def _recognise(path, encoding):
+def _recognise(path, encoding, separator=None):
     """Return the format of a table from the head of its file."""
     head, is_all = _read_head(path)
     # A character or a line that the head cuts in two is no part of it.
     text = codecs.getincrementaldecoder(encoding)().decode(head, final=is_all)
     if not is_all:
         text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1] or text
-    separator, rows = _separate(text)
+    separator, rows = _separate(text) if separator is None else (separator, _parse(text, separator))
     if not rows:
         raise ValueError(f"{path} is empty.")
     width = _usual_width(rows[1:] or rows)
@@ -275,7 +279,7 @@ def _separate(content):
         if width == 1 and separator not in ",;":
             continue
         usual = [row.fields for row in rows if len(row.fields) == width]
-        known = [field for fields in usual[1:] for field in fields if field not in _HOLES]
+        known = [field for fields in usual[1:] for field in fields if field not in HOLES]
         text = [field for field in known if not _is_any_number(field)]
         # Commas belong to texts; other separators hardly do, nor is a text a row of numbers.
         n_torn = sum(
@@ -320,18 +324,18 @@ def _number_format(rows, separator):
 def _is_header(first, body, number):
     """Return whether the first row of a table holds names, judged by the rows below."""
     columns = list(zip(*body, strict=True))
-    known = [[field for field in column if field not in _HOLES] for column in columns]
+    known = [[field for field in column if field not in HOLES] for column in columns]
     is_number = [
         2 * sum(map(bool, map(number.fullmatch, fields))) > len(fields) for fields in known
     ]
     if not any(is_number):
         return not any(map(number.fullmatch, first))
     names = first[1:]
-    if not first[0] and len(known[0]) == len(body) and len(set(names) - _HOLES) == len(names) > 0:
+    if not first[0] and len(known[0]) == len(body) and len(set(names) - HOLES) == len(names) > 0:
         # The column of row names has no name.
         return True
     above = [name for name, flag in zip(first, is_number, strict=True) if flag]
-    text = [name for name in above if name not in _HOLES and not number.fullmatch(name)]
+    text = [name for name in above if name not in HOLES and not number.fullmatch(name)]
     numbers = [name for name in above if number.fullmatch(name)]
     if not numbers:
         return bool(text) or not any(above)

@@ -1,6 +1,7 @@
 """The one training loop, for one fit or several at once."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ _MAX_ROLLBACKS = 3
 _MAX_ROWS = 8192
 # Share of the training over which the learning rate rises.
 _WARM_UP = 0.1
+# Share of the time of a training by which its steps may be late before they count for less.
+_GRACE = 0.05
 
 
 def schedule(progress: float, is_linear: bool) -> float:
@@ -47,9 +50,11 @@ class _Fit:
         Which of the jobs it is.
     job : TrainingJob
         The job.
+    n_shares : int
+        Trainings, this one among them, that share the time until the deadline.
     """
 
-    def __init__(self, index: int, job: TrainingJob) -> None:
+    def __init__(self, index: int, job: TrainingJob, n_shares: int = 1) -> None:
         self.index, self.job = index, job
         self.objective, self.settings = job.objective, job.settings
         self.report = TrainingReport()
@@ -64,6 +69,9 @@ class _Fit:
         self.initial_scores = self.best_scores = torch.empty(0)
         self.reference: float | None = None
         self.is_lost = False
+        self.began, self.deadline = time.monotonic(), job.settings.deadline
+        if self.deadline is not None:
+            self.deadline = self.began + (self.deadline - self.began) / n_shares
         self.is_over = not any(p.requires_grad for p in job.objective.parameters())
 
     def evaluate_initial(self) -> None:
@@ -78,6 +86,15 @@ class _Fit:
             self.report.stopped_early = True
             scores = self.objective.log_likelihood(self.sample)
             self.report.loss_curve = [-float(scores.mean())]
+
+    def progress(self, step: int) -> float:
+        """Return the share of the training that is done after a step, or by its time."""
+        share = step / self.n_steps
+        if self.deadline is None:
+            return share
+        passed = (time.monotonic() - self.began) / max(self.deadline - self.began, 1e-9)
+        # Steps that are slow at first change nothing where there is time enough.
+        return max(share, min((passed - _GRACE) / (1 - _GRACE), 1.0))
 
     def update_closed_form(self) -> None:
         """Take the closed-form steps between two epochs."""
@@ -102,10 +119,12 @@ class _Fit:
         report.last_improvement = 0.0 if self.reference is None else score - self.reference
         if self.reference is None or report.last_improvement > settings.tol:
             self.reference, self.n_stalled = score, 0
-        elif self.step >= settings.min_progress * self.n_steps:
+        elif self.progress(self.step) >= settings.min_progress:
             self.n_stalled += 1
             report.stopped_early = self.n_stalled >= settings.n_iter_no_change
-        self.is_over = report.stopped_early or self.step >= self.n_steps
+        report.is_out_of_time = self.deadline is not None and time.monotonic() >= self.deadline
+        is_at_end = self.step >= self.n_steps or report.is_out_of_time
+        self.is_over = report.stopped_early or is_at_end
         return score
 
     def roll_back(self) -> None:
@@ -160,8 +179,6 @@ class _Together:
         self.step, self.n_steps = fits[0].step, fits[0].n_steps
         decays = [fit.settings.weight_decay for fit in fits]
         self.optimizer = Optimizer([fit.objective for fit in fits], decays)
-        # Steps over which weights are averaged; fewer at first, when there are no more.
-        self.horizon = max(1.0, self.settings.averaging * self.n_steps)
         self._stack()
         for k, fit in enumerate(fits):
             if not fit.initial.weights:
@@ -175,6 +192,18 @@ class _Together:
     def _together(self, tensors: Sequence[Tensor]) -> Tensor:
         return tensors[0] if self.is_single else torch.stack(list(tensors))
 
+    def _progress(self) -> float:
+        """Return the share of the training that is done, of the fit that has the most to do."""
+        return min(fit.progress(self.step) for fit in self.fits)
+
+    def _horizon(self, progress: float) -> float:
+        """Return the steps over which weights are averaged; fewer at first, when there are no more.
+
+        Where time ends the training, its steps are those that it comes to at this pace.
+        """
+        n_steps = min(self.n_steps, (self.step + 1) / progress) if progress else self.n_steps
+        return max(1.0, self.settings.averaging * n_steps)
+
     def epoch(self) -> list[float]:
         """Take the gradient steps of one epoch; return the mean loss of each fit."""
         batch_size = self.settings.batch_size
@@ -184,14 +213,14 @@ class _Together:
         total = torch.zeros(len(rows), dtype=statistics_dtype(device), device=device)
         n_taken = 0
         for start in range(0, rows[0].n_rows, batch_size):
-            if self.step == self.n_steps:
+            progress = self._progress()
+            if progress >= 1 and n_taken:
                 break
             # A few left-over rows have no covariance to speak of: fill them up from the others.
             if start and 2 * (rows[0].n_rows - start) < batch_size:
                 start = rows[0].n_rows - batch_size
             of_step = [order[start : start + batch_size] for order in orders]
             batch = self._together([r.take(i) for r, i in zip(rows, of_step, strict=True)])
-            progress = self.step / self.n_steps
             loss = self.objective.loss(batch, progress)
             (loss.sum() if isinstance(loss, Tensor) else loss).backward()
             total += loss.detach()
@@ -201,7 +230,8 @@ class _Together:
                 fit.report.n_steps += 1
                 fit.report.n_skipped += not has_gradient
             if self.settings.averaging:
-                self.optimizer.move_averages(1 / min(self.optimizer.n_steps, self.horizon))
+                horizon = self._horizon(progress)
+                self.optimizer.move_averages(1 / min(self.optimizer.n_steps, horizon))
             self.step += 1
             n_taken += 1
         return (total / n_taken).tolist()
@@ -282,7 +312,8 @@ def train_all(
     try:
         while pending:
             members = pending.pop(0)
-            fits = [m if isinstance(m, _Fit) else _Fit(m, jobs[m]) for m in members]
+            n_shares = 1 + len(pending)
+            fits = [m if isinstance(m, _Fit) else _Fit(m, jobs[m], n_shares) for m in members]
             reports |= _train_and_conclude(fits, log([fit.index for fit in fits]))
             # Alone they go back, at once: Ctrl-C keeps what they have.
             pending[:0] = [[fit] for fit in fits if fit.is_lost]

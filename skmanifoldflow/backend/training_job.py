@@ -56,6 +56,9 @@ class TrainingSettings:
         the averages are judged and kept. 0 for none.
     required_errors : float
         Standard errors by which the end has to be better than the start.
+    deadline : float or None
+        `time.monotonic` at which training ends. The schedule then reaches its end with the time, if
+        not with the steps before.
     """
 
     max_iter: int
@@ -68,6 +71,7 @@ class TrainingSettings:
     min_progress: float = 0.0
     averaging: float = 0.0
     required_errors: float = 1.0
+    deadline: float | None = None
 
 
 @dataclass
@@ -84,6 +88,8 @@ class TrainingReport:
     stopped_early: bool = False
     # Whether the weights are those of the start, which no epoch has bettered.
     is_start: bool = False
+    # Whether time ended it.
+    is_out_of_time: bool = False
     n_steps: int = 0
     n_skipped: int = 0
 
@@ -166,6 +172,6 @@ class TrainingJob(NamedTuple):
         structure, s = self.objective.structure(), self.settings
         if structure is None or min(s.batch_size, self.rows.n_rows) < _MIN_ROWS:
             return None
-        schedule = s.max_iter, s.max_steps, s.batch_size, s.averaging
+        schedule = s.max_iter, s.max_steps, s.batch_size, s.averaging, s.deadline is None
         validation = None if self.validation_rows is None else self.validation_rows.shape
         return structure, self.rows.n_rows, validation, schedule

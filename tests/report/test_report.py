@@ -24,8 +24,17 @@ from sklearn.preprocessing import FunctionTransformer
 
 import skmanifoldflow._report.text_format as text_format
 import skmanifoldflow.compare as compare_module
-from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow
+from skmanifoldflow import (
+    ChartAtlasFlow,
+    JointManifoldFlow,
+    ManifoldPriorFlow,
+    NoisyInjectiveFlow,
+    NoveltyDetector,
+    StackingDensity,
+)
+from skmanifoldflow import __main__ as main_module
 from skmanifoldflow.__main__ import main
+from skmanifoldflow._report import answers
 from skmanifoldflow._report.data import BUILT_IN, load
 from skmanifoldflow._report.picture import report_figure
 from skmanifoldflow.compare import compare
@@ -55,10 +64,28 @@ def fast_flows(monkeypatch):
     def joint_manifold(d, shape, seed):
         return JointManifoldFlow(d, random_state=seed, **small)
 
+    def stack(d, shape, seed):
+        return StackingDensity([("mixture", GaussianMixture())], random_state=seed)
+
+    monkeypatch.setitem(compare_module.ESTIMATORS, "StackingDensity", stack)
     monkeypatch.setitem(compare_module.ESTIMATORS, "JointManifoldFlow", joint_manifold)
     monkeypatch.setitem(compare_module.ESTIMATORS, "ManifoldPriorFlow", manifold_prior)
     monkeypatch.setitem(compare_module.ESTIMATORS, "NoisyInjectiveFlow", noisy_injective)
     monkeypatch.setitem(compare_module.ESTIMATORS, "ChartAtlasFlow", chart_atlas)
+
+
+@pytest.fixture(autouse=True)
+def other_answers_are_fast(monkeypatch):
+    """What these tests are about is the comparison: the other fits are those of simple models."""
+
+    def detector_of(n_rows, n_columns, seed, max_time):
+        return NoveltyDetector(GaussianMixture(random_state=0), cv=2, random_state=seed)
+
+    def fit_map(data, seed, max_time, n_rows, rng):
+        return None
+
+    monkeypatch.setattr(answers, "detector_of", detector_of)
+    monkeypatch.setattr(answers, "fit_map", fit_map)
 
 
 # Data
@@ -102,7 +129,7 @@ def test_csv(table, tmp_path, form):
 
 
 def test_npy(tmp_path):
-    X = np.arange(24, dtype=np.float32).reshape(12, 2)
+    X = np.random.RandomState(0).standard_normal((12, 2)).astype(np.float32)
     np.save(tmp_path / "rows.npy", X)
     data = load(str(tmp_path / "rows.npy"))
     np.testing.assert_array_equal(data.X, X)
@@ -120,7 +147,8 @@ def test_parquet(table, tmp_path, monkeypatch):
     frame = table.assign(count=counts, size=pd.Categorical([1, 2] * 40))
     monkeypatch.setattr(pd, "read_parquet", {path: frame}.__getitem__)
     data = load(str(path), target="kind")
-    np.testing.assert_array_equal(data.X, frame.drop(columns="kind").iloc[1:].astype(float))
+    kept = frame.drop(columns="kind").iloc[1:].astype(float)
+    np.testing.assert_array_equal(data.X, kept.drop(columns="size").assign(size=kept["size"]))
     np.testing.assert_array_equal(data.y, table["kind"].iloc[1:])
     assert data.y_name == "kind"
 
@@ -128,11 +156,12 @@ def test_parquet(table, tmp_path, monkeypatch):
 def test_boolean_columns_are_numbers(table, tmp_path):
     path = tmp_path / "table.csv"
     flag = np.where(table["kind"] == "tall", "TRUE", "FALSE")
-    holes = np.where(np.arange(80) == 3, "", flag)
+    other = np.where(table["depth"] > 0, "TRUE", "FALSE")
+    holes = np.where(np.arange(80) == 3, "", other)
     table.assign(kind=flag, again=holes).to_csv(path, index=False)
     X = load(str(path)).X
-    expected = np.delete(flag == "TRUE", 3)
-    np.testing.assert_array_equal(X[:, 3:], np.column_stack([expected, expected]))
+    expected = np.delete(np.column_stack([flag, other]) == "TRUE", 3, axis=0)
+    np.testing.assert_array_equal(X[:, 3:], expected)
 
 
 @pytest.mark.parametrize(
@@ -212,8 +241,18 @@ def german(text):
             INTEGERS,
             "tabs",
         ),
-        ("t.csv", "1 or 2,4.5,5.5\n" + lines(DECIMALS), None, "no header.*not numeric: 0"),
-        ("t.csv", "1 or 2,4,5\n" + lines(INTEGERS), None, "no header.*not numeric: 0"),
+        (
+            "t.csv",
+            "1 or 2,4.5,5.5\n" + lines(DECIMALS),
+            None,
+            "no header.*other text for missing values: 0",
+        ),
+        (
+            "t.csv",
+            "1 or 2,4,5\n" + lines(INTEGERS),
+            None,
+            "no header.*other text for missing values: 0",
+        ),
         ("t.csv", "1.5,2.5,4.25,5,6\n" + lines(np.c_[INTEGERS, INTEGERS[:, :2]]), None, " header"),
         # Row names without a heading, as pandas and R write them.
         ("t.csv", ",0,1,2\n" + lines(NAMED), INTEGERS, "row names"),
@@ -292,6 +331,10 @@ def test_what_cannot_be_compared_is_left_out(tmp_path):
     frame["rare"] = np.where(np.arange(n) % 5, np.nan, np.arange(n))
     frame["half"] = np.where(np.arange(n) % 2, np.nan, np.arange(n) ** 2)
     frame["often"] = np.where(np.arange(n) % 10 == 1, np.inf, np.arange(n) ** 3)
+    frame["word"] = [f"word {i % 31}" for i in range(n)]
+    frame["name"] = [f"name {i}" for i in range(n)]
+    frame["key"] = np.random.RandomState(1).permutation(n)
+    frame["degrees"] = 32 + 1.8 * frame["half"]
     frame["x"], frame["y"] = np.random.RandomState(0).standard_normal((2, n))
     frame.to_csv(tmp_path / "t.csv", index=False)
     data = load(str(tmp_path / "t.csv"), drop=["y"])
@@ -299,12 +342,20 @@ def test_what_cannot_be_compared_is_left_out(tmp_path):
     expected = frame.loc[is_complete, ["half", "often", "x"]]
     np.testing.assert_allclose(data.X, expected)
     assert data.notes[1:] == [
-        "Left out, not numeric: city, date.",
-        "Left out, numbers of the rows: id.",
+        "Taken for categories, a column for each value (number of values): city (2).",
+        "Left out, text that is different in every row: name.",
+        "Left out, text with many values: word.",
+        "Left out, numbers of the rows, or ranks: id, key.",
+        "Left out, dates in the order of the rows: date.",
         "Left out, more than half missing: rare.",
         "Left out, the same in all rows: one.",
-        "Left out: 30 of 60 rows, with missing or infinite values in half, often.",
+        "Left out: 30 of 60 rows, with missing or infinite values in half, often, degrees "
+        "(--impute fills them in).",
+        "Left out, the same in all complete rows: city=y.",
+        "Left out, the same as another column, or in other units: degrees (as half).",
     ]
+    assert data.labels.tolist() == frame.loc[is_complete, "name"].tolist()
+    assert data.row_name(1) == "name 2 (row 3)"
     # Neither of the two has many holes, but few rows have both.
     frame["third"] = np.where(np.arange(n) % 5 < 2, np.nan, np.arange(n) ** 2)
     frame["fourth"] = np.where(np.arange(n) % 7 < 3, np.nan, np.arange(n) ** 2)
@@ -335,17 +386,18 @@ NUMBERS = pd.DataFrame({"a": range(0, 28, 2), "b": np.arange(14) % 5})
     ("name", "content", "options", "message"),
     [
         ("gone.csv", None, {}, "There is no file .*gone.csv"),
-        ("rows.xlsx", "1 2", {}, "Unknown data .*digits, iris.*.csv"),
+        ("rows.ods", "1 2", {}, "Unknown data .*digits, iris.*.csv"),
+        ("rows.xlsx", "1 2", {}, "rows.xlsx cannot be read as Excel|needs openpyxl"),
         ("rows.npy.gz", "1 2", {}, "Unknown data"),
         ("t.csv", NUMBERS, {"target": "c"}, "no column 'c' in .*t.csv: it has a, b"),
         ("t.csv", NUMBERS, {"drop": ["a", "c"]}, "no column 'c' in .*t.csv: it has a, b"),
         ("t.csv", NUMBERS, {"drop": ["a"], "target": "a"}, "cannot be the target"),
         ("t.csv", NUMBERS, {"max_rows": 11}, "At least 12 rows are needed"),
-        ("t.csv", NUMBERS[["a"]], {"target": "a"}, "No column of numbers is left"),
+        ("t.csv", NUMBERS[["a"]], {"target": "a"}, "No column of numbers, dates or cat"),
         ("t.csv", NUMBERS[:11], {}, "11 rows to compare: at least 12"),
         ("t.csv", NUMBERS.where(NUMBERS["b"] > 0), {}, "11 rows to compare: .*3 of 14 rows"),
         ("t.csv", NUMBERS.where(NUMBERS["b"] > 4), {"target": "b"}, "0 rows to compare"),
-        ("t.csv", NUMBERS.astype(str) + "x", {}, "No column of numbers is left.*not numeric: a, b"),
+        ("t.csv", NUMBERS.astype(str) + "x", {}, "No column of numbers, .*every row: a.*values: b"),
         ("t.csv", NUMBERS * 0, {}, "No column is left that varies.*same in all rows: a, b"),
         ("t.csv", "", {}, "t.csv is empty"),
         ("t.csv", "\n\n", {}, "t.csv is empty"),
@@ -358,7 +410,7 @@ NUMBERS = pd.DataFrame({"a": range(0, 28, 2), "b": np.arange(14) % 5})
         ("t.csv.gz", gzip.compress(RNG.bytes(9).hex().encode() * 10)[:-9], {}, "cannot be read"),
         ("t.npy", np.zeros(3), {}, r"shape \(rows, columns\), got \(3,\)"),
         ("t.npy", np.array([[None]]), {}, "cannot be read as an array of numbers"),
-        ("t.npy", np.full((20, 2), "a"), {}, "not numeric: 0, 1"),
+        ("t.npy", np.full((20, 2), "a"), {}, "No column of numbers, .*same in all rows: 0"),
         ("t.npy", "no array", {}, "cannot be read as an array of numbers"),
         ("t.npy", "", {}, "cannot be read as an array of numbers"),
     ],
@@ -504,7 +556,7 @@ def test_report_on_a_file(table, tmp_path, fast_flows, capsys):
     status = main([str(tmp_path / "table.csv"), "--target", "kind", "--output", str(output)])
     out = capsys.readouterr().out
     assert status == 0
-    assert "table: 80 rows, 3 columns." in out
+    assert "80 rows; 3 columns of numbers." in out
     rows = read_results(output)
     assert list(rows) == list(compare_module.ESTIMATORS)
     expected = compare(
@@ -571,6 +623,8 @@ def broken(monkeypatch):
 
         return fit
 
+    names = (*main_module.ESTIMATORS, "Broken", "Interrupted")
+    monkeypatch.setattr(main_module, "ESTIMATORS", names)
     monkeypatch.setitem(compare_module.ESTIMATORS, "Broken", build(fail))
     monkeypatch.setitem(compare_module.ESTIMATORS, "Interrupted", build(interrupt))
 
@@ -584,7 +638,7 @@ def test_an_estimator_that_fails_is_a_row(broken, tmp_path, capsys):
     arguments = ["iris", "--output", str(tmp_path), "--estimators"]
     assert main([*arguments, "PCA", "Broken", "FactorAnalysis"]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"^\[2/3\] Broken \.\.\. failed: No room is left\.$", out, re.MULTILINE)
+    assert re.search(r"^\[3/3\] Broken \.\.\. failed: No room is left\.$", out, re.MULTILINE)
     assert re.search(r"^Broken +failed: No room is left\.$", out, re.MULTILINE)
     rows = read_results(tmp_path)
     assert {name: row["error"] for name, row in rows.items()} == {
@@ -606,20 +660,38 @@ def test_an_interruption_keeps_the_rows_that_are_done(broken, tmp_path, capsys):
     arguments = ["iris", "--output", str(tmp_path), "--estimators"]
     assert main([*arguments, "PCA", "Broken", "Interrupted", "FactorAnalysis"]) == 130
     out = capsys.readouterr().out
-    assert list(read_results(tmp_path)) == ["PCA", "Broken"]
-    assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
+    assert list(read_results(tmp_path)) == ["PCA", "Broken", "FactorAnalysis"]
+    written = {"model.joblib", "report.html", "report.png", "results.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == written
     assert re.search(r"^PCA +-\d", out, re.MULTILINE)
-    assert "Interrupted: 2 of 4 estimators are in the table." in out
+    assert re.search(r"^(PCA|FactorAnalysis): -\d", out, re.MULTILINE)
+    assert out.endswith("Interrupted: 3 of 6 answers are there.\n")
+    page = (tmp_path / "report.html").read_text()
+    assert "The report was interrupted" in page
 
 
-@pytest.mark.parametrize("where", ["load", "report_figure"])
-def test_an_interruption_is_no_traceback(where, tmp_path, monkeypatch, capsys):
-    def interrupt(*arguments):
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("data.load", "nothing was done yet"),
+        ("answers.about_dimension", "1 of 6 answers are there"),
+        ("answers.find_strange_rows", "3 of 6 answers are there"),
+        ("answers.about_islands", "4 of 6 answers are there"),
+        ("answers.about_samples", "5 of 6 answers are there"),
+        ("picture.report_figure", "all answers are there"),
+        ("page.write_page", "all answers are there"),
+    ],
+)
+def test_an_interruption_is_no_traceback(where, said, tmp_path, monkeypatch, capsys):
+    def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"skmanifoldflow.__main__.{where}", interrupt)
-    assert main(["iris", "--estimators", "PCA", "--output", str(tmp_path)]) == 130
-    assert "Interrupted." in capsys.readouterr().err
+    monkeypatch.setattr(f"skmanifoldflow._report.{where}", interrupt)
+    estimators = ["--estimators", "GaussianMixture"]
+    assert main(["iris", *estimators, "--output", str(tmp_path)]) == 130
+    out, err = capsys.readouterr()
+    assert said in out + err
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_the_command_drops_columns_and_samples_rows(table, tmp_path, capsys):
@@ -627,14 +699,15 @@ def test_the_command_drops_columns_and_samples_rows(table, tmp_path, capsys):
     arguments = [str(tmp_path / "t.csv"), "--output", str(tmp_path), "--estimators", "PCA"]
     assert main([*arguments, "--max-rows", "40", "--drop", "depth", "kind"]) == 0
     out = capsys.readouterr().out
-    assert "Drawn at random: 40 of 80 rows.\nt: 40 rows, 2 columns." in out
+    assert "40 rows; 2 columns of numbers." in out
+    assert "Drawn at random: 40 of 80 rows.\n" in out
 
 
 def test_a_large_file_is_announced(table, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("skmanifoldflow.__main__._LARGE_FILE", 100)
     table.to_csv(tmp_path / "t.csv", index=False)
     assert main([str(tmp_path / "t.csv"), "--estimators", "PCA", "--output", str(tmp_path)]) == 0
-    assert re.match(r"Reading .*t.csv \(0 MB\) \.\.\.\nRead t.csv: ", capsys.readouterr().out)
+    assert re.search(r"\nReading .*t.csv \(0 MB\) \.\.\.\n", capsys.readouterr().out)
 
 
 def test_the_picture_says_that_a_model_has_no_samples(tmp_path):

@@ -1,0 +1,269 @@
+"""Columns of a table as numbers: what each is taken for, and back from numbers to the table."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .text_format import HOLES, columns_of
+
+__all__ = ["Encoder", "Part", "category_parts", "dates_of", "numbers_of"]
+
+# Values of a category, each of at least so many rows; others are joined.
+MAX_LEVELS, _MIN_ROWS_OF_LEVEL = 20, 5
+# Share of the known values of a column of text that are numbers or dates if it is one of them.
+_MOST = 0.9
+OTHER, MISSING = "other", "missing"
+
+# How dates are written; the first that most values follow counts. A clock may come behind.
+_DATE_FORMATS = (
+    *("%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m/%d/%y"),
+    *("%b %d %Y", "%b %d, %Y", "%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%d %B %Y", "%B %d, %Y"),
+)
+_CLOCKS = ("", " %H:%M", " %H:%M:%S")
+_IS_DATE_LIKE = re.compile(r"\w+[-/. ,]+\w+[-/. ,]+\d+(?:[T ]\d.*)?")
+_DAY = np.timedelta64(1, "D")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One column of numbers, and the column of the table that it comes from.
+
+    Attributes
+    ----------
+    column : str
+        Name of the column of the table.
+    kind : {"number", "date", "category"}
+        What that is taken for. A date is a number of days since `origin`.
+    level : str or None
+        Value of a category that this column is 1 for.
+    levels : tuple of str
+        All values of the category, the first of them without a column of its own where there are
+        two.
+    origin : numpy.datetime64 or None
+        First date.
+    step : float
+        Spacing of the values, 0 where there is none.
+    digits : int
+        Digits behind the point that the values have, at most 6.
+    """
+
+    column: str
+    kind: str
+    level: str | None = None
+    levels: tuple[str, ...] = ()
+    origin: np.datetime64 | None = None
+    step: float = 0.0
+    digits: int = 6
+
+    @property
+    def name(self):
+        """The name of the column of numbers."""
+        return self.column if self.level is None else f"{self.column}={self.level}"
+
+
+# ------------------------------------------------------------------ recognition
+
+
+def numbers_of(values):
+    """Return a column of text as numbers, NaN where a value is none, or None if most are none."""
+    numbers, n_known = np.full(len(values), np.nan), 0
+    for i, value in enumerate(values.tolist()):
+        if is_hole(value):
+            continue
+        n_known += 1
+        try:
+            numbers[i] = float(value)
+        except (TypeError, ValueError):
+            continue
+    n_numbers = np.count_nonzero(~np.isnan(numbers))
+    return numbers if n_known and n_numbers >= _MOST * n_known else None
+
+
+def dates_of(values):
+    """Return a column as datetime64, NaT where a value is no date, or None if most are none."""
+    if values.dtype.kind == "M":
+        return values.astype("datetime64[s]")
+    known = [value for value in values.tolist() if not is_hole(value)]
+    if not known:
+        return None
+    is_text = isinstance(known[0], str)
+    if is_text:
+        some = known[:: max(1, len(known) // 1000)]
+        n_like = sum(bool(_IS_DATE_LIKE.fullmatch(str(value).strip())) for value in some)
+        if n_like < _MOST * len(some):
+            return None
+    elif not hasattr(known[0], "year"):
+        return None
+    from pandas import to_datetime
+
+    clocked = [day + clock for day in _DATE_FORMATS for clock in _CLOCKS]
+    formats = ["ISO8601", *clocked] if is_text else [None]
+    best, n_best = None, _MOST * len(known)
+    texts = [None if is_hole(value) else value for value in values.tolist()]
+    some = texts[:: max(1, len(texts) // 1000)]
+    for form in formats:
+        n_some = to_datetime(some, format=form, errors="coerce", utc=True).notna().sum()
+        if n_some < _MOST * sum(value is not None for value in some):
+            continue
+        found = to_datetime(texts, format=form, errors="coerce", utc=True)
+        if found.notna().sum() >= n_best:
+            best = found.tz_localize(None).to_numpy().astype("datetime64[s]")
+            break
+    return best
+
+
+def category_parts(name, values):
+    """Return the parts of a column of text with few values, or an empty list if there are many.
+
+    Missing values are a value of their own.
+    """
+    counts = Counter(MISSING if is_hole(v) else str(v) for v in values.tolist())
+    n = len(values)
+    if not 2 <= len(counts) <= min(MAX_LEVELS, n // 4):
+        return []
+    rare = [level for level, count in counts.items() if count < min(_MIN_ROWS_OF_LEVEL, n / 10)]
+    levels = sorted(level for level in counts if level not in rare)
+    if len(rare) == 1 or (rare and sum(counts[level] for level in rare) >= _MIN_ROWS_OF_LEVEL):
+        levels.append(rare[0] if len(rare) == 1 else OTHER)
+    elif rare:
+        levels.append(OTHER)
+    if len(levels) < 2:
+        return []
+    shown = levels[1:] if len(levels) == 2 else levels
+    return [Part(name, "category", level, tuple(levels), step=1.0) for level in shown]
+
+
+def is_hole(value):
+    """Return whether a cell holds nothing."""
+    if value is None or value != value:
+        return True
+    return isinstance(value, str) and value.strip() in HOLES
+
+
+# ------------------------------------------------------------------ there and back
+
+
+class Encoder:
+    """What turns tables into rows of numbers and back, as the report did.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        The columns of numbers.
+    """
+
+    def __init__(self, parts):
+        self.parts = list(parts)
+
+    @property
+    def names(self):
+        """Names of the columns of numbers."""
+        return [part.name for part in self.parts]
+
+    @property
+    def columns(self):
+        """Names of the columns of the table, each once."""
+        return list(dict.fromkeys(part.column for part in self.parts))
+
+    def parts_of(self, column):
+        """Return the indices of the columns of numbers that come from a column of the table."""
+        return [j for j, part in enumerate(self.parts) if part.column == column]
+
+    def transform(self, table):
+        """Return the rows of a table as numbers.
+
+        Parameters
+        ----------
+        table : DataFrame or dict of str to ndarray
+            With the columns of the table that was encoded, others are ignored.
+
+        Returns
+        -------
+        X : ndarray of shape (n_rows, n_parts)
+            NaN where a cell is missing.
+        """
+        columns = table if isinstance(table, dict) else columns_of(table)
+        missing = [name for name in self.columns if name not in columns]
+        if missing:
+            raise ValueError(f"The table lacks columns: {', '.join(missing)}.")
+        encoded = [encode(part, columns[part.column]) for part in self.parts]
+        return np.column_stack(encoded)
+
+    def inverse_transform(self, X, known=True):
+        """Return rows of numbers as a table: a dict of str to list.
+
+        Values of columns that have a spacing are those of it at or below the numbers, since what is
+        spread uniformly over a step begins at the value. Dates and categories are text.
+        """
+        table = {}
+        for column in self.columns:
+            indices = self.parts_of(column)
+            part, values = self.parts[indices[0]], X[:, indices]
+            if part.kind == "category":
+                table[column] = _levels([self.parts[j] for j in indices], values)
+            elif part.kind == "date":
+                assert part.origin is not None
+                days = np.floor(values[:, 0] + 1e-9) if part.step else values[:, 0]
+                seconds = np.round(days * 86400).astype("timedelta64[s]")
+                unit = "D" if part.step else "s"
+                table[column] = (part.origin + seconds).astype(f"datetime64[{unit}]").astype(str)
+                table[column] = table[column].tolist()
+            else:
+                numbers = values[:, 0]
+                if part.step:
+                    numbers = part.step * np.floor(numbers / part.step + 1e-9)
+                table[column] = [_plain(number, part.digits) for number in numbers]
+        return table
+
+    def keep(self, indices):
+        """Return an encoder of some of the columns of numbers."""
+        return Encoder([self.parts[j] for j in indices])
+
+    def with_steps(self, steps):
+        """Return an encoder that knows the spacing of the values of its columns."""
+        parts = zip(self.parts, steps, strict=True)
+        return Encoder([replace(part, step=float(step)) for part, step in parts])
+
+
+def encode(part, values):
+    """Return a column of the table as numbers."""
+    if part.kind == "category":
+        texts = [MISSING if is_hole(value) else str(value) for value in values.tolist()]
+        if part.level == OTHER:
+            named = set(part.levels) - {OTHER}
+            return np.array([text == OTHER or text not in named for text in texts], dtype=float)
+        return np.array([text == part.level for text in texts], dtype=float)
+    if part.kind == "date":
+        dates = dates_of(values)
+        if dates is None:
+            raise ValueError(f"The column {part.column!r} holds no dates.")
+        days = (dates - part.origin) / _DAY
+        return np.where(np.isnat(dates), np.nan, days)
+    if values.dtype.kind in "biuf":
+        return values.astype(np.float64)
+    numbers = numbers_of(values)
+    if numbers is None:
+        raise ValueError(f"The column {part.column!r} holds no numbers.")
+    return numbers
+
+
+def _levels(parts, values):
+    if len(parts) == 1:
+        other = next(level for level in parts[0].levels if level != parts[0].level)
+        return [parts[0].level if value >= 1 else other for value in values[:, 0]]
+    return [parts[j].level for j in values.argmax(axis=1)]
+
+
+def digits_of(values, most=6):
+    """Return how many digits behind the point numbers have, at most so many."""
+    for digits in range(most):
+        if np.allclose(values, np.round(values, digits), rtol=1e-12, atol=0):
+            return digits
+    return most
+
+
+def _plain(number, digits=6):
+    number = round(float(f"{number:.6g}"), digits)
+    return int(number) if number == round(number) and abs(number) < 1e15 else number

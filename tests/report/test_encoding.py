@@ -1,0 +1,271 @@
+"""What columns of a table are taken for, and the way back from numbers to the table."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skmanifoldflow._report.cleaning import clean
+from skmanifoldflow._report.data import load, table_of
+from skmanifoldflow._report.encoding import Encoder, Part, category_parts, dates_of, numbers_of
+
+RNG = np.random.RandomState(0)
+N = 60
+
+
+def text(values):
+    return np.array(list(values), dtype=object)
+
+
+@pytest.fixture
+def table():
+    return pd.DataFrame(
+        {
+            "height": RNG.standard_normal(N).round(2),
+            "children": RNG.randint(5, size=N),
+            "city": np.array(["Bern", "Köln", "Wien"])[np.arange(N) % 3],
+            "smokes": np.array(["yes", "no"])[(np.arange(N) // 3) % 2],
+            "born": pd.Timestamp("1990-05-01") + pd.to_timedelta(RNG.permutation(N) * 7, "D"),
+        }
+    )
+
+
+# ------------------------------------------------------------------ recognition
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%b %d %Y", "%d %B %Y"),
+        *("%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%d.%m.%Y %H:%M", "%B %d, %Y", "%d-%b-%y"),
+    ],
+)
+def test_dates_as_they_are_written(form):
+    expected = pd.date_range("2001-01-03", periods=80, freq="11D")
+    found = dates_of(text([*expected.strftime(form), "", "unknown"]))
+    np.testing.assert_array_equal(found[:80], expected.to_numpy().astype("datetime64[s]"))
+    assert np.isnat(found[80:]).all()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [["a", "b"], ["12", "13"], ["1-2 a", "3-4 b"], ["2001-01-01", "x", "y"], ["", ""], ["1.5.a"]],
+)
+def test_what_is_no_date(values):
+    assert dates_of(text(values * 10)) is None
+
+
+def test_numbers_among_text():
+    found = numbers_of(text([*map(str, range(19)), "about 7", "", None]))
+    np.testing.assert_array_equal(found, [*range(19), np.nan, np.nan, np.nan])
+    assert numbers_of(text(["1", "x"])) is None
+
+
+def test_levels_of_a_category():
+    values = text(["a"] * 30 + ["b"] * 20 + ["c"] * 2 + ["d"] * 4 + [None] * 10)
+    parts = category_parts("k", values)
+    assert [part.level for part in parts] == ["a", "b", "missing", "other"]
+    assert [part.name for part in parts][:1] == ["k=a"]
+    (single,) = category_parts("k", text(["a", "b"] * 20))
+    assert (single.level, single.levels) == ("b", ("a", "b"))
+    assert category_parts("k", text(map(str, range(40)))) == []
+    assert category_parts("k", text("a" * 40)) == []
+
+
+def test_encoded_rows(table):
+    found = clean({name: _values(table[name]) for name in table})
+    days = (table["born"] - table["born"].min()).dt.days
+    expected = np.column_stack(
+        [
+            table["height"],
+            table["children"],
+            *(table["city"] == city for city in ("Bern", "Köln", "Wien")),
+            table["smokes"] == "yes",
+            days,
+        ]
+    )
+    np.testing.assert_allclose(found.X, expected)
+    assert found.encoder.names == [
+        *("height", "children", "city=Bern", "city=Köln", "city=Wien", "smokes=yes", "born"),
+    ]
+    np.testing.assert_allclose(found.encoder.transform(table), found.X)
+
+
+def _values(series):
+    return series.to_numpy() if series.dtype.kind in "biuf" else series.to_numpy(dtype=object)
+
+
+def test_there_and_back(table):
+    data = table_of(table)
+    encoder = data.encoder.with_steps([0, 1, 1, 1, 1, 1, 1])
+    # Values are spread over the step above them.
+    spread = data.X + np.array([0, 1, 1, 1, 1, 1, 1]) * RNG.random_sample(data.X.shape)
+    spread[:, 2:5] = data.X[:, 2:5]
+    back = pd.DataFrame(encoder.inverse_transform(spread))
+    assert list(back) == list(table)
+    np.testing.assert_allclose(back["height"], table["height"])
+    assert back["children"].tolist() == table["children"].tolist()
+    assert back["city"].tolist() == table["city"].tolist()
+    assert back["smokes"].tolist() == table["smokes"].tolist()
+    assert back["born"].tolist() == table["born"].dt.strftime("%Y-%m-%d").tolist()
+
+
+def test_new_tables_are_encoded_as_the_first(table):
+    encoder = table_of(table).encoder
+    new = table.head(3).assign(city=["Wien", "Paris", None], extra=1)
+    X = encoder.transform(new)
+    np.testing.assert_array_equal(X[:, 2:5], [[0, 0, 1], [0, 0, 0], [0, 0, 0]])
+    with pytest.raises(ValueError, match="The table lacks columns: city, born"):
+        encoder.transform(table.drop(columns=["city", "born"]))
+    with pytest.raises(ValueError, match="'height' holds no numbers"):
+        encoder.transform(table.assign(height="tall"))
+    with pytest.raises(ValueError, match="'born' holds no dates"):
+        encoder.transform(table.assign(born="once"))
+
+
+def test_numbers_have_the_digits_of_the_column():
+    encoder = Encoder([Part("a", "number", digits=2), Part("b", "number", digits=0)])
+    table = encoder.inverse_transform(np.array([[1.23456, 7.6]]))
+    assert table == {"a": [1.23], "b": [8]}
+
+
+# ------------------------------------------------------------------ decisions
+
+
+def test_wanted_columns_are_kept():
+    columns = {"id": np.arange(N), "copy": np.arange(N) * 2.0, "x": RNG.standard_normal(N)}
+    left_out = clean(columns)
+    assert left_out.encoder.names == ["copy", "x"]
+    kept = clean(columns, wanted=["id", "copy", "x"])
+    assert kept.encoder.names == ["id", "copy", "x"]
+
+
+def test_a_shuffled_id_and_its_copy():
+    ids = RNG.permutation(N) + 100
+    columns = {"x": RNG.standard_normal(N), "ID": ids, "ID2": ids, "code": ids * 7, "size": ids * 7}
+    found = clean(columns)
+    assert found.encoder.names == ["x", "size"]
+    assert found.notes == ["Left out, numbers of the rows, or ranks: ID, ID2, code."]
+
+
+def test_columns_in_other_units_are_copies():
+    x, y = RNG.standard_normal((2, N))
+    found = clean(
+        {"celsius": x, "y": y, "fahrenheit": 32 + 1.8 * x, "minus": -y, "near": x + 1e-3 * y}
+    )
+    assert found.encoder.names == ["celsius", "y", "near"]
+    assert found.notes == [
+        "Left out, the same as another column, or in other units: fahrenheit (as celsius), "
+        "minus (as y)."
+    ]
+
+
+def test_holes_are_filled_from_similar_rows():
+    n = 200
+    group = np.arange(n) % 2
+    x = 10.0 * group + 0.1 * RNG.standard_normal(n)
+    y = np.where(group == 1, 5.0, -5.0) + 0.1 * RNG.standard_normal(n)
+    z = RNG.standard_normal(n)
+    holes = y.copy()
+    holes[::7] = np.nan
+    found = clean({"x": x, "y": holes, "z": np.where(np.arange(n) % 11, z, np.nan)}, impute=True)
+    assert len(found.X) == n
+    np.testing.assert_array_equal(found.X[:, 0], x)
+    is_known = ~np.isnan(holes)
+    np.testing.assert_array_equal(found.X[is_known, 1], holes[is_known])
+    # Each hole gets a value that a row of its group has.
+    filled = found.X[~is_known, 1]
+    assert np.isin(filled, holes[is_known]).all()
+    np.testing.assert_allclose(filled, np.where(group[~is_known], 5, -5), atol=0.5)
+    assert found.notes == [
+        "Filled in 45 of 200 rows, from the most similar rows: missing values in y, z."
+    ]
+
+
+# ------------------------------------------------------------------ files
+
+
+@pytest.mark.parametrize("form", ["records", "lines", "columns"])
+def test_json(table, tmp_path, form):
+    path, plain = tmp_path / "t.json", table.drop(columns="born")
+    if form == "records":
+        nested = plain.assign(list=[[1, 2]] * N)
+        path.write_text(json.dumps(nested.to_dict("records")), encoding="utf-8")
+    elif form == "lines":
+        plain.to_json(path, orient="records", lines=True)
+    else:
+        path.write_text(json.dumps(plain.to_dict("list")), encoding="utf-8")
+    data = load(str(path))
+    np.testing.assert_allclose(data.X, table_of(plain).X)
+    assert data.notes[0].startswith("Read t.json: JSON, ")
+
+
+@pytest.mark.parametrize("content", ["{", "[1, 2]", '{"a": 1}', "[]", '{"a": [1], "b": [1, 2]}'])
+def test_json_that_is_no_table(tmp_path, content):
+    (tmp_path / "t.json").write_text(content)
+    with pytest.raises(ValueError, match=r"t\.json"):
+        load(str(tmp_path / "t.json"))
+
+
+def test_excel_and_feather(table, tmp_path, monkeypatch):
+    # The engines that pandas reads these with are not among the packages that tests need.
+    for name, function in (("t.xlsx", "read_excel"), ("t.feather", "read_feather")):
+        path = tmp_path / name
+        path.touch()
+        monkeypatch.setattr(pd, function, {path: table}.__getitem__)
+        data = load(str(path), target="city")
+        np.testing.assert_allclose(data.X, table_of(table.drop(columns="city")).X)
+        np.testing.assert_array_equal(data.y, table["city"])
+
+    def no_engine(path):
+        raise ImportError("Missing optional dependency")
+
+    monkeypatch.setattr(pd, "read_excel", no_engine)
+    with pytest.raises(ImportError, match="pip install openpyxl"):
+        load(str(tmp_path / "t.xlsx"))
+
+
+def test_options_override_what_is_recognised(tmp_path):
+    rows = "\n".join(f"{i};{i * i % 17},5;ä{i % 3}" for i in range(30))
+    (tmp_path / "t.csv").write_bytes(("n;x;k\n" + rows).encode("cp437"))
+    data = load(str(tmp_path / "t.csv"), encoding="cp437", columns=["x", "k"])
+    assert data.encoder.names == ["x", "k=ä0", "k=ä1", "k=ä2"]
+    (tmp_path / "odd.csv").write_text("a#b\n" + "\n".join(f"{i % 7}.5#{i % 5}" for i in range(30)))
+    data = load(str(tmp_path / "odd.csv"), sep="#")
+    np.testing.assert_allclose(data.X[:2], [[0.5, 0], [1.5, 1]])
+    (tmp_path / "tab.txt").write_text("a\tb\n" + "\n".join(f"{i % 7}\t{i % 5}" for i in range(30)))
+    assert load(str(tmp_path / "tab.txt"), sep="tab").X.shape == (30, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"encoding": "klingon"}, "There is no encoding 'klingon'"),
+        ({"encoding": "ascii"}, "cannot be read as text in the encoding 'ascii'"),
+        ({"sep": "ab"}, "A separator is one character"),
+        ({"columns": ["z"]}, "There is no column 'z'"),
+    ],
+)
+def test_options_that_are_wrong(tmp_path, options, message):
+    (tmp_path / "t.csv").write_text("ä,b\n" + "1.5,2\n" * 20, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        load(str(tmp_path / "t.csv"), **options)
+    np.save(tmp_path / "t.npy", np.eye(12))
+    with pytest.raises(ValueError, match=r"for text, not for t\.npy|no column"):
+        load(str(tmp_path / "t.npy"), **options)
+
+
+def test_tables_from_python(table):
+    named = table.set_index(pd.Index([f"person {i}" for i in range(N)]))
+    data = table_of(named, named["city"], "people")
+    assert data.row_name(3) == "person 3 (row 4)"
+    assert data.y_name == "city"
+    np.testing.assert_array_equal(data.y, table["city"])
+    plain = table_of(table[["height", "children"]].to_numpy())
+    assert plain.encoder.names == ["x0", "x1"]
+    assert plain.row_name(0) == "row 1"
+    with pytest.raises(ValueError, match="Expected 2D array, got array of shape"):
+        table_of(np.zeros(20))
+    with pytest.raises(ValueError, match="X has 60 rows, and y has 3"):
+        table_of(table, [1, 2, 3])
