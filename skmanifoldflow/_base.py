@@ -56,6 +56,8 @@ _MIN_VALIDATION_ROWS = 10
 _MAX_KEPT_VALUES, _MAX_KEPT_VALUES_ELSEWHERE, _MAX_DRAWN = 2**23, 2**28, 2**20
 # Share of the rows that are copies from which on somebody has to be told.
 _SHARE_TOLD = 0.05
+# Dimensions, in those of the columns, from which on rows lie on no manifold to speak of.
+_SHARE_FILLED = 0.7
 # Share of the training before which it does not stop early: the first long steps may make a fit
 # worse for a while.
 _MIN_PROGRESS = 0.25
@@ -438,10 +440,10 @@ class BaseManifoldFlow(FittedFlow, ABC):
 
         only = distinct if groups is None and not has_copies else distinct_rows(X)
 
-        def has_full_dimension():
-            return read_distinct_rows(only).dimension == n_features
+        def fills_space():
+            return read_distinct_rows(only).dimension > _SHARE_FILLED * n_features
 
-        spread = spread_of(self, distinct, counted, is_image, has_full_dimension, eps)
+        spread = spread_of(self, distinct, counted, is_image, fills_space, eps)
         if X_val is not None and self.bounded is not None and spread.step.any():
             if bool((validation.amax(0) + spread.step > self.bounded[1]).any()):
                 raise ValueError(

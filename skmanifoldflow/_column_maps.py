@@ -32,7 +32,7 @@ _MIN_PAIRS_RATIO, _MIN_RECURRING = 5, 0.3
 _EVEN = 0.48
 # Distance to the nearest neighbour, in that of independent columns, from which on columns hardly
 # depend on each other; and rows that are compared.
-_INDEPENDENT, _MAX_COMPARED = 0.8, 2000
+_INDEPENDENT, _MAX_COMPARED = 0.9, 2000
 # Shares of an interval that are rounding.
 _SLIVER = 1e-9
 # Decimal places that are tried for the values of a grid.

@@ -72,13 +72,13 @@ class Spread(NamedTuple):
         return rows + self.step * torch.rand(rows.shape, dtype=rows.dtype, generator=generator)
 
 
-def spread_of(estimator, rows, counted, is_image, has_full_dimension, eps=sys.float_info.epsilon):
+def spread_of(estimator, rows, counted, is_image, fills_space, eps=sys.float_info.epsilon):
     """Return the `Spread` of a fit to rows, whose description `columns_` is known.
 
     The rows are no copies of each other; `counted` returns them as often as they count, some of
     many, in float64. With ``dequantize=True`` and for images there are steps of noise, else maps of
     columns, those with hard ends among them where the estimator maps such and the rows lie on no
-    manifold, as `has_full_dimension` says. `eps` is the relative spacing of the
+    manifold, as `fills_space` says. `eps` is the relative spacing of the
     numbers that the rows were given as.
     """
     n, n_features = rows.shape
@@ -103,7 +103,7 @@ def spread_of(estimator, rows, counted, is_image, has_full_dimension, eps=sys.fl
     is_mapped = np.zeros(n_features, dtype=bool)
     if estimator._maps_hard_ends and n >= _MIN_ROWS_MAPPED:
         is_mapped = hard_ends(columns, some)
-        if is_mapped.any() and not (are_nearly_independent(some) or has_full_dimension()):
+        if is_mapped.any() and not (are_nearly_independent(some) or fills_space()):
             is_mapped[:] = False
     maps = column_maps(
         columns, some, counted(), bounds, estimator.noise_floor, is_spread, is_mapped

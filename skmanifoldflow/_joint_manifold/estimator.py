@@ -527,10 +527,11 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
     def _read_rows(self, choices, n_rows, rows, shrinkage):
         if choices.n_components is not FROM_ROWS:
             return choices
-        if shrinkage is not None:
-            # Deviations have heavier tails than noise, which few rows do not show.
-            return replace(choices, n_components=shrinkage.most_components)
-        return replace(choices, n_components=n_supported(rows, None))
+        # Deviations have heavier tails than noise, which few rows do not show.
+        d = n_supported(rows, None) if shrinkage is None else shrinkage.most_components
+        # scikit-learn's t-SNE has no more coordinates.
+        is_tsne = isinstance(self.guide, str) and self.guide == "tsne"
+        return replace(choices, n_components=min(d, 3) if is_tsne else d)
 
     @staticmethod
     def _build_flow(config, generator):

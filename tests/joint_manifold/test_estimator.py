@@ -70,8 +70,10 @@ def factor_rows():
 @pytest.mark.parametrize("flow", ["affine", "spline", "additive"])
 @pytest.mark.parametrize("d", [1, 3, 5])
 @pytest.mark.parametrize("n", [39, 600])
-def test_starts_at_probabilistic_pca(factor_rows, n, d, flow):
+def test_starts_at_probabilistic_pca(factor_rows, n, d, flow, monkeypatch):
     """PCA of the standardised rows, minus the log-Jacobian of the standardisation."""
+    # The covariance of few rows would be shrunk.
+    monkeypatch.setattr("skmanifoldflow._base.are_few", lambda n_rows, n_features: False)
     X = factor_rows[:n]
     scaler = StandardScaler().fit(X)
     pca = PCA(d).fit(scaler.transform(X))
@@ -421,7 +423,8 @@ def test_coordinates_that_move_nothing_in_any_units(scale):
     model = JointManifoldFlow(6, random_state=0, **SMALL).fit(X)
     rebuilt = model.inverse_transform(model.transform(X))
     varies = X[0] != X[1]
-    np.testing.assert_allclose(rebuilt[:, varies] / scale, X[:, varies] / scale, atol=0.05)
+    # Two rows are trained on with noise.
+    np.testing.assert_allclose(rebuilt[:, varies] / scale, X[:, varies] / scale, atol=0.2)
 
 
 def test_distances_of_reconstructions(curve, curve_model):
