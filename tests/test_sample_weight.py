@@ -330,7 +330,8 @@ def test_some_of_many_rows_stand_for_all(Estimator, many, rng, is_weighted):
     n = 1200
     X = np.c_[np.linspace(-1, 1, n), rng.standard_normal((n, 2))].astype(np.float32)
     weights = 0.5 + rng.uniform(size=n) if is_weighted else None
-    model = Estimator(2, **SMALL)
+    # Even distances are a grid, over which values would be spread.
+    model = Estimator(2, discrete_features=None, **SMALL)
     plan = model._plan(X, weights)
     restart = model._prepare_restart(plan, 0, None)
     assert len(restart.job.rows.sample) == 60
@@ -338,7 +339,7 @@ def test_some_of_many_rows_stand_for_all(Estimator, many, rng, is_weighted):
     assert plan.split.n_validation == len(plan.split.distinct(plan.split.validation)) == 60
     mean = np.average(X, axis=0, weights=weights)
     np.testing.assert_allclose(restart.standardizer.mean.numpy(), mean, atol=1e-6)
-    rows, split = model._fitted_rows(plan, restart)
+    rows, split, _ = model._fitted_rows(plan, restart)
     assert len(rows) == 60
     assert split.n_validation == 3
     # The rows are in the order of the table, and those of the split are what it says.

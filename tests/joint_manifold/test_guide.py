@@ -25,7 +25,7 @@ from skmanifoldflow._joint_manifold import guides as module
 from skmanifoldflow._joint_manifold.guide_term import GuidedRows, GuideTerm
 from skmanifoldflow._joint_manifold.guides import guide_rows
 from skmanifoldflow.backend.bijections import Chain, Orthogonal
-from skmanifoldflow.datasets import SwissRoll
+from skmanifoldflow.datasets import SCurve, SwissRoll
 
 SMALL = {"n_layers": 2, "hidden_layer_sizes": (16,), "max_iter": 3, "random_state": 0}
 CHECKED = {**SMALL, "hidden_layer_sizes": (8,)}
@@ -312,41 +312,47 @@ def test_umap_that_is_missing(roll, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def unrolled(roll):
+def sheet():
+    """A sheet that every start unrolls."""
+    return SCurve(noise=0.05).sample(600, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def unrolled(sheet):
     settings = {"n_layers": 6, "hidden_layer_sizes": (32, 32), "max_iter": 120}
-    X, u = roll
+    X, u = sheet
     model = JointManifoldFlow(2, guide="precomputed", random_state=0, **settings)
     return model.fit(X, guide_coordinates=u)
 
 
 def test_coordinates_are_those_of_the_guide(unrolled):
-    X, u = SwissRoll(noise=0.05).sample(500, random_state=1)
+    X, u = SCurve(noise=0.05).sample(500, random_state=1)
     # Up to a turn, a shift and one unit.
-    assert procrustes(u, unrolled.transform(X))[2] < 0.06
+    assert procrustes(u, unrolled.transform(X))[2] < 0.03
     assert unrolled.guide_score_ > 0.97
 
 
-def test_units_of_guided_coordinates(roll, unrolled):
+def test_units_of_guided_coordinates(sheet, unrolled):
     """A step of length one moves a row by one unit, in the mean over rows and directions."""
-    Z, step = unrolled.transform(roll[0])[:250], 1e-4
+    Z, step = unrolled.transform(sheet[0])[:250], 1e-4
     moved = [
         (unrolled.inverse_transform(Z + step * e) - unrolled.inverse_transform(Z - step * e))
         / (2 * step)
         for e in np.eye(2)
     ]
     assert np.mean([(d**2).sum(1).mean() for d in moved]) == pytest.approx(1, rel=0.1)
-    variances = unrolled.transform(roll[0]).var(axis=0)
+    variances = unrolled.transform(sheet[0]).var(axis=0)
     assert variances[0] > variances[1]
 
 
-def test_a_guided_model_is_stored(roll, unrolled):
+def test_a_guided_model_is_stored(sheet, unrolled):
     again = pickle.loads(pickle.dumps(unrolled))
-    np.testing.assert_array_equal(again.transform(roll[0]), unrolled.transform(roll[0]))
+    np.testing.assert_array_equal(again.transform(sheet[0]), unrolled.transform(sheet[0]))
     assert again.guide_score_ == unrolled.guide_score_
 
 
-def test_inverse_and_density_stay_what_they_are(roll, unrolled):
-    X = SwissRoll(noise=0.05).sample(500, random_state=2)[0]
+def test_inverse_and_density_stay_what_they_are(sheet, unrolled):
+    X = SCurve(noise=0.05).sample(500, random_state=2)[0]
     Z = unrolled.transform(X)
     np.testing.assert_allclose(
         unrolled.transform(unrolled.inverse_transform(Z)), Z, atol=1e-3 * Z.std()

@@ -73,7 +73,10 @@ class MLPKernel:
             grad_rows, grad_raw = self.grad_columns.mT, space.scratch(*raw.shape[1:])
             self.grad_columns = grad_raw.mT
             of_layer = grad_rows, weights[2 * i + 2], raw, grad_raw
-            into = self.grad_columns, rows, grad_hidden[i], grad_biases[i]
+            of_weight = grad_hidden[i]
+            # As in `forward`: with one input no product.
+            of_weight = of_weight[:, :, 0] if rows.shape[2] == 1 else of_weight
+            into = self.grad_columns, rows, of_weight, grad_biases[i]
             self.hidden_backward.append((*of_layer, *into))
         self.first_weight = weights[0].mT
         self.grad_inputs = space.scratch(*inputs.shape[1:])
@@ -97,9 +100,9 @@ class MLPKernel:
             torch.bmm(grad, weight, out=grad_raw)
             silu_backward(grad_raw, raw, grad_input=grad_raw)
             if rows.shape[2] == 1:
-                # As in `forward`; what `raw` holds is not read again.
+                # What `raw` holds is not read again.
                 torch.mul(grad_raw, rows, out=raw)
-                torch.sum(raw, 1, out=of_weight[:, :, 0])
+                torch.sum(raw, 1, out=of_weight)
             else:
                 torch.bmm(columns, rows, out=of_weight)
             torch.sum(grad_raw, 1, out=of_bias)
