@@ -37,7 +37,12 @@ templates_path = ["_templates"]
 exclude_patterns = ["_build", "examples", "_templates", "README.md"]
 
 # Explained with the class whose attribute it is.
-nitpick_ignore = [("py:class", "skmanifoldflow._describe.Atom")]
+# Types that have no page of their own: parts of a report are described with it.
+nitpick_ignore = [
+    ("py:class", "skmanifoldflow._describe.Atom"),
+    ("py:class", "sklearn.utils._bunch.Bunch"),
+]
+nitpick_ignore_regex = [("py:class", r"skmanifoldflow\._report\..*")]
 intersphinx_mapping = inventories.write(tempfile.mkdtemp())
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
