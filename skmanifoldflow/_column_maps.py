@@ -4,6 +4,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import ndtri
 
 from .backend.column_maps import ColumnMaps, Dummies, Shape
 
@@ -47,15 +48,6 @@ class _Piece(NamedTuple):
     n_rows: float
     value: float | None
     is_uniform: bool
-
-
-class _Cell(NamedTuple):
-    """An interval over which a value is spread, and how many rows have it."""
-
-    value: float
-    low: float
-    high: float
-    n_rows: float
 
 
 def column_maps(columns, rows, counted, bounds, noise_floor, is_spread, is_mapped):
@@ -211,7 +203,7 @@ def _cells(column, values, counts, x, bound, noise_floor):
         half = 0.5 * (column.step if is_point else min(width, 0.5 * most))
         # At a bound the interval is on the inner side.
         shift = max(bound[0] - (value - half), 0.0) - max(value + half - bound[1], 0.0)
-        cells.append(_Cell(value, value - half + shift, value + half + shift, count))
+        cells.append(_Piece(value - half + shift, value + half + shift, count, value, True))
     for i in range(1, len(cells)):
         # Those of neighbours on a grid share their ends.
         before, cell = cells[i - 1], cells[i]
@@ -312,7 +304,7 @@ def _cut(pieces, cells):
             parts.append(_Piece(parts[-1].high, low, _EMPTY, None, True))
         parts.append(_Piece(low, high, n_rows, value, is_uniform))
 
-    waiting = [_Piece(cell.low, cell.high, cell.n_rows, cell.value, True) for cell in cells[::-1]]
+    waiting = cells[::-1]
     for piece in pieces:
         low, density = piece.low, piece.n_rows / (piece.high - piece.low)
         while waiting and waiting[-1].low < piece.high:
@@ -335,8 +327,6 @@ def _cut(pieces, cells):
 
 def _slope_beyond(side, knots, ranks, values, scale):
     """Return the derivative of the normal variable beyond the first or the last knot."""
-    from scipy.special import ndtri
-
     if ranks[side] in (0, 1):
         return 0.0
     if values[side] is not None:
