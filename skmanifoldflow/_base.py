@@ -32,14 +32,16 @@ from ._inference import FittedFlow
 from ._progress import epoch_log, warn_of_training
 from ._split import Split, split_groups, split_rows
 from ._table import ENOUGH_ROWS, Table, counted_once, drawn, drawn_anew, rows_to_tensor
+from .backend.background import Background
 from .backend.device import (
     make_generator,
     resolve_device,
     single_threaded,
     standard_context,
     statistics_dtype,
+    to_host,
 )
-from .backend.flow import FlowModel
+from .backend.flow import FlowModel, chunks
 from .backend.objective import Objective
 from .backend.rows import TrainingRows
 from .backend.standardize import Standardizer
@@ -367,6 +369,8 @@ class BaseManifoldFlow(FittedFlow, ABC):
             self.dimension_report_ = read_distinct_rows(plan.distinct)
             self.intrinsic_dimension_ = self.dimension_report_.dimension
             self._finish(restart, self._fitted_rows(plan, restart))
+            self._background = self._learn_background(plan, restarts[best].job)
+            self.tail_weight_ = float(self._background.weight)
             self.n_iter_ = reports[best].n_iter
             self.kept_start_ = reports[best].is_start
             self.loss_curve_ = reports[best].loss_curve
@@ -380,6 +384,20 @@ class BaseManifoldFlow(FittedFlow, ABC):
                 # A search would go on after another exception.
                 raise KeyboardInterrupt from error
             raise
+
+    def _learn_background(self, plan, job) -> Background:
+        """Return the background of a flow, whose weight is learned from the rows set aside."""
+        background = Background(plan.config.n_features)
+        background.fit(to_host(job.rows.sample), self.noise_floor)
+        rows, flow, parts = job.validation_rows, job.objective.flow, []
+        if rows is not None:
+            with torch.no_grad():
+                for chunk in chunks(*rows.shape):
+                    parts.append(to_host(flow.log_prob(rows[chunk].to(**flow.tensor_options))))
+            background.learn_weight(to_host(rows), torch.cat(parts), plan.table.n_counted)
+        else:
+            background.set_weight(0.0, plan.table.n_counted)
+        return background
 
     def _reached(self, plan, report):
         """Return as text how far an interrupted fit had come."""

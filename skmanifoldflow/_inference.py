@@ -202,12 +202,10 @@ class FittedFlow(
         X = self._check_rows(X)
 
         def log_density(flow, rows):
-            standardized, log_det = self._to_flow(flow, rows)
-            log_prob = to_host(flow.log_prob(standardized, **kwargs)) + log_det
+            standardized, log_det = self._standardizer.forward_and_log_det(rows)
+            log_prob = to_host(flow.log_prob(standardized.to(**flow.tensor_options), **kwargs))
             is_nan = log_prob.isnan()
-            if not is_nan.any():
-                return log_prob
-            is_near = (standardized.abs().amax(dim=1) <= _FAR).cpu()
+            is_near = standardized.abs().amax(dim=1) <= _FAR
             n_broken = int((is_nan & is_near).sum())
             if n_broken:
                 raise FloatingPointError(
@@ -215,8 +213,11 @@ class FittedFlow(
                     "far from the training rows: fit the model again with a smaller "
                     "learning_rate_init or a larger noise_floor."
                 )
-            # Where a row is so far away that the flow overflows there is no density either.
-            return torch.where(is_nan, -torch.inf, log_prob)
+            # Where a row is so far away that the flow overflows it has no density either.
+            log_prob = torch.where(is_nan, -torch.inf, log_prob)
+            if self._background is not None:
+                log_prob = self._background.mix(standardized, log_prob)
+            return log_prob + log_det
 
         return self._per_chunk(X, log_density, X.dtype, X.shape[1])
 
@@ -280,7 +281,7 @@ class FittedFlow(
             Factor of the variance of the manifold coordinates; 1 is the fitted model.
         manifold_deviation : float, default=1.0
             Factor of the variance of the noise around the manifold; 1 is the fitted model, 0 draws
-            rows on the manifold.
+            rows on the manifold, and none of the background of heavy tails.
         rounded : bool, default=True
             Whether discrete columns get values of their grid, between the smallest and the largest
             one that was seen, atoms exactly their value, and dummies 0 or 1, as the training rows
@@ -315,7 +316,21 @@ class FittedFlow(
         )
 
     def _flow_sample(self, n_samples, generator, **options):
-        return self._flow.sample(n_samples, generator, **options)
+        drawn = to_host(self._flow.sample(n_samples, generator, **options))
+        return self._with_background(drawn, generator, options["manifold_deviation"])[0]
+
+    def _with_background(self, drawn, generator, manifold_deviation):
+        """Draw the share of standardised rows (n, D) anew that follows the background.
+
+        Return rows and which of them are such.
+        """
+        is_tail = torch.zeros(len(drawn), dtype=torch.bool)
+        if self._background is not None and manifold_deviation:
+            is_tail = torch.rand(len(drawn), generator=generator) < self._background.weight
+            tail = self._background.sample(int(is_tail.sum()), generator)
+            drawn = drawn.clone()
+            drawn[is_tail] = tail.to(drawn)
+        return drawn, is_tail
 
     def _sample(self, draw, n_samples, random_state, temperature, manifold_deviation, rounded):
         """Check the arguments of `sample` and draw rows chunk by chunk."""

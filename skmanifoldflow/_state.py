@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator
 from ._checks import warn
 from ._config import FlowConfig
 from ._version import __version__
+from .backend.background import Background
 from .backend.column_maps import ColumnMaps
 from .backend.device import make_generator, standard_context
 from .backend.serialization import arrays_from_module, digest, load_arrays
@@ -18,7 +19,7 @@ __all__ = ["StoredFlow"]
 # Layers of one column have no weights, and a model of a thousand such is not a damaged one.
 _MAX_LAYERS_PER_ARRAY = 200
 # What a stored model is recognised by.
-_DIGESTED = ("_flow", "_standardizer", "_config", "n_components_")
+_DIGESTED = ("_flow", "_standardizer", "_config", "n_components_", "_background")
 
 # What a configuration or weights that were changed may raise.
 _DAMAGE = (
@@ -43,11 +44,16 @@ class StoredFlow(BaseEstimator):
     _config: FlowConfig
     _flow: Any
     _standardizer: Standardizer
+    #: None in models of earlier versions.
+    _background: Background | None = None
     n_components_: int
     n_features_in_: int
     #: Parameters of earlier versions by name: the parameter that takes the place of each, with the
     #: new value for each old one, or None where nothing does.
     _obsolete_parameters: dict[str, tuple[str, dict] | None] = {}
+
+    #: Put stored weights into a flow; earlier versions may have stored others.
+    _load = staticmethod(load_arrays)
 
     def _restore(self, flow):
         """Set what a stored flow has beside its weights."""
@@ -59,9 +65,11 @@ class StoredFlow(BaseEstimator):
         if "_flow" in state:
             state["_flow"] = arrays_from_module(self._flow)
             state["_standardizer"] = arrays_from_module(self._standardizer)
+            if self._background is not None:
+                state["_background"] = arrays_from_module(self._background)
             state["_config"] = self._config.as_dict()
             state["_version"] = __version__
-            state["_digest"] = digest(*(state[name] for name in _DIGESTED))
+            state["_digest"] = digest(*(state[name] for name in _DIGESTED if name in state))
         return state
 
     @standard_context()
@@ -77,6 +85,7 @@ class StoredFlow(BaseEstimator):
         expected = state.pop("_digest", None)
         arrays = state.pop("_flow", None)
         standardizer = state.pop("_standardizer", None)
+        background = state.pop("_background", None)
         for name, successor in self._obsolete_parameters.items():
             if name in state:
                 value = state.pop(name)
@@ -92,7 +101,8 @@ class StoredFlow(BaseEstimator):
         try:
             stored, n_components = state["_config"], self.n_components_
             if expected is not None:
-                found = digest(arrays, standardizer, stored, n_components)
+                parts = arrays, standardizer, stored, n_components
+                found = digest(*parts if background is None else (*parts, background))
                 if found != expected:
                     raise ValueError("weights and digest disagree")
             self._config = config = self._config_type.from_dict(stored)
@@ -100,16 +110,12 @@ class StoredFlow(BaseEstimator):
                 # Models of the first version have no digest, and layers take time to build.
                 raise ValueError(f"it has {len(arrays)} arrays for {config.n_layers} layers")
             self._flow = self._build_flow(config, make_generator(0))
-            load_arrays(self._flow, arrays)
+            self._load(self._flow, arrays)
             self._restore(self._flow)
-            of_maps = {
-                name.removeprefix("maps."): array
-                for name, array in standardizer.items()
-                if name.startswith("maps.")
-            }
-            maps = ColumnMaps.like(of_maps) if of_maps else None
-            self._standardizer = self._new_standardizer(config, maps)
-            load_arrays(self._standardizer, standardizer)
+            self._standardizer = self._stored_standardizer(config, standardizer)
+            if background is not None:
+                self._background = Background(config.n_features)
+                load_arrays(self._background, background)
             device, _ = self.device_, self._dtype
         except _DAMAGE as error:
             # Half a model must not look like a fitted one.
@@ -122,6 +128,18 @@ class StoredFlow(BaseEstimator):
             self.to(device)
         except (TypeError, ValueError):
             self.to("cpu")
+
+    @classmethod
+    def _stored_standardizer(cls, config, arrays):
+        """Return the standardisation of a stored model."""
+        of_maps = {
+            name.removeprefix("maps."): array
+            for name, array in arrays.items()
+            if name.startswith("maps.")
+        }
+        standardizer = cls._new_standardizer(config, ColumnMaps.like(of_maps) if of_maps else None)
+        load_arrays(standardizer, arrays)
+        return standardizer
 
     @staticmethod
     def _new_standardizer(config, maps=None):

@@ -7,7 +7,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._checks import check_coordinates
 from .._inference import FittedFlow
-from ..backend.device import standard_context
+from ..backend.device import standard_context, to_host
 
 __all__ = ["ChartInference"]
 
@@ -366,7 +366,7 @@ class ChartInference(FittedFlow):
             Factor of the variance of the base coordinates along the chart; 1 is the fitted model.
         manifold_deviation : float, default=1.0
             Factor of the variance of the other base coordinates; 1 is the fitted model, 0 draws
-            rows on the charts.
+            rows on the charts, and none of the background of heavy tails.
         rounded : bool, default=True
             Whether discrete columns get values of their grid, between the smallest and the largest
             one that was seen, atoms exactly their value, and dummies 0 or 1, as the training rows
@@ -381,7 +381,8 @@ class ChartInference(FittedFlow):
             Rows in data units; a frame with the names of the columns where
             `set_output`, of the model or global, asks for frames.
         charts : ndarray of int of shape (n_samples,)
-            Chart that each row was drawn from. Only with ``return_charts=True``.
+            Chart that each row was drawn from, -1 for rows of the background of heavy tails. Only
+            with ``return_charts=True``.
 
         Raises
         ------
@@ -405,8 +406,11 @@ class ChartInference(FittedFlow):
 
         def draw(n, generator, **options):
             charts = self._flow.sample_chart_indices(n, generator)
-            drawn.append(charts.cpu().numpy())
-            return self._flow.sample_charts(charts, generator, **options)
+            rows = to_host(self._flow.sample_charts(charts, generator, **options))
+            deviation = options["manifold_deviation"]
+            rows, is_tail = self._with_background(rows, generator, deviation)
+            drawn.append(np.where(is_tail, -1, charts.cpu()))
+            return rows
 
         X = self._sample(draw, n_samples, random_state, temperature, manifold_deviation, rounded)
         return (X, np.concatenate(drawn)) if return_charts else X

@@ -12,7 +12,7 @@ from .._config import FROM_ROWS, FlowConfig
 from .._geometry import in_float64_on_cpu
 from ..backend.architectures import density_flow, split_flow
 from ..backend.bijections import Bijection, Chain, ChannelSplit, PrincipalAxes
-from ..backend.flow import ManifoldFlow, Outliers
+from ..backend.flow import ManifoldFlow
 from .distribution import PenalizedSplit
 
 __all__ = ["JointManifoldConfig", "build_flow", "initialize_flow"]
@@ -86,8 +86,7 @@ def build_flow(config: JointManifoldConfig, generator: torch.Generator) -> Manif
             refinement = couplings(before, after)
         outer.set_stage(refinement, inner)
         outer = inner
-    has_outliers = config.penalty != "gaussian" and d < config.n_features
-    return ManifoldFlow(bijection, latent, Outliers() if has_outliers else None)
+    return ManifoldFlow(bijection, latent)
 
 
 def initialize_flow(flow: ManifoldFlow, rows: torch.Tensor, noise_floor: float) -> None:

@@ -25,7 +25,8 @@ from .._geometry import affordable_rows, mean_spectrum, noise_variance_read
 from .._linear import principal_axes
 from ..backend.bijections import squeezed_shapes
 from ..backend.device import standard_context
-from ..backend.flow import chunks
+from ..backend.flow import Outliers, chunks
+from ..backend.serialization import load_arrays
 from ..backend.training_job import SecondInterrupt
 from .build import JointManifoldConfig, build_flow, initialize_flow
 from .coordinates import set_coordinates
@@ -108,8 +109,9 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         "huber" is a normal distribution with exponential tails beyond 1.345 scales, "laplace" a
         Laplace distribution and "gaussian" a normal distribution. The residuals of reconstructions
         have this distribution too. With "huber" and "laplace", which have heavy tails, a learned
-        share of the rows may follow a broad normal distribution instead: such outliers have little
-        influence on the manifold. They are part of the density, but `sample` does not draw them.
+        share of the rows may follow a broad normal distribution instead in the training: such
+        outliers have little influence on the manifold. In the density the background of heavy tails
+        takes their place.
     reconstruction : float, default=1.0
         Weight of the log-density of the residuals relative to the log-likelihood. The scale of the
         residuals is estimated from the rows in every step, so that the weight does not depend on
@@ -224,7 +226,7 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         multiplied by one common factor, its maximum likelihood estimate from the rows that were set
         aside.
     outlier_share_ : float
-        Share of the rows that follow the broad distribution of outliers. It is 0 with
+        Share of the rows that counted as outliers in the training. It is 0 with
         ``penalty="gaussian"``, or as many coordinates as columns, and 0.01 if nothing is trained.
     guide_score_ : float
         R^2 of the guide's coordinates, as the flow gives them to a tenth of the rows that the guide
@@ -541,13 +543,16 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         if not is_warm:
             initialize_flow(flow, rows, self.noise_floor)
         mean, axes, _ = principal_axes(rows.numpy())
+        d = flow.latent.n_components
+        has_outliers = self.penalty != "gaussian" and d < rows.shape[1]
         return JointLikelihood(
             flow,
-            pca=(mean, axes[:, : flow.latent.n_components]),
+            pca=(mean, axes[:, :d]),
             reconstruction=self.reconstruction,
             noise_start=self.noise_start,
             noise_floor=self.noise_floor,
             generator=generator,
+            outliers=Outliers() if has_outliers else None,
         )
 
     def _prepare_restart(self, plan, seed, first):
@@ -649,6 +654,13 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         # Later stages are built on the first one.
         return restart
 
+    @staticmethod
+    def _load(flow, arrays):
+        if "outliers.share" in arrays:
+            # In models of earlier versions they are part of the density.
+            flow.outliers = Outliers()
+        load_arrays(flow, arrays)
+
     def _restore(self, flow):
         super()._restore(flow)
         # Models of the first version have no best stage: they use all stages.
@@ -681,7 +693,7 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         self.guide_score_ = stages.guide_score
         self.reconstruction_distances_ = self._reconstruction_distances(restart, fitted)
         self.deviation_scale_ = latent.scales().cpu().numpy()
-        outliers = self._flow.outliers
+        outliers = objective.outliers
         self.outlier_share_ = 0.0 if outliers is None else float(outliers.share)
         if not self._is_settled(stages):
             warn(

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..backend.device import make_generator, randn, to_host
-from ..backend.flow import ManifoldFlow, chunks
+from ..backend.device import make_generator, move, randn, statistics_dtype, to_host
+from ..backend.flow import ManifoldFlow, Outliers, chunks
 from ..backend.objective import Objective
 from .distribution import PenalizedSplit
 from .guide_term import GuidedRows, GuideTerm
@@ -40,6 +40,8 @@ class JointLikelihood(Objective):
         Standard deviation of the noise at the start of the training, and after half of it.
     generator : torch.Generator
         Source of noise.
+    outliers : Outliers or None, default=None
+        Distribution of a share of the rows, which hardly count for the flow.
     """
 
     flow: ManifoldFlow
@@ -63,9 +65,14 @@ class JointLikelihood(Objective):
         noise_start: float,
         noise_floor: float,
         generator: torch.Generator,
+        outliers: Outliers | None = None,
     ) -> None:
         super().__init__()
         self.flow = flow
+        self.outliers = outliers
+        if outliers is not None:
+            device = flow.tensor_options["device"]
+            move(outliers, device, statistics_dtype(device))
         self.pca = pca
         self.reconstruction = reconstruction
         self.noise_start = noise_start
@@ -122,9 +129,9 @@ class JointLikelihood(Objective):
         """
         z, log_det = self.flow.bijection.forward_and_log_det(x)
         log_prob = self.latent.log_prob(z) + log_det
-        if self.flow.outliers is None or not has_outliers:
+        if self.outliers is None or not has_outliers:
             return z, log_prob, z.new_ones(len(z), 1)
-        log_prob, weight = self.flow.outliers.mix(x, log_prob)
+        log_prob, weight = self.outliers.mix(x, log_prob)
         return z, log_prob, weight.detach().to(z)[:, None]
 
     def _fit_scale(self, residuals: Tensor, weight: Tensor, **kwargs: Any) -> Tensor:
@@ -141,8 +148,8 @@ class JointLikelihood(Objective):
         has_outliers = guide is None or not guide.is_strong(progress)
         z, log_prob, weight = self._log_prob(noisy, has_outliers=has_outliers)
         loss = -log_prob.mean()
-        if self.flow.outliers is not None and has_outliers:
-            self.flow.outliers.update(noisy, weight[:, 0])
+        if self.outliers is not None and has_outliers:
+            self.outliers.update(noisy, weight[:, 0])
         if self.reconstructs:
             k = max(1, round(self.share_reconstructed * len(batch)))
             residuals = self.residuals(batch[:k], z[:k])
@@ -165,7 +172,8 @@ class JointLikelihood(Objective):
         generator = make_generator(self.noise_seed)
 
         def noisy_log_prob(x: Tensor) -> Tensor:
-            return self.flow.log_prob(x + self.noise_floor * randn(tuple(x.shape), x, generator))
+            noise = self.noise_floor * randn(tuple(x.shape), x, generator)
+            return self._log_prob(x + noise)[1]
 
         total = _by_chunks(noisy_log_prob, rows)
         if self.reconstructs:
@@ -189,7 +197,7 @@ class JointLikelihood(Objective):
     @torch.no_grad()
     def mean_log_prob(self, rows: Tensor) -> float:
         """Return the mean log-likelihood of rows without noise."""
-        return float(_by_chunks(self.flow.log_prob, rows).mean())
+        return float(_by_chunks(lambda x: self._log_prob(x)[1], rows).mean())
 
     @torch.no_grad()
     def mean_squared_residual(self, rows: Tensor) -> float:

@@ -118,7 +118,8 @@ class ManifoldFlow(FlowModel):
     latent : LatentDistribution
         The distribution of z.
     outliers : Outliers, optional
-        Distribution of a share of the rows, which are part of the density but not of draws.
+        Distribution of a share of the rows, which are part of the density but not of draws: in
+        models that were stored before `Background`.
     """
 
     def __init__(

@@ -160,8 +160,8 @@ def test_deviations_of_a_stage_that_narrows_have_their_own_scale(rows, generator
 def test_outliers_have_no_part_in_errors_and_scales(rows, generator):
     """Gross outliers change neither, nor the weight of the others."""
     objective = _objective(rows, generator)
-    objective.flow.outliers = Outliers()
-    objective.flow.outliers.rate = 0.0
+    objective.outliers = Outliers()
+    objective.outliers.rate = 0.0
     far = 1e3 * torch.ones(20, 4, dtype=torch.float64)
     both = torch.cat([rows, far])
     for error in (objective.mean_squared_residual, objective.mean_squared_pca_residual):
