@@ -86,15 +86,7 @@ class StoredFlow(BaseEstimator):
         arrays = state.pop("_flow", None)
         standardizer = state.pop("_standardizer", None)
         background = state.pop("_background", None)
-        for name, successor in self._obsolete_parameters.items():
-            if name in state:
-                value = state.pop(name)
-                if successor is not None:
-                    state[successor[0]] = successor[1].get(value, value)
-        # Parameters that earlier versions did not have.
-        parameters = inspect.signature(type(self).__init__).parameters
-        for name in self._get_param_names():
-            state.setdefault(name, parameters[name].default)
+        self._set_parameters(state)
         super().__setstate__(state)
         if arrays is None:
             return
@@ -128,6 +120,19 @@ class StoredFlow(BaseEstimator):
             self.to(device)
         except (TypeError, ValueError):
             self.to("cpu")
+
+    @classmethod
+    def _set_parameters(cls, state):
+        """Turn the parameters in a stored state into those of this version."""
+        for name, successor in cls._obsolete_parameters.items():
+            if name in state:
+                value = state.pop(name)
+                if successor is not None:
+                    state[successor[0]] = successor[1].get(value, value)
+        # Parameters that earlier versions did not have.
+        parameters = inspect.signature(cls.__init__).parameters
+        for name in cls._get_param_names():
+            state.setdefault(name, parameters[name].default)
 
     @classmethod
     def _stored_standardizer(cls, config, arrays):
