@@ -3,12 +3,13 @@
     python benchmarks/few_rows.py                              # all sets, one seed
     python benchmarks/few_rows.py made                         # normal rows and digits
     python benchmarks/few_rows.py wine --rows 50 --seeds 3     # three draws of 50 rows
+    python benchmarks/few_rows.py pima yeast1 --data-dir DIR   # tables of the KEEL repository
 
 Figures are nats per row that was not fitted to, less those of the Ledoit-Wolf normal of the same
 rows (of scikit-learn, of the columns as they are or standardised, whichever is better), and after
 the bar the least score of such a row; CPU s of the four fits. Columns of tables of which more than
-half of the rows share their value are filled up with U[0, step) once for all. Sizes of a table that
-leave fewer than 50 rows to score are left out.
+half of the rows share their value are filled up with U[0, step) once for all, and of spambase the
+first ten are taken. Sizes of a table that leave fewer than 50 rows to score are left out.
 """
 
 import argparse
@@ -18,13 +19,14 @@ import warnings
 import numpy as np
 import sklearn.datasets
 import torch
-from _data import fill_up
+from _data import ENVIRONMENT_VARIABLE, fill_up, load_keel
 from scipy.stats import multivariate_normal
 from sklearn.covariance import LedoitWolf
 
 from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow
 
 TABLES = ("wine", "breast_cancer", "diabetes")
+KEEL = ("pima", "yeast1", "segment", "winequality-red-4", "spambase")
 ESTIMATORS = (NoisyInjectiveFlow, ManifoldPriorFlow, ChartAtlasFlow, JointManifoldFlow)
 MIN_TEST_ROWS = 50
 
@@ -44,7 +46,10 @@ def made(args, seed):
 def table(name, args, seed):
     """Some rows of a table, and all others: name, rows, other rows."""
     rng = np.random.RandomState(seed)
-    X = getattr(sklearn.datasets, f"load_{name}")(return_X_y=True)[0].astype(float)
+    if name in TABLES:
+        X = getattr(sklearn.datasets, f"load_{name}")(return_X_y=True)[0].astype(float)
+    else:
+        X = load_keel(name, args.data_dir)[:, : 10 if name == "spambase" else None]
     fill_up(X, rng)
     X = X[rng.permutation(len(X))]
     for n in args.rows:
@@ -71,8 +76,9 @@ def main():
     parser.add_argument("sets", nargs="*", default=["made", *TABLES], help="made, or tables")
     parser.add_argument("--rows", type=int, nargs="+", default=[50, 100, 200], metavar="N")
     parser.add_argument("--seeds", type=int, default=1, help="draws of each set")
+    parser.add_argument("--data-dir", help=f"or {ENVIRONMENT_VARIABLE}; of the KEEL tables")
     args = parser.parse_args()
-    unknown = set(args.sets) - {"made", *TABLES}
+    unknown = set(args.sets) - {"made", *TABLES, *KEEL}
     if unknown:
         parser.error(f"no set of the name {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
