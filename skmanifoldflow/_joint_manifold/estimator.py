@@ -245,6 +245,10 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         over at most 256 training rows, fewer if there are many columns.
     n_iter_ : int
         Number of epochs of the first stage.
+    tail_weight_ : float
+        Weight of the background of heavy tails, a multivariate t distribution with 3 degrees of
+        freedom that is part of the density and of draws; learned from the rows set aside, and
+        1 / (n + 1) at least, where n is the number of training rows.
     kept_start_ : bool
         Whether the first stage is still the probabilistic PCA that its training started from, as
         no epoch was clearly better on the rows set aside, or none was run.

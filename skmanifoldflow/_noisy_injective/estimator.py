@@ -207,6 +207,10 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         the covariance of y, in standardised units, descending.
     n_iter_ : int
         Epochs run.
+    tail_weight_ : float
+        Weight of the background of heavy tails, a multivariate t distribution with 3 degrees of
+        freedom that is part of the density and of draws; learned from the rows set aside, and
+        1 / (n + 1) at least, where n is the number of training rows.
     kept_start_ : bool
         Whether the model is still the factor model that the training started from, as no epoch was
         clearly better on the rows set aside, or none was run.
