@@ -1,5 +1,6 @@
 """Rows, weights and comparisons that tests in several folders use."""
 
+import copy
 import math
 
 import numpy as np
@@ -27,6 +28,13 @@ IMAGE_SHAPES = [
 
 every_estimator = pytest.mark.parametrize("Estimator", ESTIMATORS)
 every_image = pytest.mark.parametrize("image_shape", IMAGE_SHAPES, ids=str)
+
+
+def without_background(model):
+    """Return a fitted model without its background of heavy tails: the density is the flow's."""
+    alone = copy.copy(model)
+    alone._background = None
+    return alone
 
 
 def random_rows(*shape, dtype=torch.float64, seed=1):
