@@ -8,8 +8,9 @@
 Figures are nats per row that was not fitted to, less those of the Ledoit-Wolf normal of the same
 rows (of scikit-learn, of the columns as they are or standardised, whichever is better), and after
 the bar the least score of such a row; CPU s of the four fits. Columns of tables of which more than
-half of the rows share their value are filled up with U[0, step) once for all, and of spambase the
-first ten are taken. Sizes of a table that leave fewer than 50 rows to score are left out.
+half of the rows share their value are filled up with U[0, step) once for all, those of one value
+left out, and of spambase the first ten are taken. Sizes of a table that leave fewer than 50 rows to
+score are left out.
 """
 
 import argparse
@@ -50,6 +51,7 @@ def table(name, args, seed):
         X = getattr(sklearn.datasets, f"load_{name}")(return_X_y=True)[0].astype(float)
     else:
         X = load_keel(name, args.data_dir)[:, : 10 if name == "spambase" else None]
+        X = X[:, np.ptp(X, axis=0) > 0]
     fill_up(X, rng)
     X = X[rng.permutation(len(X))]
     for n in args.rows:
