@@ -18,12 +18,15 @@ OTHER, MISSING = "other", "missing"
 
 # How dates are written; the first that most values follow counts. A clock may come behind.
 _DATE_FORMATS = (
-    *("%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m/%d/%y"),
+    *("%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y"),
+    *("%m/%d/%y", "%d/%m/%y", "%d.%m.%y"),
     *("%b %d %Y", "%b %d, %Y", "%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%d %B %Y", "%B %d, %Y"),
 )
 _CLOCKS = ("", " %H:%M", " %H:%M:%S")
 _IS_DATE_LIKE = re.compile(r"\w+[-/. ,]+\w+[-/. ,]+\d+(?:[T ]\d.*)?")
 _DAY = np.timedelta64(1, "D")
+# A word of letters and digits.
+_CODE = re.compile(r"(?=.*\d)(?=.*[^\W\d_])\w+")
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,10 @@ class Part:
 
 
 def numbers_of(values):
-    """Return a column of text as numbers, NaN where a value is none, or None if most are none."""
+    """Return a column of text as numbers, NaN where a value is none, or None if most are none.
+
+    With codes among them, such as 136A, the numbers are codes too.
+    """
     numbers, n_known = np.full(len(values), np.nan), 0
     for i, value in enumerate(values.tolist()):
         if is_hole(value):
@@ -76,7 +82,8 @@ def numbers_of(values):
         try:
             numbers[i] = float(value)
         except (TypeError, ValueError):
-            continue
+            if _CODE.fullmatch(str(value).strip()):
+                return None
     n_numbers = np.count_nonzero(~np.isnan(numbers))
     return numbers if n_known and n_numbers >= _MOST * n_known else None
 
@@ -110,8 +117,18 @@ def dates_of(values):
         found = to_datetime(texts, format=form, errors="coerce", utc=True)
         if found.notna().sum() >= n_best:
             best = found.tz_localize(None).to_numpy().astype("datetime64[s]")
+            if form is not None and "%y" in form:
+                best = _past(best)
             break
     return best
+
+
+def _past(dates):
+    """Return dates whose years were written with two digits, none of them in the future."""
+    is_late = dates > np.datetime64("now") + 365 * _DAY
+    years = dates.astype("datetime64[Y]")
+    earlier = (years - 100).astype("datetime64[s]") + (dates - years.astype("datetime64[s]"))
+    return np.where(is_late, earlier, dates)
 
 
 def category_parts(name, values):

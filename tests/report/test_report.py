@@ -345,14 +345,15 @@ def test_what_cannot_be_compared_is_left_out(tmp_path):
         "Taken for categories, a column for each value (number of values): city (2).",
         "Left out, text that is different in every row: name.",
         "Left out, text with many values: word.",
-        "Left out, numbers of the rows, or ranks: id, key.",
+        "Left out, by the same step from row to row: id.",
+        "Left out, whole numbers that are different in every row, as ids and ranks are: key.",
         "Left out, dates in the order of the rows: date.",
         "Left out, more than half missing: rare.",
         "Left out, the same in all rows: one.",
-        "Left out: 30 of 60 rows, with missing or infinite values in half, often, degrees "
-        "(--impute fills them in).",
-        "Left out, the same in all complete rows: city=y.",
         "Left out, the same as another column, or in other units: degrees (as half).",
+        "Left out: 30 of 60 rows, with missing or infinite values in half, often "
+        "(--impute fills them in).",
+        "Left out, the same in all complete rows: city.",
     ]
     assert data.labels.tolist() == frame.loc[is_complete, "name"].tolist()
     assert data.row_name(1) == "name 2 (row 3)"
