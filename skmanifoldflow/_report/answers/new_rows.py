@@ -1,0 +1,46 @@
+"""Whether new rows look real."""
+
+from ...metrics import classifier_two_sample_score
+from .answer import Answer, shortened
+
+__all__ = ["about_samples"]
+
+# Rows that are compared with new ones at most.
+_MAX_COMPARED = 2000
+# With fewer the classifier has too few rows to learn from.
+_LEAST_COMPARED = 40
+
+
+def about_samples(density, comparison, data, seed):
+    """Return new rows and the score of the classifier, or None, and say how real they look."""
+    answer = Answer("Do new rows look real?")
+    n = min(len(comparison.X_test), _MAX_COMPARED)
+    new = density.sample(max(n, 10), random_state=seed)
+    real = comparison.X_test[:n]
+    score = None
+    if n >= _LEAST_COMPARED:
+        score = classifier_two_sample_score(real, new[:n], random_state=seed)
+        area = score.auc
+        says = "can hardly tell" if area < 0.6 else "can partly tell" if area < 0.75 else "can tell"
+        answer.sentences.append(
+            f"A classifier {says} {n} new rows from {n} rows that the model has not seen: of a "
+            f"pair it knows the new one in {area:.0%} ± {score.standard_error:.0%} of cases, where "
+            "guessing has 50 %."
+        )
+        if area >= 0.75:
+            answer.sentences.append("Take new rows with care: they differ from those of the table.")
+    else:
+        answer.sentences.append(f"{n} rows left out are too few for a classifier to compare with.")
+    encoder = data.encoder
+    both = [("real", real[:4]), ("new", new[:4])]
+    names = encoder.columns[:8]
+    answer.table = [["", *names] + (["..."] if len(encoder.columns) > 8 else [])]
+    for label, rows in both:
+        cells = encoder.inverse_transform(rows)
+        for k in range(len(rows)):
+            more = ["..."] if len(encoder.columns) > 8 else []
+            answer.table.append([label, *(shortened(str(cells[c][k]), 24) for c in names), *more])
+    answer.code = (
+        "skmanifoldflow.StackingDensity(random_state=0).fit(X).sample(1000, random_state=0)"
+    )
+    return new, score, answer

@@ -1,0 +1,39 @@
+"""The islands of a map, and the columns that distinguish them."""
+
+import numpy as np
+import pandas as pd
+
+from skmanifoldflow._report.answers.islands import Map, about_islands, fit_map, islands_of, tell
+from skmanifoldflow._report.data import table_of
+
+
+def test_islands_are_told_apart_by_their_columns():
+    rng = np.random.RandomState(0)
+    n, is_far = 400, np.arange(400) < 40
+    frame = pd.DataFrame(
+        {
+            "size": rng.standard_normal(n) + 9 * is_far,
+            "kind": np.where(is_far, "rare", "usual"),
+            "other": rng.standard_normal(n),
+        }
+    )
+    data = table_of(frame)
+    tells = tell(data, is_far)
+    assert [column for column, _ in tells] == ["size", "kind"]
+    assert tells[1][1] == "kind is rare in 100%, elsewhere in 0%" or "usual" in tells[1][1]
+    # As on a map of t-SNE, where rows are about equally dense everywhere.
+    places = np.stack(np.meshgrid(np.arange(20.0), np.arange(20.0)), -1).reshape(-1, 2)
+    coordinates = places[::-1] + rng.uniform(-0.3, 0.3, (n, 2)) + 9.0 * is_far[:, None]
+    islands = islands_of(coordinates, coordinates, np.arange(n))
+    np.testing.assert_array_equal(islands, is_far)
+    found = Map(None, coordinates, islands, [tells], 0.9)
+    said = about_islands(found, data).sentences
+    assert said[0] == "Yes: on the map 1 island lies beside the mainland."
+    assert said[1].startswith("Island 1, 40 rows (10.0%): size is high (middle ")
+
+
+def test_a_cloud_has_no_islands():
+    data = table_of(np.random.RandomState(0).standard_normal((200, 5)))
+    found = fit_map(data, 0, 2, 200, np.random.RandomState(0))
+    assert not found.islands.any()
+    assert about_islands(found, data).sentences[0] == "No: on the map the rows are one piece."

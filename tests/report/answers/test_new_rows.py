@@ -1,0 +1,32 @@
+"""How real new rows look, in words."""
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.mixture import GaussianMixture
+from sklearn.pipeline import make_pipeline
+
+from skmanifoldflow._report.answers import about_samples, density_in_data_units
+from skmanifoldflow._report.data import table_of
+from skmanifoldflow.compare import compare
+
+
+def test_samples_are_judged_by_rows_left_out():
+    X = np.random.RandomState(0).standard_normal((400, 2)) @ [[2, 1], [0, 1]] + [5, -9]
+    data = table_of(X)
+    estimators = {"good": GaussianMixture(1), "bad": make_pipeline(PCA(2), GaussianMixture(1))}
+    comparison = compare(X, estimators=estimators, random_state=0)
+    good = density_in_data_units(
+        [comparison.models["good"][0], comparison.models["good"][1]], 2, None
+    )
+    new, score, answer = about_samples(good, comparison, data, 0)
+    assert score.auc < 0.6
+    assert "can hardly tell" in answer.sentences[0]
+    np.testing.assert_allclose(new.mean(axis=0), [5, -9], atol=0.5)
+
+    class Shifted:
+        def sample(self, n, random_state):
+            return good.sample(n, random_state=random_state) + 3
+
+    _, score, answer = about_samples(Shifted(), comparison, data, 0)
+    assert score.auc > 0.9
+    assert "Take new rows with care" in answer.sentences[1]
