@@ -25,7 +25,7 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from sklearn.utils.multiclass import type_of_target
 
 from ._chart_atlas import ChartAtlasFlow
-from ._columns import spacing
+from ._columns import spacing, spread
 from ._densities import StackingDensity
 from ._densities.members import few_members
 from ._joint_manifold import JointManifoldFlow
@@ -213,7 +213,7 @@ def compare(
     rng = check_random_state(random_state)
     order = rng.permutation(len(X))
     steps = _value_steps(X, value_step)
-    X = X + steps * rng.random_sample(X.shape)
+    X = spread(X, steps, rng)
     n_test = max(_MIN_TEST_ROWS, round(_TEST_FRACTION * len(X)))
     test, train = order[:n_test], order[n_test:]
 

@@ -221,11 +221,17 @@ def _encoded(columns, wanted, notes):
     parts = [part for of_column in taken.values() for part in of_column]
     if not parts:
         raise ValueError(_nothing_left(notes))
-    named = next(iter([*unique, *texts]), None)
-    of_text = None
-    if named is not None:
-        of_text = np.array([str(value) for value in columns[named].tolist()], dtype=object)
+    of_text = _names_of_rows([columns[name] for name in unique[:1] or texts[:2]])
     return parts, np.column_stack([encode(p, columns[p.column]) for p in parts]), of_text
+
+
+def _names_of_rows(columns):
+    """Return the names that columns of text give to the rows, or None."""
+    if not columns:
+        return None
+    rows = zip(*(values.tolist() for values in columns), strict=True)
+    names = [", ".join(str(value) for value in row if not is_hole(value)) for row in rows]
+    return np.array(names, dtype=object)
 
 
 def _without_empty(X, parts, wanted, notes):

@@ -12,8 +12,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..._checks import counted
+from ..._columns import spread
 from ..._joint_manifold import JointManifoldFlow
 from .answer import Answer
+from .dimension import has_many_values, steps_of_repeats
 
 __all__ = ["MAX_MAP_ROWS", "Map", "about_islands", "fit_map", "islands_of", "tell"]
 
@@ -63,7 +65,7 @@ def fit_map(data, seed, max_time, n_rows, rng):
 
     The model is fitted to at most `n_rows` of them, in about `max_time` seconds beside t-SNE.
     """
-    X = data.X
+    X = _spread_repeats(data)
     if X.shape[1] < 2 or len(X) < _LEAST_MAP_ROWS:
         return None
     model = None
@@ -93,6 +95,15 @@ def fit_map(data, seed, max_time, n_rows, rng):
     )
     tells = [tell(data, islands == k) for k in range(1, islands.max() + 1)]
     return Map(model, coordinates, islands, tells, trust)
+
+
+def _spread_repeats(data):
+    """Return the rows with values that repeat spread over their steps, in columns of many values.
+
+    On a map they would lie in strips, which are no groups.
+    """
+    steps = np.where(has_many_values(data), steps_of_repeats(data.X), 0.0)
+    return spread(data.X, steps, np.random.RandomState(0))
 
 
 def _tsne(rows, seed):
@@ -179,27 +190,35 @@ def about_islands(found, data):
         )
         return answer
     n, n_islands = len(found.islands), int(found.islands.max())
+    told = [k for k, tells in enumerate(found.tells, start=1) if tells]
     if not n_islands:
         answer.sentences.append("No: on the map the rows are one piece.")
     else:
+        lie = f"{counted(n_islands, 'island')} {'lies' if n_islands == 1 else 'lie'}"
         answer.sentences.append(
-            f"Yes: on the map {counted(n_islands, 'island')} "
-            f"{'lies' if n_islands == 1 else 'lie'} beside the mainland."
+            f"Yes: on the map {lie} beside the mainland."
+            if told
+            else f"Perhaps: on the map {lie} beside the mainland, but no single column tells which "
+            "rows these are."
         )
-        for k, tells in enumerate(found.tells[:_MAX_ISLANDS], start=1):
+        for k in told[:_MAX_ISLANDS]:
             size = np.count_nonzero(found.islands == k)
-            texts = "; ".join(text for _, text in tells)
-            texts = texts or "no single column tells it from the rest"
+            texts = "; ".join(text for _, text in found.tells[k - 1])
             answer.sentences.append(
                 f"Island {k}, {counted(size, 'row')} ({size / n:.1%}): {texts}."
             )
-    if n_islands > _MAX_ISLANDS:
-        answer.sentences.append(f"The other {n_islands - _MAX_ISLANDS} are smaller.")
+        n_smaller, n_untold = max(0, len(told) - _MAX_ISLANDS), n_islands - len(told)
+        if n_smaller:
+            answer.sentences.append(f"{n_smaller} more are smaller.")
+        if told and n_untold:
+            others = counted(n_untold, "other")
+            answer.sentences.append(f"No single column tells the rows of {others}.")
     quality = (
         "keeps neighbours together" if found.trust > 0.95 else "keeps most neighbours together"
     )
-    quality = quality if found.trust > 0.85 else "tears many neighbours apart, as it has to"
-    answer.sentences.append(f"The map {quality} (trustworthiness {found.trust:.2f} of 1).")
+    quality = quality if found.trust > 0.85 else "tears many neighbours apart"
+    doubt = ", and may part what hangs together" * bool(n_islands)
+    answer.sentences.append(f"The map {quality} (trustworthiness {found.trust:.2f} of 1){doubt}.")
     if found.model is not None:
         answer.code = (
             'flow = skmanifoldflow.JointManifoldFlow(2, guide="tsne", random_state=0)\n'

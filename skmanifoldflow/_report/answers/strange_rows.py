@@ -159,14 +159,15 @@ def about_strange_rows(strange, data):
         )
     else:
         answer.sentences.append(
-            f"None of {n} rows lies far outside: these are the edge of the table, not its errors."
+            f"None of {n} rows lies far outside the others: those below are the edge of the table, "
+            "and need not be errors."
         )
     answer.sentences.append(
         f"The {len(shown)} with the lowest density under a model that has not seen them, in nats "
         f"(the middle row has {number(middle)}):"
     )
     cells, usual = data.encoder.inverse_transform(data.X[shown]), usual_values(data)
-    answer.table = [["row", "nats", "columns that make it so (nine tenths of the rows have)"]]
+    answer.table = [["row", "nats", "columns that make it so (values of nine tenths of the rows)"]]
     for k, (i, causes) in enumerate(zip(shown, strange.causes, strict=True)):
         said = []
         for (column, _), expected in zip(causes, strange.expected[k], strict=True):

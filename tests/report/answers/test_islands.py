@@ -30,6 +30,32 @@ def test_islands_are_told_apart_by_their_columns():
     said = about_islands(found, data).sentences
     assert said[0] == "Yes: on the map 1 island lies beside the mainland."
     assert said[1].startswith("Island 1, 40 rows (10.0%): size is high (middle ")
+    assert said[2].endswith("(trustworthiness 0.90 of 1), and may part what hangs together.")
+
+
+def test_islands_that_no_column_tells():
+    data = table_of(np.random.RandomState(0).standard_normal((60, 3)))
+    islands = np.repeat([0, 1, 2], 20)
+    found = Map(None, np.zeros((60, 2)), islands, [[], []], 0.9)
+    said = about_islands(found, data).sentences
+    assert said[0].startswith("Perhaps: on the map 2 islands lie beside the mainland, but no")
+    found = Map(None, np.zeros((60, 2)), islands, [[], [("x0", "x0 is high")]], 0.9)
+    said = about_islands(found, data).sentences
+    assert said[:3] == [
+        "Yes: on the map 2 islands lie beside the mainland.",
+        "Island 2, 20 rows (33.3%): x0 is high.",
+        "No single column tells the rows of 1 other.",
+    ]
+
+
+def test_values_that_repeat_are_no_strips_of_a_map():
+    rng = np.random.RandomState(0)
+    years = 1932.0 + 4 * rng.randint(21, size=400)
+    data = table_of(np.column_stack([rng.standard_normal(400), years]))
+    found = fit_map(data, 0, 1, 400, np.random.RandomState(0))
+    # Of two columns the map is the columns themselves, which the steps are spread of.
+    assert len(np.unique(found.coordinates[:, 1])) == 400
+    assert not found.islands.any()
 
 
 def test_a_cloud_has_no_islands():

@@ -20,7 +20,7 @@ def test_samples_are_judged_by_rows_left_out():
     )
     new, score, answer = about_samples(good, comparison, data, 0)
     assert score.auc < 0.6
-    assert "can hardly tell" in answer.sentences[0]
+    assert "A classifier does not tell 80 new rows from" in answer.sentences[0]
     np.testing.assert_allclose(new.mean(axis=0), [5, -9], atol=0.5)
 
     class Shifted:
@@ -30,3 +30,20 @@ def test_samples_are_judged_by_rows_left_out():
     _, score, answer = about_samples(Shifted(), comparison, data, 0)
     assert score.auc > 0.9
     assert "Take new rows with care" in answer.sentences[1]
+
+
+def test_values_below_zero_are_drawn_anew_where_there_are_none():
+    rng = np.random.RandomState(0)
+    X = np.column_stack([np.abs(rng.standard_normal(400)), rng.standard_normal(400)])
+    data = table_of(X)
+    comparison = compare(X, estimators={"mixture": GaussianMixture(1)}, random_state=0)
+    pipeline = comparison.models["mixture"]
+    density = density_in_data_units([pipeline[0], pipeline[1]], 2, None)
+    n_below = (density.sample(80, random_state=0)[:, 0] < 0).sum()
+    assert 2 < n_below < 20
+    new, _, answer = about_samples(density, comparison, data, 0)
+    assert len(new) == 80
+    assert new[:, 0].min() >= 0 > new[:, 1].min()
+    share, said = answer.sentences[-1].split("%", 1)
+    np.testing.assert_allclose(float(share), 100 * n_below / 80, atol=0.51)
+    assert said.startswith(" of the draws had values below 0 in columns that have none")
