@@ -13,6 +13,7 @@ from .encoding import (
     Part,
     category_parts,
     dates_of,
+    days_of,
     digits_of,
     encode,
     is_hole,
@@ -177,7 +178,8 @@ def _encoded(columns, wanted, notes):
     unique: list[str] = []
     texts: list[str] = []
     for name, values in list(columns.items()):
-        if values.dtype.kind in "biuf":
+        found = days_of(name, values) if values.dtype.kind in "iuf" else None
+        if found is None and values.dtype.kind in "biuf":
             is_free = name not in wanted and values.dtype.kind != "b"
             reason = _reason_of_numbers(name, values) if is_free else None
             if reason is None:
@@ -185,7 +187,7 @@ def _encoded(columns, wanted, notes):
             else:
                 numbered[reason].append(name)
             continue
-        found = dates_of(values)
+        found = dates_of(values) if found is None else found
         if found is not None:
             if name not in wanted and _is_order(found):
                 orders.append(name)

@@ -8,7 +8,7 @@ import numpy as np
 
 from .text_format import HOLES, columns_of
 
-__all__ = ["Encoder", "Part", "category_parts", "dates_of", "numbers_of"]
+__all__ = ["Encoder", "Part", "category_parts", "dates_of", "days_of", "numbers_of"]
 
 # Values of a category, each of at least so many rows; others are joined.
 MAX_LEVELS, _MIN_ROWS_OF_LEVEL = 20, 5
@@ -25,6 +25,7 @@ _DATE_FORMATS = (
 _CLOCKS = ("", " %H:%M", " %H:%M:%S")
 _IS_DATE_LIKE = re.compile(r"\w+[-/. ,]+\w+[-/. ,]+\d+(?:[T ]\d.*)?")
 _DAY = np.timedelta64(1, "D")
+_DATE_NAME = re.compile(r"(.*[\W_])?(date|day|datum|yymmdd)", re.IGNORECASE)
 # A word of letters and digits.
 _CODE = re.compile(r"(?=.*\d)(?=.*[^\W\d_])\w+")
 
@@ -92,6 +93,8 @@ def dates_of(values):
     """Return a column as datetime64, NaT where a value is no date, or None if most are none."""
     if values.dtype.kind == "M":
         return values.astype("datetime64[s]")
+    if values.dtype.kind in "iuf":
+        return days_of("date", values)
     known = [value for value in values.tolist() if not is_hole(value)]
     if not known:
         return None
@@ -121,6 +124,27 @@ def dates_of(values):
                 best = _past(best)
             break
     return best
+
+
+def days_of(name, values):
+    """Return whole numbers such as 20240131, or 240131 in a column of dates, as dates, or None."""
+    known = values[np.isfinite(values)]
+    if len(known) < 2 or not (known == np.round(known)).all():
+        return None
+    if 18_000_000 < known.min() and known.max() < 21_000_000:
+        form = "%Y%m%d"
+    elif 0 < known.min() and known.max() < 1_000_000 and _DATE_NAME.fullmatch(str(name)):
+        form = "%y%m%d"
+    else:
+        return None
+    from pandas import to_datetime
+
+    digits = 8 if form[1] == "Y" else 6
+    texts = [f"{value:0{digits}.0f}" if np.isfinite(value) else None for value in values]
+    dates = to_datetime(texts, format=form, errors="coerce").to_numpy().astype("datetime64[s]")
+    if np.isnat(dates).sum() > len(values) - len(known):
+        return None
+    return dates if digits == 8 else _past(dates)
 
 
 def _past(dates):

@@ -35,7 +35,7 @@ _USUAL_BUDGET = 180.0
 # Seconds that are kept for pictures and files, and shares of what is left: the comparison, then the
 # strange rows, then the map.
 _RESERVE = 10.0
-_SHARES = {"comparison": 0.45, "strange": 0.3, "map": 0.6}
+_SHARES = {"comparison": 0.5, "strange": 0.4, "map": 0.6}
 _LEAST_SECONDS = 0.5
 # Rows of the map for each second that it has.
 _MAP_ROWS_PER_SECOND, _LEAST_MAP_ROWS = 80, 300
@@ -408,7 +408,9 @@ class _Work:
         detector = answers.detector_of(len(self.fitted), rows.shape[1], self.seed, seconds)
         report.strange, failure = self.timed(
             "Strange rows",
-            lambda: answers.find_strange_rows(detector, self.fitted, rows, data.encoder, rng),
+            lambda: answers.find_strange_rows(
+                detector, self.fitted, rows, data.encoder, rng, seconds
+            ),
         )
         if failure is not None:
             self.add(Answer("Which rows are strange?", [f"This failed: {failure}"]))

@@ -63,6 +63,25 @@ def test_numbers_among_text():
     assert numbers_of(text([*map(str, range(99)), "136A"])) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "form", "is_date"),
+    [("when", "%Y%m%d", True), ("birth_date", "%y%m%d", True), ("sum", "%y%m%d", False)],
+)
+def test_dates_as_whole_numbers(name, form, is_date):
+    days = pd.date_range("1979-11-03", periods=N, freq="17D")[RNG.permutation(N)]
+    values = days.strftime(form).astype(float).to_numpy().copy()
+    values[::9] = np.nan
+    found = clean({name: values, "x": RNG.standard_normal(N)})
+    assert found.encoder.parts[0].kind == ("date" if is_date else "number")
+    if is_date:
+        assert found.notes[0] == f"Taken for dates, as days since the first: {name}."
+        is_known = np.isfinite(values)
+        since = (days - days[is_known].min()).days[is_known]
+        np.testing.assert_array_equal(found.X[:, 0], since)
+        again = found.encoder.transform({name: values, "x": values})
+        np.testing.assert_array_equal(again[is_known, 0], since)
+
+
 def test_years_of_two_digits_are_not_in_the_future():
     days = pd.date_range("1958-02-03", periods=40, freq="37D")
     for form in ("%d/%m/%y", "%d.%m.%y", "%m/%d/%y"):

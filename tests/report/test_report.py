@@ -32,9 +32,8 @@ from skmanifoldflow import (
     NoveltyDetector,
     StackingDensity,
 )
-from skmanifoldflow import __main__ as main_module
 from skmanifoldflow.__main__ import main
-from skmanifoldflow._report import answers
+from skmanifoldflow._report import answers, command_line
 from skmanifoldflow._report.data import BUILT_IN, load
 from skmanifoldflow._report.picture import report_figure
 from skmanifoldflow.compare import compare
@@ -624,8 +623,8 @@ def broken(monkeypatch):
 
         return fit
 
-    names = (*main_module.ESTIMATORS, "Broken", "Interrupted")
-    monkeypatch.setattr(main_module, "ESTIMATORS", names)
+    names = (*command_line.ESTIMATORS, "Broken", "Interrupted")
+    monkeypatch.setattr(command_line, "ESTIMATORS", names)
     monkeypatch.setitem(compare_module.ESTIMATORS, "Broken", build(fail))
     monkeypatch.setitem(compare_module.ESTIMATORS, "Interrupted", build(interrupt))
 
@@ -705,7 +704,7 @@ def test_the_command_drops_columns_and_samples_rows(table, tmp_path, capsys):
 
 
 def test_a_large_file_is_announced(table, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("skmanifoldflow.__main__._LARGE_FILE", 100)
+    monkeypatch.setattr("skmanifoldflow._report.command_line._LARGE_FILE", 100)
     table.to_csv(tmp_path / "t.csv", index=False)
     assert main([str(tmp_path / "t.csv"), "--estimators", "PCA", "--output", str(tmp_path)]) == 0
     assert re.search(r"\nReading .*t.csv \(0 MB\) \.\.\.\n", capsys.readouterr().out)

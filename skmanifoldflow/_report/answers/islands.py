@@ -159,9 +159,9 @@ def tell(data, is_inside):
             continue
         part, values = data.encoder.parts[best[1]], data.X[:, best[1]]
         inside, outside = values[is_inside], values[~is_inside]
-        if part.kind == "category":
-            text = f"{column} is {part.level} in {inside.mean():.0%}, elsewhere in "
-            text += f"{outside.mean():.0%}"
+        if part.kind == "category" or is_flag(values):
+            level = part.level if part.kind == "category" else "1"
+            text = f"{column} is {level} in {inside.mean():.0%}, elsewhere in {outside.mean():.0%}"
         else:
             middles = np.zeros((2, data.X.shape[1]))
             middles[:, best[1]] = np.median(inside), np.median(outside)
@@ -171,6 +171,11 @@ def tell(data, is_inside):
         said.append((best[0], column, text))
     said.sort(key=lambda item: -item[0])
     return [(column, text) for _, column, text in said[:_MAX_TELLS]]
+
+
+def is_flag(values):
+    """Return whether numbers are zeros and ones."""
+    return bool(np.isin(values, (0, 1)).all())
 
 
 def _probability(values, is_inside):

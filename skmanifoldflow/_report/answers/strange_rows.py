@@ -1,5 +1,6 @@
 """Which rows are strange, and which columns make them so."""
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,9 @@ _LEAST_NATS, _LEAST_SHARE = 1.0, 0.25
 _NOISE_FLOOR, _FALSE_POSITIVE_RATE = 0.1, 0.05
 # Folds of the detector with few columns, and with many, of which fits take long.
 _N_FOLDS, _N_FOLDS_WIDE, _WIDE = 3, 2, 40
+# Share of the time for fits, and for the draws of the model.
+_TIME_OF_FITS, _TIME_OF_DRAWS = 0.7, 0.1
+_N_MEASURED = 500
 # Draws of the model for each row that tell how low a density may be by chance, and the least and
 # the largest number of them.
 _N_DRAWS, _RANGE_OF_DRAWS = 10, (2000, 50_000)
@@ -70,13 +74,15 @@ def detector_of(n_rows, n_columns, seed, max_time):
     # With few rows no rate of false alarms is so small that the usual one would have a threshold.
     rate = max(_FALSE_POSITIVE_RATE, 1 / n_rows)
     density = NoisyInjectiveFlow(
-        noise_floor=_NOISE_FLOOR, discrete_features=None, max_time=max_time / (n_folds + 1)
+        noise_floor=_NOISE_FLOOR,
+        discrete_features=None,
+        max_time=_TIME_OF_FITS * max_time / (n_folds + 1),
     )
     folds = KFold(n_folds, shuffle=True, random_state=seed)
     return NoveltyDetector(density, false_positive_rate=rate, cv=folds, random_state=seed)
 
 
-def find_strange_rows(detector, fitted, rows, encoder, rng):
+def find_strange_rows(detector, fitted, rows, encoder, rng, seconds=np.inf):
     """Fit a detector to some rows, and rank all of them.
 
     Parameters
@@ -91,15 +97,23 @@ def find_strange_rows(detector, fitted, rows, encoder, rng):
         What the columns are.
     rng : RandomState
         Source of the rows that the density draws.
+    seconds : float, default=inf
+        Time for all, of which draws get a part.
     """
     detector.fit(rows[fitted])
+    began = time.monotonic()
+    n_measured = len(detector.score_samples(rows[:_N_MEASURED]))
+    # To draw a row takes about as long as to score it.
+    n_affordable = _TIME_OF_DRAWS * seconds * n_measured / (2 * (time.monotonic() - began))
     others = np.setdiff1d(np.arange(len(rows)), fitted)
     log_density = np.empty(len(rows))
     log_density[fitted] = detector.training_scores_
     if len(others):
         log_density[others] = detector.score_samples(rows[others])
     order = np.argsort(log_density, kind="stable")
-    n_far = int((log_density < far_below(detector.density_, log_density, rng)).sum())
+    n_drawn = np.clip(_N_DRAWS * len(rows), *_RANGE_OF_DRAWS)
+    n_drawn = int(max(_RANGE_OF_DRAWS[0], min(n_drawn, n_affordable)))
+    n_far = int((log_density < far_below(detector.density_, log_density, n_drawn, rng)).sum())
     strangest = order[:N_STRANGE]
     shares = detector.explain(rows[strangest])
     causes = [_causes(row, encoder) for row in shares]
@@ -110,13 +124,12 @@ def find_strange_rows(detector, fitted, rows, encoder, rng):
     return StrangeRows(detector, log_density, order, causes, expected, n_far)
 
 
-def far_below(density, log_density, rng):
+def far_below(density, log_density, n_drawn, rng):
     """Return the log-density below which a row is far outside, that of the least of many draws.
 
     Rows that a density has not seen are less dense than its draws, and spread more: their middle
     and the range of their middle half tell by how much.
     """
-    n_drawn = int(np.clip(_N_DRAWS * len(log_density), *_RANGE_OF_DRAWS))
     drawn = density.score_samples(draw(density, n_drawn, rng))
     (low, middle, high), ours = (np.quantile(v, [0.25, 0.5, 0.75]) for v in (drawn, log_density))
     wider = max(1.0, (ours[2] - ours[0]) / (high - low)) if high > low else 1.0

@@ -15,11 +15,13 @@ def test_islands_are_told_apart_by_their_columns():
             "size": rng.standard_normal(n) + 9 * is_far,
             "kind": np.where(is_far, "rare", "usual"),
             "other": rng.standard_normal(n),
+            "flag": (rng.random_sample(n) < np.where(is_far, 1.0, 0.05)).astype(int),
         }
     )
     data = table_of(frame)
     tells = tell(data, is_far)
-    assert [column for column, _ in tells] == ["size", "kind"]
+    assert [column for column, _ in tells] == ["size", "kind", "flag"]
+    assert tells[2][1].startswith("flag is 1 in 100%, elsewhere in ")
     assert tells[1][1] == "kind is rare in 100%, elsewhere in 0%" or "usual" in tells[1][1]
     # As on a map of t-SNE, where rows are about equally dense everywhere.
     places = np.stack(np.meshgrid(np.arange(20.0), np.arange(20.0)), -1).reshape(-1, 2)
