@@ -32,6 +32,8 @@ _TIME_NAME = re.compile(r"(.*[\W_])?(time|date|year|month|week|day|hour)", re.IG
 _COUNTED = "by the same step from row to row"
 _DIFFERENT = "whole numbers that are different in every row, as ids and ranks are"
 _IDS = "ids"
+# Distance from a line, in half of a range, that rounded logarithms may have.
+_ROUNDING_OF_LOGS = 1e-4
 # Times such as years with months are rounded.
 _ROUNDING_OF_TIME = 0.02
 # Names of columns in one line of the report.
@@ -324,9 +326,24 @@ def _without_copies(X, parts, wanted, notes):
 
 
 def _original(values, others):
-    """Return the index of the column that values are the same as in other units, or None."""
+    """Return the index of the column that values are the same as in other units, or None.
+
+    Other units are those of a straight line, or of logarithms, which are mostly rounded.
+    """
     if not others.shape[1]:
         return None
+    found = _on_a_line(values, others, 1e-6)
+    if found is None and values.min() > 0:
+        found = _on_a_line(np.log(values), others, _ROUNDING_OF_LOGS)
+    is_positive = np.flatnonzero(others.min(axis=0) > 0)
+    if found is None and len(is_positive):
+        found = _on_a_line(values, np.log(others[:, is_positive]), _ROUNDING_OF_LOGS)
+        found = None if found is None else int(is_positive[found])
+    return found
+
+
+def _on_a_line(values, others, tolerance):
+    """Return the index of the column that values are a linear function of, or None."""
     values, others = values - values.mean(), others - others.mean(axis=0)
     values = values / np.abs(values).max()
     size = np.abs(others).max(axis=0)
@@ -335,10 +352,10 @@ def _original(values, others):
     norms = np.linalg.norm(others, axis=0)
     near = np.abs(values @ others) / (np.linalg.norm(values) * np.where(norms > 0, norms, 1))
     best = int(near.argmax())
-    if near[best] <= 1 - 1e-9:
+    if near[best] <= 1 - tolerance**1.5:
         return None
     sign = np.sign(values @ others[:, best])
-    return best if np.abs(values - sign * others[:, best]).max() < 1e-6 else None
+    return best if np.abs(values - sign * others[:, best]).max() < tolerance else None
 
 
 def _filled(X, is_hole_):

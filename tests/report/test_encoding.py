@@ -216,14 +216,19 @@ def test_regular_times_number_the_rows(name, values, is_left_out):
 
 
 def test_columns_in_other_units_are_copies():
-    x, y = RNG.standard_normal((2, N))
+    x, y, wage = RNG.standard_normal((3, N))
+    wage = 100 + 50 * (wage - wage.min()).round(2)
     found = clean(
-        {"celsius": x, "y": y, "fahrenheit": 32 + 1.8 * x, "minus": -y, "near": x + 1e-3 * y}
+        {
+            **{"celsius": x, "y": y, "fahrenheit": 32 + 1.8 * x, "minus": -y},
+            **{"near": x + 1e-3 * y, "exp": np.exp(x), "square": x**2},
+            **{"wage": wage, "lwage": np.log(wage).round(5)},
+        }
     )
-    assert found.encoder.names == ["celsius", "y", "near"]
+    assert found.encoder.names == ["celsius", "y", "near", "square", "wage"]
     assert found.notes == [
         "Left out, the same as another column, or in other units: fahrenheit (as celsius), "
-        "minus (as y)."
+        "minus (as y), exp (as celsius), lwage (as wage)."
     ]
 
 

@@ -1,5 +1,7 @@
 """How many things vary: the dimension of the columns of numbers."""
 
+import warnings
+
 import numpy as np
 from scipy.stats import norm, rankdata
 
@@ -28,7 +30,7 @@ def about_dimension(data):
         answer.sentences.append("All columns are categories or have few values: no dimension.")
         return None, answer
     answer.code = "skmanifoldflow.intrinsic_dimension(X)"
-    report = intrinsic_dimension(X)
+    report = _reading(X)
     if n_columns == 1:
         name = data.encoder.names[int(is_taken.argmax())]
         answer.sentences.append(
@@ -39,7 +41,7 @@ def about_dimension(data):
         return report, answer
     readings = {min(report.dimension, n_columns)}
     if data.image_shape is None and _may_mislead(X):
-        readings.add(min(intrinsic_dimension(_as_normal(X)).dimension, n_columns))
+        readings.add(min(_reading(_as_normal(X)).dimension, n_columns))
     low, high = min(readings), max(readings)
     of = "of numbers" if is_taken.all() else "that take many values"
     if low < high:
@@ -59,6 +61,13 @@ def about_dimension(data):
         )
     answer.sentences.append(_how_sure(report, n_columns))
     return report, answer
+
+
+def _reading(X):
+    """Return the report of the dimension; the answer says what it would warn of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return intrinsic_dimension(X)
 
 
 def _may_mislead(X):

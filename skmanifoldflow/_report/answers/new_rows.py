@@ -4,6 +4,7 @@ import numpy as np
 
 from ...metrics import classifier_two_sample_score
 from .answer import Answer, shortened
+from .dimension import has_many_values
 
 __all__ = ["about_samples"]
 
@@ -13,13 +14,15 @@ _MAX_COMPARED = 2000
 _LEAST_COMPARED = 40
 # Draws for each row that is wanted, at most, and standard errors within which nothing is told.
 _MAX_DRAWS, _N_ERRORS = 5, 2.0
+# Share of a step at its end that belongs to the next value.
+_WITHIN = 1e-6
 
 
 def about_samples(density, comparison, data, seed):
     """Return new rows and the score of the classifier, or None, and say how real they look."""
     answer = Answer("Do new rows look real?")
     n = min(len(comparison.X_test), _MAX_COMPARED)
-    new, share_redrawn = _possible_rows(density, data.X, max(n, 10), seed)
+    new, share_redrawn = _possible_rows(density, data, max(n, 10), seed)
     real = comparison.X_test[:n]
     score = None
     if n >= _LEAST_COMPARED:
@@ -57,15 +60,27 @@ def about_samples(density, comparison, data, seed):
     return new, score, answer
 
 
-def _possible_rows(density, X, n, seed):
-    """Return draws with no values below 0 in columns that have none, and the share of others."""
+def _possible_rows(density, data, n, seed):
+    """Return draws with values that columns may have, and the share of those that were drawn anew.
+
+    In columns that have no values below 0 there are none; few values, such as grades, go as far as
+    those of the table.
+    """
+    X, steps = data.X, np.array([part.step for part in data.encoder.parts])
     has_none = X.min(axis=0) >= 0
     draws = density.sample(n, random_state=seed)
-    is_possible = (draws[:, has_none] >= 0).all(axis=1)
+    is_graded = (steps > 0) & ~has_many_values(data)
+    highest = X.max(axis=0) + (1 - _WITHIN) * steps
+
+    def within(rows):
+        rows = rows.copy()
+        rows[:, is_graded] = np.clip(rows, X.min(axis=0), highest)[:, is_graded]
+        return rows, (rows[:, has_none] >= 0).all(axis=1)
+
+    draws, is_possible = within(draws)
     share = 1 - is_possible.mean()
     if 0 < share < 1:
-        more = density.sample(_MAX_DRAWS * n, random_state=seed + 1)
-        is_possible_too = (more[:, has_none] >= 0).all(axis=1)
+        more, is_possible_too = within(density.sample(_MAX_DRAWS * n, random_state=seed + 1))
         # Where hardly any draw is possible some of the others have to do.
         order = np.r_[np.flatnonzero(is_possible), n + np.flatnonzero(is_possible_too)]
         order = np.r_[order, np.flatnonzero(~is_possible)][:n]

@@ -33,6 +33,9 @@ _N_FOLDS, _N_FOLDS_WIDE, _WIDE = 3, 2, 40
 # Share of the time for fits, and for the draws of the model.
 _TIME_OF_FITS, _TIME_OF_DRAWS = 0.7, 0.1
 _N_MEASURED = 500
+# Share of the rows whose distance from the middle is compared with that of draws: strange rows are
+# fewer.
+_LOW_SHARE = 0.02
 # Draws of the model for each row that tell how low a density may be by chance, and the least and
 # the largest number of them.
 _N_DRAWS, _RANGE_OF_DRAWS = 10, (2000, 50_000)
@@ -125,15 +128,25 @@ def find_strange_rows(detector, fitted, rows, encoder, rng, seconds=np.inf):
 
 
 def far_below(density, log_density, n_drawn, rng):
-    """Return the log-density below which a row is far outside, that of the least of many draws.
+    """Return the log-density below which a row is far outside.
 
-    Rows that a density has not seen are less dense than its draws, and spread more: their middle
-    and the range of their middle half tell by how much.
+    Of rows that the density draws, a tenth of one in so many would be there. Rows that it has not
+    seen are less dense than its draws, and spread more: the middle, the range of the middle half
+    and the distance of the lowest few per cent tell by how much.
     """
     drawn = density.score_samples(draw(density, n_drawn, rng))
-    (low, middle, high), ours = (np.quantile(v, [0.25, 0.5, 0.75]) for v in (drawn, log_density))
-    wider = max(1.0, (ours[2] - ours[0]) / (high - low)) if high > low else 1.0
-    return ours[1] - wider * (middle - drawn.min())
+    levels = [_LOW_SHARE, 0.25, 0.5, 0.75]
+    (low, *box), (our_low, *our_box) = (np.quantile(v, levels) for v in (drawn, log_density))
+    ratios = [1.0]
+    if box[2] > box[0]:
+        ratios += [
+            (our_box[2] - our_box[0]) / (box[2] - box[0]),
+            (our_box[1] - our_low) / (box[1] - low),
+        ]
+    # The tail is that of an exponential distribution.
+    excess = low - drawn[drawn < low].mean() if (drawn < low).any() else 0.0
+    lowest = low - excess * np.log(_LOW_SHARE * _N_DRAWS * len(log_density))
+    return our_box[1] - max(ratios) * (box[1] - lowest)
 
 
 def _expected(detector, encoder, row, column):
@@ -167,8 +180,8 @@ def about_strange_rows(strange, data):
     if strange.n_far:
         far = "1 row lies" if strange.n_far == 1 else f"{strange.n_far} rows lie"
         answer.sentences.append(
-            f"{far} far outside the rest of {n} rows: less dense than any of many rows that the "
-            "model draws."
+            f"{far} far outside the rest of {n} rows: less dense than rows that the model draws "
+            "would be by chance."
         )
     else:
         answer.sentences.append(

@@ -1,5 +1,7 @@
 """How real new rows look, in words."""
 
+from dataclasses import replace
+
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
@@ -47,3 +49,16 @@ def test_values_below_zero_are_drawn_anew_where_there_are_none():
     share, said = answer.sentences[-1].split("%", 1)
     np.testing.assert_allclose(float(share), 100 * n_below / 80, atol=0.51)
     assert said.startswith(" of the draws had values below 0 in columns that have none")
+
+
+def test_grades_go_as_far_as_those_of_the_table():
+    X = np.random.RandomState(0).randint(1, 3, size=(300, 4)).astype(float)
+    data = table_of(X)
+    comparison = compare(X, estimators={"mixture": GaussianMixture(1)}, random_state=0)
+    data = replace(data, encoder=data.encoder.with_steps(comparison.value_step))
+    pipeline = comparison.models["mixture"]
+    density = density_in_data_units([pipeline[0], pipeline[1]], 4, None)
+    assert np.floor(density.sample(60, random_state=0)).max() > 2
+    new, _, _ = about_samples(density, comparison, data, 0)
+    for values in data.encoder.inverse_transform(new).values():
+        assert set(values) == {1, 2}

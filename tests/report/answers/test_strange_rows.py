@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture
 
 from skmanifoldflow import NoveltyDetector
@@ -37,3 +38,11 @@ def test_few_rows_of_a_cloud_are_far_outside(n_columns):
     limit = far_below(model, scores, 5000, rng)
     # By chance a tenth of a row of 500 lies there.
     assert 2 <= (scores < limit).sum() <= 3
+
+
+def test_rows_are_not_far_outside_a_density_that_is_too_narrow():
+    rng = np.random.RandomState(0)
+    X = rng.standard_normal((4000, 6))
+    scores = multivariate_normal(np.zeros(6), 0.3 * np.eye(6)).logpdf(X)
+    model = GaussianMixture(random_state=0).fit(np.sqrt(0.3) * X)
+    assert (scores < far_below(model, scores, 4000, rng)).sum() <= 1
