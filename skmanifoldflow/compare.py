@@ -51,7 +51,7 @@ _EMBEDDED_AT_ONCE = 1000
 _MAX_SEARCH_ROWS = 10_000
 # Cells, and rows, that the mixture is cross-validated on in a second of the time for all, and the
 # least rows.
-_CELLS_PER_SECOND, _ROWS_PER_SECOND, _MIN_TIMED_ROWS = 1500, 60, 300
+_CELLS_PER_SECOND, _ROWS_PER_SECOND, _MIN_TIMED_ROWS = 1000, 60, 300
 # Rows for what compares each with all others, so that it takes a twentieth of the time for all: the
 # square of them goes with the time.
 _PAIRED_ROWS_OF_A_SECOND = 460

@@ -547,6 +547,20 @@ def test_panels_leave_few_gaps(n, rows, columns):
     assert figure.axes[0].get_gridspec().get_geometry() == (rows, columns)
 
 
+@pytest.mark.parametrize("n", [2, 6])
+def test_rows_of_images_are_near_each_other(n):
+    X = np.random.RandomState(0).uniform(size=(40, 64))
+    estimators = {f"mixture {i}": GaussianMixture(covariance_type="diag") for i in range(n)}
+    figure = report_figure(compare(X, estimators=estimators, random_state=0), image_shape=(8, 8))
+    FigureCanvasAgg(figure).draw()
+    boxes = [ax.get_window_extent() for ax in figure.axes]
+    n_columns = figure.axes[0].get_gridspec().ncols
+    # Of the width of the figure hardly anything is lost, and of its height little.
+    assert n_columns * boxes[0].width > 0.85 * figure.bbox.width
+    if n == 6:
+        assert boxes[0].y0 - boxes[-1].y1 < 0.25 * boxes[0].height
+
+
 # Command line
 
 

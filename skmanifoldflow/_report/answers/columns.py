@@ -43,7 +43,7 @@ def about_columns(data, n_fitted):
             f"The models are fitted to {n_fitted} of the {len(data.X)} rows, drawn at random, as "
             "many as the time allows."
         )
-    n_copies = len(data.X) - len(np.unique(data.X, axis=0))
+    n_copies = len(data.X) - len({row.tobytes() for row in data.X})
     if n_copies:
         copies = "1 row is the same" if n_copies == 1 else f"{n_copies} rows are the same"
         answer.sentences.append(f"{copies} as another one in these columns.")

@@ -14,6 +14,8 @@ __all__ = ["about_dimension", "has_many_values", "steps_of_repeats"]
 
 # Values from which on a column has a dimension, and rows with which that is a guess.
 MANY_VALUES, _FEW_ROWS = 10, 100
+# Rows that are looked at: readings take fewer.
+_MAX_ROWS = 20_000
 # Share of the rows from which on a value is more than one of a scale, and the ratio of distances of
 # the 5 % and the 95 % quantile from the median of columns with long tails; that of an exponential
 # distribution is 3.6.
@@ -25,7 +27,8 @@ def about_dimension(data):
     answer = Answer("How many things vary?")
     # Few values have no dimension, and are on their way to being categories.
     is_taken = has_many_values(data)
-    X, n_columns = data.X[:, is_taken], int(is_taken.sum())
+    some = np.random.RandomState(0).permutation(len(data.X))[:_MAX_ROWS]
+    X, n_columns = data.X[np.ix_(np.sort(some), is_taken)], int(is_taken.sum())
     if not n_columns:
         answer.sentences.append("All columns are categories or have few values: no dimension.")
         return None, answer
