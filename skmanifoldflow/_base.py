@@ -28,6 +28,7 @@ from ._config import FlowConfig
 from ._dimension import read_distinct_rows
 from ._duplicates import distinct_rows, find_duplicates, row_ranks
 from ._few_rows import FewRows, Shrinkage, are_few, required_errors, shrinkage_of
+from ._folds import scores_suffice
 from ._inference import FittedFlow
 from ._progress import epoch_log, warn_of_training
 from ._split import Split, split_groups, split_rows
@@ -366,9 +367,8 @@ class BaseManifoldFlow(FittedFlow, ABC):
                 trained.update(best=best, weights=weights, generator=generator.get_state())
             restart = self._refitted_start(plan, restarts[best], reports[best])
             self._adopt(plan, restart)
-            self.dimension_report_ = read_distinct_rows(plan.distinct)
-            self.intrinsic_dimension_ = self.dimension_report_.dimension
-            self._finish(restart, self._fitted_rows(plan, restart))
+            read = self._read_density if scores_suffice() else self._read
+            read(plan, restart)
             self._background = self._learn_background(plan, restarts[best].job)
             self.tail_weight_ = float(self._background.weight)
             self.n_iter_ = reports[best].n_iter
@@ -384,6 +384,16 @@ class BaseManifoldFlow(FittedFlow, ABC):
                 # A search would go on after another exception.
                 raise KeyboardInterrupt from error
             raise
+
+    def _read(self, plan, restart):
+        """Set the attributes that are read from the rows and the trained flow."""
+        self.dimension_report_ = read_distinct_rows(plan.distinct)
+        self.intrinsic_dimension_ = self.dimension_report_.dimension
+        self._finish(restart, self._fitted_rows(plan, restart))
+
+    def _read_density(self, plan, restart):
+        """Set those of them that log-densities need; a method may know that these are few."""
+        self._read(plan, restart)
 
     def _learn_background(self, plan, job) -> Background:
         """Return the background of a flow, whose weight is learned from the rows set aside."""

@@ -14,7 +14,7 @@ from ._grid import distinct
 from ._table import ENOUGH_ROWS
 from .backend.column_maps import ColumnMaps
 
-__all__ = ["Spread", "dequantization_step", "describe", "spacing", "spread_of"]
+__all__ = ["Spread", "dequantization_step", "describe", "spacing", "spread", "spread_of"]
 
 # With fewer rows nothing is spread that nobody asked for.
 _MIN_ROWS_SPREAD = 40
@@ -42,6 +42,14 @@ def spacing(values, eps=sys.float_info.epsilon):
         rounding = 0.0
     distances = distances[distances > rounding]
     return float(distances.min()) if len(distances) else 0.0
+
+
+def spread(X, steps, rng):
+    """Return rows (n, D) whose values are spread uniformly over the step above each of them.
+
+    Where a column has no step, 0 stands for it.
+    """
+    return X + steps * rng.random_sample(X.shape)
 
 
 class Spread(NamedTuple):

@@ -1,5 +1,7 @@
 """Folds in which rows are scored by a density that was fitted without them."""
 
+from contextlib import contextmanager
+from contextvars import ContextVar
 from inspect import Parameter, signature
 
 import numpy as np
@@ -9,9 +11,35 @@ from sklearn.utils.metadata_routing import _routing_enabled
 
 from ._duplicates import find_duplicates
 
-__all__ = ["check_partition", "copies_of", "split_folds", "takes_groups"]
+__all__ = [
+    "check_partition",
+    "copies_of",
+    "only_scores",
+    "scores_suffice",
+    "split_folds",
+    "takes_groups",
+]
 
 _N_FOLDS = 5
+_ONLY_SCORES = ContextVar("only_scores", default=False)
+
+
+@contextmanager
+def only_scores():
+    """Fit models that are asked for log-densities and no more.
+
+    What else a flow reads from what it has learned may take longer than a short training.
+    """
+    token = _ONLY_SCORES.set(True)
+    try:
+        yield
+    finally:
+        _ONLY_SCORES.reset(token)
+
+
+def scores_suffice():
+    """Return whether a fitted model will be asked for log-densities only."""
+    return _ONLY_SCORES.get()
 
 
 def split_folds(X, cv, groups, random_state):

@@ -1,5 +1,6 @@
 """Local geometry of a fitted flow: spectra of its covariance, and lengths in data units."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,6 +23,7 @@ __all__ = [
     "mean_spectrum",
     "noise_variance_read",
     "spectra_in_data_units",
+    "timed_chunks",
     "varying_columns",
 ]
 
@@ -30,6 +32,8 @@ _NOISE_READ = 0.02
 # Rows and matrix entries that a global reading of the geometry may cost.
 _MAX_ROWS = 256
 _MAX_ENTRIES = 2**20
+# Rows that are read whatever the time.
+_TIMED_ROWS = 32
 # With more columns only so many leading eigenvalues are computed at a scale.
 MAX_FULL_FEATURES = 256
 _N_LEADING = 20
@@ -88,11 +92,26 @@ def spectra_in_data_units(flow, standardizer, rows):
     return squared_singular_values(jacobian_columns(decode, z, factor.T)[1])
 
 
-def mean_spectrum(flow, rows):
-    """Return the geometric mean (D,) of the local spectra at rows, as an ndarray."""
+def timed_chunks(n_rows, elements_per_row, deadline):
+    """Cut n rows into slices; after the deadline, of `time.monotonic`, there is only the first."""
+    if deadline is None:
+        yield from chunks(n_rows, elements_per_row)
+        return
+    for start in range(0, n_rows, _TIMED_ROWS):
+        if start and time.monotonic() > deadline:
+            return
+        for chunk in chunks(min(_TIMED_ROWS, n_rows - start), elements_per_row):
+            yield slice(start + chunk.start, start + chunk.stop)
+
+
+def mean_spectrum(flow, rows, deadline=None):
+    """Return the geometric mean (D,) of the local spectra at rows, as an ndarray.
+
+    After the deadline it is that of the first of them.
+    """
     spectra = []
     with torch.no_grad():
-        for chunk in chunks(len(rows), rows.shape[1] ** 2):
+        for chunk in timed_chunks(len(rows), rows.shape[1] ** 2, deadline):
             spectra.append(local_spectra(flow, rows[chunk]))
     return torch.cat(spectra).log().mean(0).exp().numpy()
 

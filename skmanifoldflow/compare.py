@@ -25,7 +25,7 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from sklearn.utils.multiclass import type_of_target
 
 from ._chart_atlas import ChartAtlasFlow
-from ._columns import spacing
+from ._columns import spacing, spread
 from ._densities import StackingDensity
 from ._densities.members import few_members
 from ._joint_manifold import JointManifoldFlow
@@ -51,12 +51,15 @@ _EMBEDDED_AT_ONCE = 1000
 _MAX_SEARCH_ROWS = 10_000
 # Cells, and rows, that the mixture is cross-validated on in a second of the time for all, and the
 # least rows.
-_CELLS_PER_SECOND, _ROWS_PER_SECOND, _MIN_TIMED_ROWS = 1500, 110, 300
+_CELLS_PER_SECOND, _ROWS_PER_SECOND, _MIN_TIMED_ROWS = 1000, 60, 300
+# Rows for what compares each with all others, so that it takes a twentieth of the time for all: the
+# square of them goes with the time.
+_PAIRED_ROWS_OF_A_SECOND = 460
 # Order in which they are fitted where time is limited: first what the others are measured by, then
-# the best densities, last what takes long to begin with.
+# the best densities.
 _TIMED_ORDER = (
-    *("PCA", "FactorAnalysis", "GaussianMixture", "NoisyInjectiveFlow", "StackingDensity"),
-    *("ManifoldPriorFlow", "JointManifoldFlow", "ChartAtlasFlow", "Isomap"),
+    *("PCA", "FactorAnalysis", "GaussianMixture", "Isomap", "NoisyInjectiveFlow"),
+    *("StackingDensity", "ManifoldPriorFlow", "JointManifoldFlow", "ChartAtlasFlow"),
 )
 # Time that these get for each second of another flow: the best densities are not cut short first.
 _FAVOURED, _TIME_OF_FAVOURED = (NoisyInjectiveFlow, StackingDensity), 2
@@ -153,8 +156,9 @@ def compare(
     max_time : float or None, default=None
         Seconds of wall time that all fits with a parameter of that name share; None sets no limit.
         The mixture and the best densities come first, whatever the order of names.
-        The mixture is then cross-validated on as many rows as there is time for. What cannot begin
-        before the time is over is reported as skipped, but for models that take no time.
+        The mixture is then cross-validated on as many rows as there is time for, and `Isomap` is
+        fitted to as many. What cannot begin before the time is over is reported as skipped, but for
+        models that take no time.
     random_state : int, RandomState instance or None, default=None
         Source of the split, of the spreading and of the seed that every estimator gets.
     verbose : int, default=0
@@ -213,7 +217,7 @@ def compare(
     rng = check_random_state(random_state)
     order = rng.permutation(len(X))
     steps = _value_steps(X, value_step)
-    X = X + steps * rng.random_sample(X.shape)
+    X = spread(X, steps, rng)
     n_test = max(_MIN_TEST_ROWS, round(_TEST_FRACTION * len(X)))
     test, train = order[:n_test], order[n_test:]
 
@@ -229,6 +233,10 @@ def compare(
         [], {}, X_train, X_test, y_train, y_test, steps[kept], kept, names=kept_names
     )
     deadline = _deadline(max_time, chosen, len(kept))
+    n_paired = _MAX_PAIRED_ROWS
+    if max_time is not None:
+        n_affordable = int(_PAIRED_ROWS_OF_A_SECOND * np.sqrt(max_time))
+        n_paired = min(n_paired, max(_MIN_TIMED_ROWS, n_affordable))
     has_classes = y_train is not None and _are_classes(y_train[:_MAX_EMBEDDED_ROWS])
     if callback is not None:
         callback(comparison)
@@ -253,13 +261,13 @@ def compare(
                     None,
                 )
             else:
-                result, model, scores = _run(name, estimator, comparison, has_classes)
+                result, model, scores = _run(name, estimator, comparison, has_classes, n_paired)
         comparison.results.append(result)
         if scores is not None:
             comparison.test_scores[name] = scores
         if model is not None:
             comparison.models[name] = model
-            notes = _notes(result, model, len(X_train), len(X_test))
+            notes = _notes(result, model, len(X_train), len(X_test), n_paired)
             comparison.notes.extend(note for note in notes if note not in comparison.notes)
         if line:
             line.end(_end_of_line(result, model))
@@ -395,7 +403,7 @@ def _is_paired(estimator):
     return isinstance(estimator, _PAIRED)
 
 
-def _run(name, estimator, comparison, has_classes):
+def _run(name, estimator, comparison, has_classes, n_paired):
     """Fit and measure an estimator; return its figures, the pipeline and log-densities.
 
     The last two are None if it failed, and the last one without a density.
@@ -404,7 +412,7 @@ def _run(name, estimator, comparison, has_classes):
     with warnings.catch_warnings(record=True) as caught:
         try:
             model = make_pipeline(StandardScaler(), clone(estimator))
-            model.fit(comparison.X_train[: _MAX_PAIRED_ROWS if _is_paired(estimator) else None])
+            model.fit(comparison.X_train[: n_paired if _is_paired(estimator) else None])
             seconds = time.perf_counter() - start
             scores = _log_densities(model, comparison.X_test)
             result = _measure(name, model, comparison, has_classes, seconds, scores)
@@ -482,7 +490,7 @@ def _measure(name, model, comparison, has_classes, seconds, scores):
     )
 
 
-def _notes(result, model, n_train, n_test):
+def _notes(result, model, n_train, n_test, n_paired):
     """Return sentences on figures that not all rows had a part in."""
     notes = []
     if result.trustworthiness is not None and n_test > _MAX_PAIRED_ROWS:
@@ -498,10 +506,8 @@ def _notes(result, model, n_train, n_test):
             f"5-NN accuracy is measured on {min(n_test, _MAX_EMBEDDED_ROWS)} of the {n_test} test "
             f"rows, with neighbours from {_MAX_EMBEDDED_ROWS} of the {n_train} training rows."
         )
-    if _is_paired(model) and n_train > _MAX_PAIRED_ROWS:
-        notes.append(
-            f"{result.estimator} is fitted to {_MAX_PAIRED_ROWS} of the {n_train} training rows."
-        )
+    if _is_paired(model) and n_train > n_paired:
+        notes.append(f"{result.estimator} is fitted to {n_paired} of the {n_train} training rows.")
     folds = getattr(model[-1], "cv", None)
     if isinstance(folds, _FirstRows) and folds.of(n_train) < n_train:
         notes.append(

@@ -12,7 +12,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params, _num_samples
 
 from ._base import BaseManifoldFlow
-from ._folds import check_partition, split_folds, takes_groups
+from ._folds import check_partition, only_scores, split_folds, takes_groups
 from ._noisy_injective.estimator import NoisyInjectiveFlow
 from .backend.device import single_threaded, standard_context
 from .backend.training import train_all
@@ -75,9 +75,10 @@ def cross_val_score_samples(estimator, X, *, cv=None, groups=None, n_jobs=None, 
         params.setdefault("groups", groups)
 
     def score(train, test):
-        model = clone(estimator).fit(
-            _safe_indexing(X, train), **_check_method_params(X, params, indices=train)
-        )
+        with only_scores():
+            model = clone(estimator).fit(
+                _safe_indexing(X, train), **_check_method_params(X, params, indices=train)
+            )
         return model.score_samples(_safe_indexing(X, test))
 
     scores = Parallel(n_jobs=n_jobs)(delayed(score)(train, test) for train, test in folds)

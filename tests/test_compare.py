@@ -291,6 +291,24 @@ def test_the_mixture_takes_fewer_rows_where_time_is_short(rows, monkeypatch):
     assert note.startswith("GaussianMixture is cross-validated on 60 of the 120 training rows")
 
 
+def test_what_compares_each_row_with_all_takes_a_twentieth_of_the_time(monkeypatch):
+    monkeypatch.setattr(compare_module, "_MIN_TIMED_ROWS", 10)
+    monkeypatch.setattr(compare_module, "_PAIRED_ROWS_OF_A_SECOND", 10)
+    options = {"estimators": ["Isomap"], "random_state": 0}
+    X = np.random.RandomState(0).standard_normal((150, 3))
+    assert not compare(X, **options).notes
+    comparison = compare(X, max_time=36, **options)
+    assert comparison.notes == ["Isomap is fitted to 60 of the 120 training rows."]
+    assert len(comparison.models["Isomap"][-1].embedding_) == 60
+
+
+def test_isomap_comes_before_the_flows_where_time_is_limited():
+    order = compare_module._TIMED_ORDER
+    assert max(map(order.index, ("PCA", "GaussianMixture", "Isomap"))) < min(
+        order.index(name) for name in order if name.endswith(("Flow", "Density"))
+    )
+
+
 # Arguments
 
 

@@ -4,10 +4,20 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from helpers import every_estimator
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
 
-from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, NoisyInjectiveFlow, StackingDensity
+from skmanifoldflow import (
+    ChartAtlasFlow,
+    JointManifoldFlow,
+    NoisyInjectiveFlow,
+    StackingDensity,
+    _geometry,
+)
+from skmanifoldflow._densities import mixture
+from skmanifoldflow._densities.members import few_members
 from skmanifoldflow._progress import listening
 from skmanifoldflow.backend import training
 from skmanifoldflow.datasets import SCurve
@@ -131,3 +141,53 @@ def test_the_stack_ends_in_its_time(rows):
     assert time.perf_counter() - start < 30
     assert np.isfinite(model.score_samples(rows)).all()
     assert all(member.max_time is not None for member in model.estimators_)
+
+
+def test_a_mixture_tries_what_there_is_time_for(rows, monkeypatch):
+    sizes = []
+
+    class Counted(GaussianMixture):
+        def fit(self, X, y=None):
+            sizes.append(self.n_components)
+            return super().fit(X)
+
+    monkeypatch.setattr(mixture, "GaussianMixture", Counted)
+    whole = mixture.ValidatedMixture(random_state=0).fit(rows)
+    n_all = len(sizes)
+    enough = mixture.ValidatedMixture(max_time=1e6, random_state=0).fit(rows)
+    np.testing.assert_array_equal(enough.score_samples(rows), whole.score_samples(rows))
+    sizes.clear()
+    mixture.ValidatedMixture(max_time=1e-9, random_state=0).fit(rows)
+    # One size, and the fit to all rows.
+    assert sizes == [1, 1]
+    assert n_all > 8
+
+
+def test_mixtures_of_a_stack_share_its_time(rows):
+    stack = StackingDensity(few_members(), max_time=1, random_state=0).fit(rows)
+    of_members = {
+        name: {k: v for k, v in member.get_params().items() if k.endswith("max_time")}
+        for name, member in stack.named_estimators_.items()
+    }
+    assert 0 < of_members["mixture"]["max_time"] < 1
+    assert 0 < of_members["normal scores"]["density__max_time"] < 1
+    assert 0 < of_members["flow"]["max_time"] < 1
+    assert all(member.max_time is None for name, member in few_members() if name == "mixture")
+
+
+def test_after_the_time_few_rows_are_read(rows, monkeypatch):
+    n_read = []
+
+    def local_spectra(flow, part):
+        n_read.append(len(part))
+        return torch.ones(len(part), 3)
+
+    monkeypatch.setattr(_geometry, "local_spectra", local_spectra)
+    NoisyInjectiveFlow(max_iter=1, **SMALL).fit(rows)
+    assert sum(n_read) == 256
+    n_read.clear()
+    NoisyInjectiveFlow(max_iter=1, max_time=1e6, **SMALL).fit(rows)
+    assert sum(n_read) == 256
+    n_read.clear()
+    NoisyInjectiveFlow(max_time=1e-6, **SMALL).fit(rows)
+    assert sum(n_read) == 32

@@ -368,6 +368,23 @@ def test_log_densities_out_of_fold_are_those_of_other_rows():
         np.testing.assert_allclose(scores[test], normal.logpdf(X[test]), rtol=1e-8)
 
 
+def test_folds_read_no_dimension_and_have_the_same_scores(monkeypatch):
+    X, _ = SinCurve(noise=0.05).sample(120, random_state=0)
+    model = NoisyInjectiveFlow(n_layers=2, hidden_layer_sizes=(8,), max_iter=2, random_state=0)
+    expected = [
+        clone(model).fit(X[train]).score_samples(X[test]) for train, test in KFold(2).split(X)
+    ]
+
+    def fail(rows):
+        raise AssertionError("Nobody asks for it.")
+
+    monkeypatch.setattr(skmanifoldflow._base, "read_distinct_rows", fail)
+    scores = cross_val_score_samples(model, X, cv=KFold(2))
+    np.testing.assert_array_equal(scores, np.concatenate(expected))
+    with pytest.raises(AssertionError, match="Nobody"):
+        model.fit(X)
+
+
 def test_frames_jobs_and_parameters_of_fit():
     mixture = GaussianMixture(2, random_state=0)
     expected = cross_val_score_samples(mixture, X)

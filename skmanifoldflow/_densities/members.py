@@ -24,7 +24,7 @@ _N_FLOWS, _N_FLOWS_OF_MANY_ROWS, _MANY_ROWS = 3, 2, 5000
 # Epochs of the first look at an atlas, and the nats per row by which it may be behind the best
 # member then.
 _FIRST_EPOCHS, _FAR_BEHIND = 5, 1.0
-# Share of the time for the flows that are trained as one stack, where atlases follow.
+# Share of the time for the flows that are trained as one stack, where others follow.
 _TIME_OF_FLOWS = 0.5
 
 
@@ -107,8 +107,17 @@ def fit_members(members, X, groups=None, *, X_left_out=None, max_time=None):
     return fitted
 
 
+def _time_parameter(member):
+    """Return the name of the parameter that limits the time of a fit, if it is not set, or None."""
+    parameters = member.get_params()
+    for name in ("max_time", "density__max_time"):
+        if parameters.get(name, 0) is None:
+            return name
+    return None
+
+
 def _takes_time(member):
-    return member.get_params(deep=False).get("max_time", 0) is None
+    return _time_parameter(member) is not None
 
 
 def _set_time(members, deadline, share, n_timed=0):
@@ -118,7 +127,7 @@ def _set_time(members, deadline, share, n_timed=0):
         # What is late is fitted all the same, as fast as it can be.
         left = max(deadline - time.monotonic(), 1e-3)
         for member in waiting:
-            member.set_params(max_time=share * left)
+            member.set_params(**{_time_parameter(member): share * left})
     return n_timed - len(waiting)
 
 

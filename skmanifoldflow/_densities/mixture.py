@@ -1,5 +1,6 @@
 """A Gaussian mixture whose size, shape and regularisation are chosen on rows left out."""
 
+import time
 import warnings
 
 import numpy as np
@@ -29,6 +30,8 @@ class ValidatedMixture(BaseDensity):
 
     Parameters
     ----------
+    max_time : float or None, default=None
+        Seconds after half of which no more are tried; None tries all.
     random_state : int, RandomState instance or None, default=None
         Source of the rows that are left out, and of the starts.
 
@@ -38,11 +41,14 @@ class ValidatedMixture(BaseDensity):
         The mixture of standardised rows, fitted to all of them.
     """
 
-    def __init__(self, random_state=None):
+    def __init__(self, max_time=None, random_state=None):
+        self.max_time = max_time
         self.random_state = random_state
 
     def fit(self, X, y=None):
         """Choose and fit the mixture of rows (n, D); y is ignored."""
+        # The best one is fitted to all rows after the search.
+        end = np.inf if self.max_time is None else time.monotonic() + self.max_time / 2
         X = check_rows(self, X, ensure_min_samples=2)
         self._scaler = StandardScaler().fit(X)
         rng = check_random_state(self.random_state)
@@ -66,7 +72,8 @@ class ValidatedMixture(BaseDensity):
             for shape in ("full", "diag"):
                 n_fallen, previous = 0, -np.inf
                 for size in _SIZES:
-                    if n_fallen == 2 or size > len(rest) // 2:
+                    is_late = bool(scores) and time.monotonic() > end
+                    if n_fallen == 2 or size > len(rest) // 2 or is_late:
                         break
                     choice = size, shape, _REGULARIZATIONS[0]
                     scores[choice] = fitted(rest, *choice).score(left_out)
@@ -74,6 +81,8 @@ class ValidatedMixture(BaseDensity):
                     previous = max(previous, scores[choice])
             size, shape, _ = max(scores, key=scores.__getitem__)
             for regularization in _REGULARIZATIONS[1:]:
+                if time.monotonic() > end:
+                    break
                 choice = size, shape, regularization
                 scores[choice] = fitted(rest, *choice).score(left_out)
         best = max(scores, key=scores.__getitem__) if scores else (1, "diag", _REGULARIZATIONS[0])

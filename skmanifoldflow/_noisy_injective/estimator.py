@@ -21,6 +21,7 @@ from .._geometry import (
     in_float64_on_cpu,
     mean_spectrum,
     noise_variance_read,
+    timed_chunks,
     varying_columns,
 )
 from .._linear import principal_axes
@@ -493,21 +494,24 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         _, _, eigenvalues = principal_axes(rows)
         return max(eigenvalues[n_components:].sum() / rows.shape[1], self.noise_floor**2)
 
+    def _read_density(self, plan, restart):
+        self.n_components_ = self._flow.latent.injection.n_components
+
     def _finish(self, restart, fitted):
-        rows = fitted.rows
+        rows, deadline = fitted.rows, restart.job.settings.deadline
         latent, n_features = self._flow.latent, rows.shape[1]
         d = latent.injection.n_components
         order = torch.randperm(len(rows), generator=restart.job.objective.generator)
         order = order.to(rows.device)
         self.local_spectrum_ = mean_spectrum(
-            self._flow, rows[order[: self._affordable_rows(n_features * n_features)]]
+            self._flow, rows[order[: self._affordable_rows(n_features * n_features)]], deadline
         )
         self._noise_variance = noise_variance_read(self.noise_floor)
         self._set_spectral_dimension(spectral_dimension(self.local_spectrum_, self._noise_variance))
         self.n_components_ = d
         picked = rows[order[: self._affordable_rows(n_features * d)]]
         rotation = latent.injection.principal_rotation()
-        scale = self._lengths(picked, rotation, varying_columns(rows)).to(rotation)
+        scale = self._lengths(picked, rotation, varying_columns(rows), deadline).to(rotation)
         # Where a coordinate moves nothing its unit is that of the latent variable.
         scale = torch.where(scale > 0, scale, 1.0)
         by_variance = torch.argsort(scale, descending=True, stable=True)
@@ -525,10 +529,10 @@ class NoisyInjectiveFlow(ManifoldDensityMixin, BaseManifoldFlow):
         return affordable_rows(n_entries)
 
     @torch.no_grad()
-    def _lengths(self, rows, rotation, varies):
+    def _lengths(self, rows, rotation, varies, deadline):
         """Return by how much each coordinate (d,) moves rows, root mean square, in data units."""
         flow, squares = self._flow, []
-        for chunk in chunks(len(rows), rows.shape[1] * len(rotation)):
+        for chunk in timed_chunks(len(rows), rows.shape[1] * len(rotation), deadline):
             y = flow.bijection.forward_and_log_det(rows[chunk])[0]
             z = flow.latent.injection.mode(y.to(flow.latent.mean))
             x, columns = jacobian_columns(self._decode_latent, z, rotation.T)

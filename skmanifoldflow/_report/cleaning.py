@@ -8,10 +8,12 @@ import numpy as np
 
 from .._checks import counted, list_names
 from .encoding import (
+    MAX_LEVELS,
     Encoder,
     Part,
     category_parts,
     dates_of,
+    days_of,
     digits_of,
     encode,
     is_hole,
@@ -23,6 +25,17 @@ __all__ = ["MAX_NAMES", "MIN_ROWS", "Cleaned", "clean"]
 # Names that R and pandas give to row names.
 _ROW_NAMES = {"Unnamed: 0", "rownames", "row.names", "index"}
 _ID_NAME = re.compile(r"(.*[\W_])?(id|key|uuid|index|idx|no|nr|number|code)|.*[a-z]I[dD]", re.ASCII)
+# Names of whole numbers that are ids also where several rows have the same.
+_ALWAYS_ID_NAME = re.compile(r"(.*[\W_])?(id|ID|Id|uuid)|.*[a-z]I[dD]", re.ASCII)
+_TIME_NAME = re.compile(r"(.*[\W_])?(time|date|year|month|week|day|hour)", re.IGNORECASE)
+# Why numbers are left out.
+_COUNTED = "by the same step from row to row"
+_DIFFERENT = "whole numbers that are different in every row, as ids and ranks are"
+_IDS = "ids"
+# Distance from a line, in half of a range, that rounded logarithms may have.
+_ROUNDING_OF_LOGS = 1e-4
+# Times such as years with months are rounded.
+_ROUNDING_OF_TIME = 0.02
 # Names of columns in one line of the report.
 MAX_NAMES = 12
 # With fewer, four test rows are too many to be left out.
@@ -99,7 +112,7 @@ def clean(columns, y=None, target=None, wanted=(), impute=False):
     labels, columns = _row_names(columns, wanted, notes)
     parts, X, of_text = _encoded(columns, wanted, notes)
     labels = of_text if labels is None else labels
-    names = np.array([part.name for part in parts], dtype=object)
+    wanted = set(wanted)
 
     rows = np.arange(n_rows)
     if y is not None:
@@ -110,12 +123,15 @@ def clean(columns, y=None, target=None, wanted=(), impute=False):
         rows, X, y = rows[has_label], X[has_label], labels_of(y[has_label])
     if not len(X):
         raise ValueError(_too_few(0, notes))
-    is_hole_ = ~np.isfinite(X)
-    is_kept = _kept_columns(X, is_hole_, names, notes, set(wanted), impute)
-    if not is_kept.any():
-        raise ValueError(" ".join(["No column is left that varies.", *notes]))
-    X, is_hole_ = X[:, is_kept], is_hole_[:, is_kept]
-    parts, names = [p for p, flag in zip(parts, is_kept, strict=True) if flag], names[is_kept]
+    X = np.where(np.isfinite(X), X, np.nan)
+    X, parts = _without_empty(X, parts, wanted, notes)
+    X, parts = _without_constants(X, parts, notes, "rows")
+    # Before rows with holes go: a copy may have holes where the other column has none.
+    X, parts = _without_copies(X, parts, wanted, notes)
+    if not impute:
+        X, parts = _without_costly(X, parts, wanted, notes)
+    is_hole_ = np.isnan(X)
+    names = np.array([part.name for part in parts], dtype=object)
 
     is_broken = is_hole_.any(axis=1)
     n_broken, where = (
@@ -136,8 +152,8 @@ def clean(columns, y=None, target=None, wanted=(), impute=False):
         if len(X) - n_broken < MIN_ROWS:
             raise ValueError(_too_few(len(X) - n_broken, notes))
         X, rows, y = X[~is_broken], rows[~is_broken], None if y is None else y[~is_broken]
-    X, parts = _without_constants(X, parts, notes)
-    X, parts = _without_copies(X, parts, set(wanted), notes)
+        X, parts = _without_constants(X, parts, notes, "complete rows")
+        X, parts = _without_copies(X, parts, wanted, notes)
     parts = [replace(part, digits=digits_of(X[:, j])) for j, part in enumerate(parts)]
     labels = None if labels is None else labels[rows]
     return Cleaned(X, y, Encoder(parts), rows, labels, list(notes))
@@ -159,18 +175,21 @@ def _row_names(columns, wanted, notes):
 def _encoded(columns, wanted, notes):
     """Return the parts, their numbers, and text that is left out and names rows, or None."""
     taken: dict[str, list[Part]] = {}
-    numbers, dates, categories, counters, orders = [], [], [], [], []
+    numbers, dates, categories, orders = [], [], [], []
+    numbered: dict[str, list[str]] = {_COUNTED: [], _DIFFERENT: [], _IDS: []}
     unique: list[str] = []
     texts: list[str] = []
     for name, values in list(columns.items()):
-        if values.dtype.kind in "biuf":
+        found = days_of(name, values) if values.dtype.kind in "iuf" else None
+        if found is None and values.dtype.kind in "biuf":
             is_free = name not in wanted and values.dtype.kind != "b"
-            if is_free and (_counts(values) or _is_id(name, values)):
-                counters.append(name)
-            else:
+            reason = _reason_of_numbers(name, values) if is_free else None
+            if reason is None:
                 taken[name] = [Part(name, "number")]
+            else:
+                numbered[reason].append(name)
             continue
-        found = dates_of(values)
+        found = dates_of(values) if found is None else found
         if found is not None:
             if name not in wanted and _is_order(found):
                 orders.append(name)
@@ -200,78 +219,143 @@ def _encoded(columns, wanted, notes):
     notes.say(categories, "Taken for categories, a column for each value (number of values)")
     notes.leave_out(unique, "text that is different in every row")
     notes.leave_out(texts, "text with many values")
-    notes.leave_out(counters, "numbers of the rows, or ranks")
+    for reason, names in numbered.items():
+        notes.leave_out(names, reason)
     notes.leave_out(orders, "dates in the order of the rows")
     parts = [part for of_column in taken.values() for part in of_column]
     if not parts:
         raise ValueError(_nothing_left(notes))
-    named = next(iter([*unique, *texts]), None)
-    of_text = None
-    if named is not None:
-        of_text = np.array([str(value) for value in columns[named].tolist()], dtype=object)
+    of_text = _names_of_rows([columns[name] for name in unique[:1] or texts[:2]])
     return parts, np.column_stack([encode(p, columns[p.column]) for p in parts]), of_text
 
 
-def _kept_columns(X, is_hole_, names, notes, wanted, impute):
-    """Return which columns vary and have so few holes that enough rows are complete."""
-    n_holes = is_hole_.sum(axis=0)
-    is_wanted = np.array([name in wanted for name in names], dtype=bool)
+def _names_of_rows(columns):
+    """Return the names that columns of text give to the rows, or None."""
+    if not columns:
+        return None
+    rows = zip(*(values.tolist() for values in columns), strict=True)
+    names = [", ".join(str(value) for value in row if not is_hole(value)) for row in rows]
+    return np.array(names, dtype=object)
+
+
+def _without_empty(X, parts, wanted, notes):
+    """Leave out columns with more than half of the values missing."""
+    n_holes = np.isnan(X).sum(axis=0)
+    is_wanted = np.array([part.name in wanted for part in parts], dtype=bool)
     is_kept = (2 * n_holes <= len(X)) | (is_wanted & (n_holes < len(X)))
-    notes.leave_out(list(names[~is_kept]), "more than half missing")
-    is_full = is_kept.copy()
-    for j in np.flatnonzero(is_kept):
-        values = X[~is_hole_[:, j], j]
-        is_kept[j] = values.min() < values.max()
-    notes.leave_out(list(names[~is_kept & is_full]), "the same in all rows")
-    enough, dropped = max(MIN_ROWS, len(X) / 2), []
+    return _kept(X, parts, is_kept, notes, "more than half missing")
+
+
+def _without_costly(X, parts, wanted, notes):
+    """Leave out columns with many holes until enough rows are complete."""
+    is_hole_ = np.isnan(X)
+    n_holes = is_hole_.sum(axis=0)
+    is_free = np.array([part.name not in wanted for part in parts], dtype=bool)
+    is_kept, enough = np.ones(len(parts), dtype=bool), max(MIN_ROWS, len(X) / 2)
     # Something must be left, and a column without holes costs no rows.
-    while not impute and is_kept.sum() > 1 and n_holes[is_kept & ~is_wanted].any():
+    while is_kept.sum() > 1 and n_holes[is_kept & is_free].any():
         if np.count_nonzero(~is_hole_[:, is_kept].any(axis=1)) >= enough:
             break
-        worst = np.argmax(np.where(is_kept & ~is_wanted, n_holes, -1))
-        is_kept[worst] = False
-        dropped.append(names[worst])
-    notes.leave_out(dropped, "so that half of the rows are complete")
-    return is_kept
+        is_kept[np.argmax(np.where(is_kept & is_free, n_holes, -1))] = False
+    return _kept(X, parts, is_kept, notes, "so that half of the rows are complete")
 
 
-def _without_constants(X, parts, notes):
-    """Leave out columns that vary in rows with holes only."""
-    varies = X.min(axis=0) < X.max(axis=0)
-    if varies.all():
-        return X, parts
-    notes.leave_out(
-        [part.name for part, flag in zip(parts, varies, strict=True) if not flag],
-        "the same in all complete rows",
-    )
+def _kept(X, parts, is_kept, notes, reason):
+    """Return the columns that are kept; the names of the others are said, the most holes first."""
+    others = np.flatnonzero(~is_kept)
+    others = others[np.argsort(-np.isnan(X[:, others]).sum(axis=0), kind="stable")]
+    notes.leave_out([parts[j].name for j in others], reason)
+    if not is_kept.any():
+        raise ValueError(" ".join(["No column is left that varies.", *notes]))
+    return X[:, is_kept], [part for part, flag in zip(parts, is_kept, strict=True) if flag]
+
+
+def _without_constants(X, parts, notes, which):
+    """Leave out columns that do not vary, and values of categories that none of the rows has."""
+    varies = np.nanmin(X, axis=0) < np.nanmax(X, axis=0)
+    constant: list[str] = []
+    gone: list[str] = []
+    parts = list(parts)
+    for column in dict.fromkeys(part.column for part in parts):
+        indices = [j for j, part in enumerate(parts) if part.column == column]
+        left = [j for j in indices if varies[j]]
+        if not left:
+            constant.append(column)
+        elif len(left) < len(indices):
+            # Each value has a column, and those that are left are all that the rows have.
+            gone.extend(parts[j].name for j in indices if not varies[j])
+            levels = tuple(str(parts[j].level) for j in left)
+            for j in left:
+                parts[j] = replace(parts[j], levels=levels)
+            # The second of two values needs no column of its own.
+            varies[left[0]] &= len(left) > 2
+    notes.leave_out(constant, f"the same in all {which}")
+    notes.say(gone, f"Values that none of the {which} has")
     if not varies.any():
         raise ValueError(" ".join(["No column is left that varies.", *notes]))
     return X[:, varies], [part for part, flag in zip(parts, varies, strict=True) if flag]
 
 
 def _without_copies(X, parts, wanted, notes):
-    """Leave out columns that are others in other units: a density would have no bound."""
-    scaled = X - X.mean(axis=0)
-    size = np.abs(scaled).max(axis=0)
-    scaled = scaled / np.where(size > 0, size, 1)
-    scaled /= np.linalg.norm(scaled, axis=0)
+    """Leave out columns that are others in other units: a density would have no bound.
+
+    Of two the one with fewer holes stays. A category is a copy if each of its values is.
+    """
+    is_known = ~np.isnan(X)
     kept: list[int] = []
-    copies = []
-    for j, part in enumerate(parts):
-        of = None
-        if kept and part.column not in wanted:
-            near = np.abs(scaled[:, j] @ scaled[:, kept])
-            best = int(near.argmax())
-            if near[best] > 1 - 1e-9:
-                sign = np.sign(scaled[:, j] @ scaled[:, kept[best]])
-                off = np.abs(scaled[:, j] - sign * scaled[:, kept[best]]).max()
-                of = kept[best] if off < 1e-6 * np.abs(scaled[:, j]).max() else None
-        if of is None:
-            kept.append(j)
-        else:
-            copies.append(f"{part.name} (as {parts[of].name})")
+    of: dict[int, int] = {}
+    for j in np.argsort(-is_known.sum(axis=0), kind="stable").tolist():
+        others = [k for k in kept if parts[k].column != parts[j].column]
+        if parts[j].column not in wanted:
+            rows = is_known[:, j]
+            others = [k for k in others if rows.all() or is_known[rows, k].all()]
+            original = _original(X[rows, j], X[:, others] if rows.all() else X[rows][:, others])
+            if original is not None:
+                of[j] = others[original]
+                continue
+        kept.append(j)
+    copies, is_kept = [], np.ones(len(parts), dtype=bool)
+    for column in dict.fromkeys(parts[j].column for j in sorted(of)):
+        indices = [j for j, part in enumerate(parts) if part.column == column]
+        if all(j in of for j in indices):
+            is_kept[indices] = False
+            originals = dict.fromkeys(parts[of[j]].column for j in indices)
+            copies.append(f"{column} (as {' and '.join(originals)})")
     notes.leave_out(copies, "the same as another column, or in other units")
-    return X[:, kept], [parts[j] for j in kept]
+    return X[:, is_kept], [part for part, flag in zip(parts, is_kept, strict=True) if flag]
+
+
+def _original(values, others):
+    """Return the index of the column that values are the same as in other units, or None.
+
+    Other units are those of a straight line, or of logarithms, which are mostly rounded.
+    """
+    if not others.shape[1]:
+        return None
+    found = _on_a_line(values, others, 1e-6)
+    if found is None and values.min() > 0:
+        found = _on_a_line(np.log(values), others, _ROUNDING_OF_LOGS)
+    is_positive = np.flatnonzero(others.min(axis=0) > 0)
+    if found is None and len(is_positive):
+        found = _on_a_line(values, np.log(others[:, is_positive]), _ROUNDING_OF_LOGS)
+        found = None if found is None else int(is_positive[found])
+    return found
+
+
+def _on_a_line(values, others, tolerance):
+    """Return the index of the column that values are a linear function of, or None."""
+    values, others = values - values.mean(), others - others.mean(axis=0)
+    values = values / np.abs(values).max()
+    size = np.abs(others).max(axis=0)
+    # Of rows with a value only, another column may be constant.
+    others = others / np.where(size > 0, size, 1)
+    norms = np.linalg.norm(others, axis=0)
+    near = np.abs(values @ others) / (np.linalg.norm(values) * np.where(norms > 0, norms, 1))
+    best = int(near.argmax())
+    if near[best] <= 1 - tolerance**1.5:
+        return None
+    sign = np.sign(values @ others[:, best])
+    return best if np.abs(values - sign * others[:, best]).max() < tolerance else None
 
 
 def _filled(X, is_hole_):
@@ -303,26 +387,49 @@ def _filled(X, is_hole_):
     return X
 
 
-def _counts(values):
-    """Return whether values number the rows."""
-    if len(values) < 2:
+def _reason_of_numbers(name, values):
+    """Return why numbers are those of the rows and nothing to compare them by, or None."""
+    if _counts(name, values):
+        return _COUNTED
+    if _is_id(name, values):
+        return _DIFFERENT
+    return _IDS if _is_repeated_id(name, values) else None
+
+
+def _counts(name, values):
+    """Return whether values number the rows, or are times at regular intervals."""
+    if len(values) < 2 or not np.isfinite(values).all():
         return False
-    with np.errstate(invalid="ignore", over="ignore"):
-        steps = np.diff(values)
-        return (
-            abs(steps[0]) == 1 and bool((steps == steps[0]).all()) and values[0] == round(values[0])
-        )
+    with np.errstate(over="ignore"):
+        steps = np.diff(values.astype(np.float64))
+    if (values == np.round(values)).all():
+        return bool(steps[0] != 0 and (steps == steps[0]).all())
+    middle = float(np.median(steps))
+    is_even = np.abs(steps - middle).max() <= _ROUNDING_OF_TIME * abs(middle)
+    return bool(middle != 0 and is_even and _TIME_NAME.fullmatch(str(name)))
 
 
 def _is_id(name, values):
     """Return whether integers are different in every row, and fill a range or are called ids."""
-    if values.dtype.kind == "f":
-        if not np.isfinite(values).all() or not (values == np.round(values)).all():
-            return False
-    distinct = np.unique(values)
-    if len(distinct) < len(values):
+    distinct, n_known = _whole_numbers(values)
+    if len(distinct) < n_known or 2 * n_known < len(values) or n_known < 2:
         return False
-    return distinct[-1] - distinct[0] == len(values) - 1 or bool(_ID_NAME.fullmatch(str(name)))
+    return distinct[-1] - distinct[0] == n_known - 1 or bool(_ID_NAME.fullmatch(str(name)))
+
+
+def _is_repeated_id(name, values):
+    """Return whether integers are many, and called ids."""
+    return len(_whole_numbers(values)[0]) > MAX_LEVELS and bool(
+        _ALWAYS_ID_NAME.fullmatch(str(name))
+    )
+
+
+def _whole_numbers(values):
+    """Return the different values, if all are whole numbers, and how many are not missing."""
+    known = values[np.isfinite(values)]
+    if not (known == np.round(known)).all():
+        return known[:0], len(known)
+    return np.unique(known), len(known)
 
 
 def _is_order(dates):

@@ -8,7 +8,7 @@ import numpy as np
 
 from .text_format import HOLES, columns_of
 
-__all__ = ["Encoder", "Part", "category_parts", "dates_of", "numbers_of"]
+__all__ = ["Encoder", "Part", "category_parts", "dates_of", "days_of", "numbers_of"]
 
 # Values of a category, each of at least so many rows; others are joined.
 MAX_LEVELS, _MIN_ROWS_OF_LEVEL = 20, 5
@@ -18,12 +18,16 @@ OTHER, MISSING = "other", "missing"
 
 # How dates are written; the first that most values follow counts. A clock may come behind.
 _DATE_FORMATS = (
-    *("%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m/%d/%y"),
+    *("%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y"),
+    *("%m/%d/%y", "%d/%m/%y", "%d.%m.%y"),
     *("%b %d %Y", "%b %d, %Y", "%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%d %B %Y", "%B %d, %Y"),
 )
 _CLOCKS = ("", " %H:%M", " %H:%M:%S")
 _IS_DATE_LIKE = re.compile(r"\w+[-/. ,]+\w+[-/. ,]+\d+(?:[T ]\d.*)?")
 _DAY = np.timedelta64(1, "D")
+_DATE_NAME = re.compile(r"(.*[\W_])?(date|day|datum|yymmdd)", re.IGNORECASE)
+# A word of letters and digits.
+_CODE = re.compile(r"(?=.*\d)(?=.*[^\W\d_])\w+")
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,10 @@ class Part:
 
 
 def numbers_of(values):
-    """Return a column of text as numbers, NaN where a value is none, or None if most are none."""
+    """Return a column of text as numbers, NaN where a value is none, or None if most are none.
+
+    With codes among them, such as 136A, the numbers are codes too.
+    """
     numbers, n_known = np.full(len(values), np.nan), 0
     for i, value in enumerate(values.tolist()):
         if is_hole(value):
@@ -76,7 +83,8 @@ def numbers_of(values):
         try:
             numbers[i] = float(value)
         except (TypeError, ValueError):
-            continue
+            if _CODE.fullmatch(str(value).strip()):
+                return None
     n_numbers = np.count_nonzero(~np.isnan(numbers))
     return numbers if n_known and n_numbers >= _MOST * n_known else None
 
@@ -85,6 +93,8 @@ def dates_of(values):
     """Return a column as datetime64, NaT where a value is no date, or None if most are none."""
     if values.dtype.kind == "M":
         return values.astype("datetime64[s]")
+    if values.dtype.kind in "iuf":
+        return days_of("date", values)
     known = [value for value in values.tolist() if not is_hole(value)]
     if not known:
         return None
@@ -110,8 +120,39 @@ def dates_of(values):
         found = to_datetime(texts, format=form, errors="coerce", utc=True)
         if found.notna().sum() >= n_best:
             best = found.tz_localize(None).to_numpy().astype("datetime64[s]")
+            if form is not None and "%y" in form:
+                best = _past(best)
             break
     return best
+
+
+def days_of(name, values):
+    """Return whole numbers such as 20240131, or 240131 in a column of dates, as dates, or None."""
+    known = values[np.isfinite(values)]
+    if len(known) < 2 or not (known == np.round(known)).all():
+        return None
+    if 18_000_000 < known.min() and known.max() < 21_000_000:
+        form = "%Y%m%d"
+    elif 0 < known.min() and known.max() < 1_000_000 and _DATE_NAME.fullmatch(str(name)):
+        form = "%y%m%d"
+    else:
+        return None
+    from pandas import to_datetime
+
+    digits = 8 if form[1] == "Y" else 6
+    texts = [f"{value:0{digits}.0f}" if np.isfinite(value) else None for value in values]
+    dates = to_datetime(texts, format=form, errors="coerce").to_numpy().astype("datetime64[s]")
+    if np.isnat(dates).sum() > len(values) - len(known):
+        return None
+    return dates if digits == 8 else _past(dates)
+
+
+def _past(dates):
+    """Return dates whose years were written with two digits, none of them in the future."""
+    is_late = dates > np.datetime64("now") + 365 * _DAY
+    years = dates.astype("datetime64[Y]")
+    earlier = (years - 100).astype("datetime64[s]") + (dates - years.astype("datetime64[s]"))
+    return np.where(is_late, earlier, dates)
 
 
 def category_parts(name, values):

@@ -17,6 +17,7 @@ _MAX_COLUMNS = 5
 _MAX_POINTS = 1000
 _MAX_EMBEDDED = 2000
 _IMAGE_GRID = 6, 8  # rows, columns
+_TITLE = 0.2  # inches
 
 
 def report_figure(comparison, image_shape=None, y_name="label", seed=0):
@@ -26,7 +27,9 @@ def report_figure(comparison, image_shape=None, y_name="label", seed=0):
     embedders = [name for name, model in comparison.models.items() if hasattr(model, "transform")]
     samplers = [name for name, model in comparison.models.items() if _sampler(model)]
     n_above, n_below = len(embedders), 1 + len(samplers) if samplers else 0
-    heights = [_height(n) for n in (n_above, n_below) if n]
+    heights = [_height(n_above)] if n_above else []
+    if n_below:
+        heights.append(_height(n_below, image_shape))
     figure = Figure(figsize=(_WIDTH, sum(heights)), dpi=150)
     figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
     parts = iter(figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights).flat)
@@ -46,10 +49,14 @@ def _n_columns(n):
     return math.ceil(n / math.ceil(n / _MAX_COLUMNS))
 
 
-def _height(n):
-    """Return the inches that n panels need, with their head."""
+def _height(n, image_shape=None):
+    """Return the inches that n panels need, with their head; of a mosaic of images no more."""
     n_columns = _n_columns(n)
-    return 0.5 + math.ceil(n / n_columns) * min(2.4, 9.6 / n_columns)
+    height = min(2.4, 9.6 / n_columns)
+    if image_shape is not None:
+        n_high, n_wide = (k * size for k, size in zip(_IMAGE_GRID, image_shape, strict=True))
+        height = min(height, _TITLE + _WIDTH / n_columns * n_high / n_wide)
+    return 0.5 + math.ceil(n / n_columns) * height
 
 
 def _axes(part, n, **options):

@@ -17,6 +17,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Bunch
 from threadpoolctl import threadpool_limits
 
+from .._checks import counted
+from .._columns import spread
 from .._progress import listening
 from ..compare import Line, compare, first_sentence
 from ..plotting import check_matplotlib
@@ -33,7 +35,7 @@ _USUAL_BUDGET = 180.0
 # Seconds that are kept for pictures and files, and shares of what is left: the comparison, then the
 # strange rows, then the map.
 _RESERVE = 10.0
-_SHARES = {"comparison": 0.45, "strange": 0.3, "map": 0.6}
+_SHARES = {"comparison": 0.5, "strange": 0.4, "map": 0.6}
 _LEAST_SECONDS = 0.5
 # Rows of the map for each second that it has.
 _MAP_ROWS_PER_SECOND, _LEAST_MAP_ROWS = 80, 300
@@ -364,9 +366,11 @@ class _Work:
             )
         n_spread = np.count_nonzero(comparison.value_step)
         if n_spread and data.value_step == "auto":
+            hold = "holds" if n_spread == 1 else "hold"
+            n_columns = counted(len(comparison.value_step), "column")
             answer.sentences.append(
-                f"{n_spread} of {len(comparison.value_step)} columns hold integers or many ties: "
-                "each value was spread uniformly over its step."
+                f"{n_spread} of {n_columns} {hold} integers or many ties: each value was spread "
+                "uniformly over its step."
             )
         self.say("")
         self.say(comparison.table())
@@ -399,12 +403,14 @@ class _Work:
         report, data = self.report, self.report.data
         steps = report.comparison.value_step
         rng = np.random.RandomState(self.seed)
-        rows = data.X + steps * rng.random_sample(data.X.shape) if steps.any() else data.X
+        rows = spread(data.X, steps, rng)
         seconds = self.clock.share("strange")
         detector = answers.detector_of(len(self.fitted), rows.shape[1], self.seed, seconds)
         report.strange, failure = self.timed(
             "Strange rows",
-            lambda: answers.find_strange_rows(detector, self.fitted, rows, data.encoder, rng),
+            lambda: answers.find_strange_rows(
+                detector, self.fitted, rows, data.encoder, rng, seconds
+            ),
         )
         if failure is not None:
             self.add(Answer("Which rows are strange?", [f"This failed: {failure}"]))

@@ -8,6 +8,7 @@ from scipy.stats import qmc
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import check_array, check_random_state
 
+from .._columns import spread
 from .._densities import log_abs_det_jacobian
 from .._unwrap import unwrap
 
@@ -90,7 +91,7 @@ def bits_per_dim(model, X, *, n_levels=256, n_draws=1, random_state=None):
         )
     rng, nats = check_random_state(random_state), []
     for _ in range(n_draws):
-        nats.append(np.mean(_log_density(model, X + rng.random_sample(X.shape), table)))
+        nats.append(np.mean(_log_density(model, spread(X, 1.0, rng), table)))
     return float(-np.mean(nats) / (X.shape[1] * np.log(2)))
 
 

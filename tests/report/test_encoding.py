@@ -60,6 +60,32 @@ def test_numbers_among_text():
     found = numbers_of(text([*map(str, range(19)), "about 7", "", None]))
     np.testing.assert_array_equal(found, [*range(19), np.nan, np.nan, np.nan])
     assert numbers_of(text(["1", "x"])) is None
+    assert numbers_of(text([*map(str, range(99)), "136A"])) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "is_date"),
+    [("when", "%Y%m%d", True), ("birth_date", "%y%m%d", True), ("sum", "%y%m%d", False)],
+)
+def test_dates_as_whole_numbers(name, form, is_date):
+    days = pd.date_range("1979-11-03", periods=N, freq="17D")[RNG.permutation(N)]
+    values = days.strftime(form).astype(float).to_numpy().copy()
+    values[::9] = np.nan
+    found = clean({name: values, "x": RNG.standard_normal(N)})
+    assert found.encoder.parts[0].kind == ("date" if is_date else "number")
+    if is_date:
+        assert found.notes[0] == f"Taken for dates, as days since the first: {name}."
+        is_known = np.isfinite(values)
+        since = (days - days[is_known].min()).days[is_known]
+        np.testing.assert_array_equal(found.X[:, 0], since)
+        again = found.encoder.transform({name: values, "x": values})
+        np.testing.assert_array_equal(again[is_known, 0], since)
+
+
+def test_years_of_two_digits_are_not_in_the_future():
+    days = pd.date_range("1958-02-03", periods=40, freq="37D")
+    for form in ("%d/%m/%y", "%d.%m.%y", "%m/%d/%y"):
+        np.testing.assert_array_equal(dates_of(text(days.strftime(form))), days.to_numpy())
 
 
 def test_levels_of_a_category():
@@ -134,11 +160,12 @@ def test_numbers_have_the_digits_of_the_column():
 
 
 def test_wanted_columns_are_kept():
-    columns = {"id": np.arange(N), "copy": np.arange(N) * 2.0, "x": RNG.standard_normal(N)}
+    x = RNG.standard_normal(N)
+    columns = {"id": np.arange(N), "copy": np.arange(N) * 2.0, "x": x, "y": 3 - x}
     left_out = clean(columns)
-    assert left_out.encoder.names == ["copy", "x"]
-    kept = clean(columns, wanted=["id", "copy", "x"])
-    assert kept.encoder.names == ["id", "copy", "x"]
+    assert left_out.encoder.names == ["x"]
+    kept = clean(columns, wanted=["id", "copy", "x", "y"])
+    assert kept.encoder.names == ["id", "copy", "x", "y"]
 
 
 def test_a_shuffled_id_and_its_copy():
@@ -146,19 +173,105 @@ def test_a_shuffled_id_and_its_copy():
     columns = {"x": RNG.standard_normal(N), "ID": ids, "ID2": ids, "code": ids * 7, "size": ids * 7}
     found = clean(columns)
     assert found.encoder.names == ["x", "size"]
-    assert found.notes == ["Left out, numbers of the rows, or ranks: ID, ID2, code."]
+    assert found.notes == [
+        "Left out, whole numbers that are different in every row, as ids and ranks are: "
+        "ID, ID2, code."
+    ]
+
+
+def test_ids_with_holes_or_of_several_rows():
+    ids = RNG.permutation(N) + 100.0
+    columns = {
+        "x": RNG.standard_normal(N),
+        "key": np.where(np.arange(N) % 9, ids, np.nan),
+        "personId": np.arange(N) // 2 * 17 % 1000,
+        "household": np.arange(N) // 2 * 17 % 1000,
+        "arm_id": np.arange(N) // 2 % 3,
+    }
+    found = clean(columns)
+    assert found.encoder.names == ["x", "household", "arm_id"]
+    assert len(found.X) == N
+    assert found.notes == [
+        "Left out, whole numbers that are different in every row, as ids and ranks are: key.",
+        "Left out, ids: personId.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "is_left_out"),
+    [
+        ("year", 1900 + 10 * np.arange(N), True),
+        ("n", -np.arange(N), True),
+        ("time", (1949 + np.arange(N) / 12).round(3), True),
+        ("dose", np.arange(N) / 8, False),
+        ("time", np.repeat(np.arange(N // 2), 2), False),
+        ("time", np.append(np.arange(N - 1) / 8, np.nan), False),
+    ],
+)
+def test_regular_times_number_the_rows(name, values, is_left_out):
+    found = clean({name: values, "x": RNG.standard_normal(N)})
+    assert (name not in found.encoder.names) == is_left_out
+    said = f"Left out, by the same step from row to row: {name}."
+    assert (said in found.notes) == is_left_out
 
 
 def test_columns_in_other_units_are_copies():
-    x, y = RNG.standard_normal((2, N))
+    x, y, wage = RNG.standard_normal((3, N))
+    wage = 100 + 50 * (wage - wage.min()).round(2)
     found = clean(
-        {"celsius": x, "y": y, "fahrenheit": 32 + 1.8 * x, "minus": -y, "near": x + 1e-3 * y}
+        {
+            **{"celsius": x, "y": y, "fahrenheit": 32 + 1.8 * x, "minus": -y},
+            **{"near": x + 1e-3 * y, "exp": np.exp(x), "square": x**2},
+            **{"wage": wage, "lwage": np.log(wage).round(5)},
+        }
     )
-    assert found.encoder.names == ["celsius", "y", "near"]
+    assert found.encoder.names == ["celsius", "y", "near", "square", "wage"]
     assert found.notes == [
         "Left out, the same as another column, or in other units: fahrenheit (as celsius), "
-        "minus (as y)."
+        "minus (as y), exp (as celsius), lwage (as wage)."
     ]
+
+
+def test_a_copy_with_holes_costs_no_rows():
+    x, y = RNG.standard_normal((2, N))
+    holes = np.arange(N) % 3 == 0
+    found = clean({"part": np.where(holes, np.nan, 2 * x), "x": x, "y": np.where(holes, y, x)})
+    np.testing.assert_array_equal(found.X, np.column_stack([x, np.where(holes, y, x)]))
+    assert found.notes == ["Left out, the same as another column, or in other units: part (as x)."]
+
+
+def test_a_category_is_a_copy_if_all_its_values_are():
+    colours = np.array(["blue", "green", "red"])[np.arange(N) % 3]
+    codes = np.array(["b", "g", "r"])[np.arange(N) % 3]
+    # As a colour, with another order of the other two in half of the rows.
+    partly = np.array(["b", "g", "r"])[np.where(RNG.rand(N) < 0.5, np.arange(N), -np.arange(N)) % 3]
+    table = {"x": RNG.standard_normal(N)}
+    table |= {"colour": text(colours), "code": text(codes), "partly": text(partly)}
+    found = clean(table)
+    assert found.encoder.columns == ["x", "colour", "partly"]
+    assert found.notes[-1] == (
+        "Left out, the same as another column, or in other units: code (as colour)."
+    )
+    back = found.encoder.inverse_transform(found.X)
+    assert back["colour"] == colours.tolist()
+    assert back["partly"] == partly.tolist()
+
+
+def test_values_of_categories_that_only_rows_with_holes_have():
+    kinds = np.array(["bus", "car", "truck", "van"])[np.arange(N) % 4]
+    uses = np.array(["a", "b", "c"])[np.arange(N) % 3]
+    size = np.where(kinds >= "truck", np.nan, RNG.standard_normal(N))
+    size[uses == "c"] = np.nan
+    table = {"kind": text(kinds), "use": text(uses), "size": size, "x": RNG.standard_normal(N)}
+    found = clean(table, wanted=["size"])
+    is_complete = np.isfinite(size)
+    assert found.encoder.names == ["kind=car", "use=b", "size", "x"]
+    assert found.notes[-1] == (
+        "Values that none of the complete rows has: kind=truck, kind=van, use=c."
+    )
+    back = found.encoder.inverse_transform(found.X)
+    assert back["kind"] == kinds[is_complete].tolist()
+    assert back["use"] == uses[is_complete].tolist()
 
 
 def test_holes_are_filled_from_similar_rows():

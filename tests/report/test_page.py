@@ -17,8 +17,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skmanifoldflow import NoveltyDetector
-from skmanifoldflow import __main__ as main_module
-from skmanifoldflow._report import answers, names
+from skmanifoldflow.__main__ import main
+from skmanifoldflow._report import answers, command_line, names
 from skmanifoldflow._report import page as page_module
 from skmanifoldflow._report.answers import Map
 from skmanifoldflow._report.data import _READERS as READERS
@@ -212,7 +212,7 @@ def test_names_in_the_help_are_those_there_are():
 def test_the_help_imports_neither_torch_nor_scikit_learn():
     code = (
         "import sys\n"
-        "import skmanifoldflow.__main__ as m\n"
+        "import skmanifoldflow._report.command_line as m\n"
         "try: m.main(['--help'])\n"
         "except SystemExit as e: assert e.code == 0\n"
         "heavy = {'torch', 'sklearn', 'scipy', 'numpy', 'pandas', 'matplotlib'}\n"
@@ -243,13 +243,13 @@ def test_names_of_the_package_are_there_when_asked_for():
     ("text", "seconds"), [("90", 90), ("90s", 90), ("3min", 180), ("1.5 min", 90), ("1h", 3600)]
 )
 def test_times_on_the_command_line(text, seconds):
-    assert main_module._seconds(text) == seconds
+    assert command_line._seconds(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "0", "soon", "-3min", "3 weeks", "min", "0.5s"])
 def test_times_that_are_none(text, capsys):
     with pytest.raises(SystemExit) as exit_:
-        main_module.main(["iris", "--budget", text] if text else ["iris", "--budget="])
+        main(["iris", "--budget", text] if text else ["iris", "--budget="])
     assert exit_.value.code == 2
     assert "such as 90s, 3min or 1h" in capsys.readouterr().err or text.startswith("-")
 

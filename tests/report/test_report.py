@@ -32,9 +32,8 @@ from skmanifoldflow import (
     NoveltyDetector,
     StackingDensity,
 )
-from skmanifoldflow import __main__ as main_module
 from skmanifoldflow.__main__ import main
-from skmanifoldflow._report import answers
+from skmanifoldflow._report import answers, command_line
 from skmanifoldflow._report.data import BUILT_IN, load
 from skmanifoldflow._report.picture import report_figure
 from skmanifoldflow.compare import compare
@@ -345,14 +344,15 @@ def test_what_cannot_be_compared_is_left_out(tmp_path):
         "Taken for categories, a column for each value (number of values): city (2).",
         "Left out, text that is different in every row: name.",
         "Left out, text with many values: word.",
-        "Left out, numbers of the rows, or ranks: id, key.",
+        "Left out, by the same step from row to row: id.",
+        "Left out, whole numbers that are different in every row, as ids and ranks are: key.",
         "Left out, dates in the order of the rows: date.",
         "Left out, more than half missing: rare.",
         "Left out, the same in all rows: one.",
-        "Left out: 30 of 60 rows, with missing or infinite values in half, often, degrees "
-        "(--impute fills them in).",
-        "Left out, the same in all complete rows: city=y.",
         "Left out, the same as another column, or in other units: degrees (as half).",
+        "Left out: 30 of 60 rows, with missing or infinite values in half, often "
+        "(--impute fills them in).",
+        "Left out, the same in all complete rows: city.",
     ]
     assert data.labels.tolist() == frame.loc[is_complete, "name"].tolist()
     assert data.row_name(1) == "name 2 (row 3)"
@@ -547,6 +547,21 @@ def test_panels_leave_few_gaps(n, rows, columns):
     assert figure.axes[0].get_gridspec().get_geometry() == (rows, columns)
 
 
+@pytest.mark.parametrize("n", [2, 6])
+def test_rows_of_images_are_near_each_other(n):
+    X = np.random.RandomState(0).uniform(size=(40, 64))
+    estimators = {f"mixture {i}": GaussianMixture(covariance_type="diag") for i in range(n)}
+    figure = report_figure(compare(X, estimators=estimators, random_state=0), image_shape=(8, 8))
+    FigureCanvasAgg(figure).draw()
+    boxes = [ax.get_window_extent() for ax in figure.axes]
+    n_columns = figure.axes[0].get_gridspec().ncols
+    # Of the width of the figure hardly anything is lost, and of its height little.
+    # The first ones are test rows, of which there are few.
+    assert n_columns * boxes[1].width > 0.85 * figure.bbox.width
+    if n == 6:
+        assert boxes[1].y0 - boxes[4].y1 < 0.3 * boxes[1].height
+
+
 # Command line
 
 
@@ -623,8 +638,8 @@ def broken(monkeypatch):
 
         return fit
 
-    names = (*main_module.ESTIMATORS, "Broken", "Interrupted")
-    monkeypatch.setattr(main_module, "ESTIMATORS", names)
+    names = (*command_line.ESTIMATORS, "Broken", "Interrupted")
+    monkeypatch.setattr(command_line, "ESTIMATORS", names)
     monkeypatch.setitem(compare_module.ESTIMATORS, "Broken", build(fail))
     monkeypatch.setitem(compare_module.ESTIMATORS, "Interrupted", build(interrupt))
 
@@ -704,7 +719,7 @@ def test_the_command_drops_columns_and_samples_rows(table, tmp_path, capsys):
 
 
 def test_a_large_file_is_announced(table, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("skmanifoldflow.__main__._LARGE_FILE", 100)
+    monkeypatch.setattr("skmanifoldflow._report.command_line._LARGE_FILE", 100)
     table.to_csv(tmp_path / "t.csv", index=False)
     assert main([str(tmp_path / "t.csv"), "--estimators", "PCA", "--output", str(tmp_path)]) == 0
     assert re.search(r"\nReading .*t.csv \(0 MB\) \.\.\.\n", capsys.readouterr().out)

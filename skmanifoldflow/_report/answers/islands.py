@@ -1,0 +1,232 @@
+"""Whether there are groups of rows: a map, and the columns that distinguish its islands."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+from sklearn.cluster import DBSCAN
+from sklearn.manifold import TSNE, trustworthiness
+from sklearn.neighbors import NearestNeighbors
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from ..._checks import counted
+from ..._columns import spread
+from ..._joint_manifold import JointManifoldFlow
+from .answer import Answer
+from .dimension import has_many_values, steps_of_repeats
+
+__all__ = ["MAX_MAP_ROWS", "Map", "about_islands", "fit_map", "islands_of", "tell"]
+
+# Rows of the map at most; t-SNE takes most of its time.
+MAX_MAP_ROWS = 2000
+_LEAST_MAP_ROWS = 40
+# Steps of t-SNE: half of the usual number, after which maps hardly change.
+_TSNE_STEPS = 500
+# Rows are of one island that are nearer to each other, on the map, than this many times the usual
+# distance to the fifth neighbour; and the rows that an island has at least.
+_REACH, _LEAST_OF_ISLAND = 1.75, 8
+_LEAST_SHARE_OF_ISLAND, _MAX_ISLANDS = 0.01, 8
+# Share of the rows of an island whose nearest neighbour, in the table, is one of them.
+_PURE = 0.85
+# Probability that a value in an island is above one elsewhere from which on a column tells it, and
+# the columns that are named.
+_TELLS, _MAX_TELLS = 0.8, 3
+
+
+@dataclass
+class Map:
+    """Two coordinates of each row, and the islands on them.
+
+    Attributes
+    ----------
+    model : Pipeline or None
+        What gives the coordinates; None where they are the columns themselves.
+    coordinates : ndarray of shape (n_rows, 2)
+        Of all rows.
+    islands : ndarray of int of shape (n_rows,)
+        Number of the island of each row, from 1 in descending size; 0 for the mainland.
+    tells : list of list of (str, str)
+        For each island, columns that distinguish it, with what is said of them.
+    trust : float
+        Trustworthiness of the map.
+    """
+
+    model: Any
+    coordinates: np.ndarray
+    islands: np.ndarray
+    tells: list
+    trust: float
+
+
+def fit_map(data, seed, max_time, n_rows, rng):
+    """Return the map of the rows, or None where there is one column or hardly a row.
+
+    The model is fitted to at most `n_rows` of them, in about `max_time` seconds beside t-SNE.
+    """
+    X = _spread_repeats(data)
+    if X.shape[1] < 2 or len(X) < _LEAST_MAP_ROWS:
+        return None
+    model = None
+    if X.shape[1] > 2:
+        some = rng.permutation(len(X))[:n_rows]
+        # t-SNE by itself, so that its time is not taken from that of the training.
+        guide = _tsne(StandardScaler().fit_transform(X[some]), seed)
+        flow = JointManifoldFlow(
+            2,
+            guide="precomputed",
+            n_stages=1,
+            n_init=1,
+            discrete_features=None,
+            max_time=max_time,
+            random_state=seed,
+        )
+        model = make_pipeline(StandardScaler(), flow)
+        model.fit(X[some], jointmanifoldflow__guide_coordinates=guide)
+        coordinates = model.transform(X)
+    else:
+        coordinates = StandardScaler().fit_transform(X)
+    some = rng.permutation(len(X))[:MAX_MAP_ROWS]
+    scaled = StandardScaler().fit_transform(X)
+    islands = islands_of(coordinates, scaled, some)
+    trust = float(
+        trustworthiness(scaled[some], coordinates[some], n_neighbors=min(10, (len(some) - 1) // 2))
+    )
+    tells = [tell(data, islands == k) for k in range(1, islands.max() + 1)]
+    return Map(model, coordinates, islands, tells, trust)
+
+
+def _spread_repeats(data):
+    """Return the rows with values that repeat spread over their steps, in columns of many values.
+
+    On a map they would lie in strips, which are no groups.
+    """
+    steps = np.where(has_many_values(data), steps_of_repeats(data.X), 0.0)
+    return spread(data.X, steps, np.random.RandomState(0))
+
+
+def _tsne(rows, seed):
+    """Return the coordinates (n, 2) of t-SNE."""
+    tsne = TSNE(
+        init="pca", perplexity=min(30, (len(rows) - 1) / 3), max_iter=_TSNE_STEPS, random_state=seed
+    )
+    return tsne.fit_transform(rows)
+
+
+def islands_of(coordinates, scaled, some):
+    """Return the island (n,) of each row: 1, 2, ... in descending size, 0 for the mainland.
+
+    Islands are parts of the map with water around them whose rows are neighbours in the table too.
+    The mainland is the largest part. Rows beyond the ones looked at go with the nearest of them.
+    """
+    Z, rows = coordinates[some], scaled[some]
+    neighbors = NearestNeighbors(n_neighbors=min(5, len(Z) - 1)).fit(Z)
+    reach = _REACH * float(np.median(neighbors.kneighbors()[0][:, -1]))
+    if not reach > 0:
+        return np.zeros(len(coordinates), dtype=int)
+    parts = DBSCAN(eps=reach, min_samples=2).fit(Z).labels_
+    sizes = np.bincount(parts[parts >= 0], minlength=1)
+    by_size = np.argsort(-sizes, kind="stable")
+    least = max(_LEAST_OF_ISLAND, _LEAST_SHARE_OF_ISLAND * len(Z))
+    nearest = NearestNeighbors(n_neighbors=1).fit(rows).kneighbors(return_distance=False)[:, 0]
+    number_of = np.zeros(len(sizes) + 1, dtype=int)  # the last one is that of stray rows
+    n_islands = 0
+    for part in by_size[1:]:
+        is_of_part = parts == part
+        is_pure = is_of_part[nearest[is_of_part]].mean() >= _PURE
+        if sizes[part] >= least and is_pure:
+            n_islands += 1
+            number_of[part] = n_islands
+    of_some = number_of[parts]
+    if len(some) == len(coordinates):
+        islands = np.empty(len(coordinates), dtype=int)
+        islands[some] = of_some
+        return islands
+    closest = NearestNeighbors(n_neighbors=1).fit(Z).kneighbors(coordinates, return_distance=False)
+    return of_some[closest[:, 0]]
+
+
+def tell(data, is_inside):
+    """Return the columns that distinguish rows from all others, each with what is said of it."""
+    said = []
+    for column in data.encoder.columns:
+        best = max(
+            (abs(_probability(data.X[:, j], is_inside) - 0.5), j)
+            for j in data.encoder.parts_of(column)
+        )
+        if best[0] < _TELLS - 0.5:
+            continue
+        part, values = data.encoder.parts[best[1]], data.X[:, best[1]]
+        inside, outside = values[is_inside], values[~is_inside]
+        if part.kind == "category" or is_flag(values):
+            level = part.level if part.kind == "category" else "1"
+            text = f"{column} is {level} in {inside.mean():.0%}, elsewhere in {outside.mean():.0%}"
+        else:
+            middles = np.zeros((2, data.X.shape[1]))
+            middles[:, best[1]] = np.median(inside), np.median(outside)
+            here, there = data.encoder.inverse_transform(middles)[column]
+            word = "high" if np.median(inside) > np.median(outside) else "low"
+            text = f"{column} is {word} (middle {here}, elsewhere {there})"
+        said.append((best[0], column, text))
+    said.sort(key=lambda item: -item[0])
+    return [(column, text) for _, column, text in said[:_MAX_TELLS]]
+
+
+def is_flag(values):
+    """Return whether numbers are zeros and ones."""
+    return bool(np.isin(values, (0, 1)).all())
+
+
+def _probability(values, is_inside):
+    """Return the probability that a value inside is above one outside, ties counted by half."""
+    n_in = np.count_nonzero(is_inside)
+    ranks = rankdata(values)
+    return (ranks[is_inside].sum() - n_in * (n_in + 1) / 2) / (n_in * (len(values) - n_in))
+
+
+def about_islands(found, data):
+    """Say which islands the map has, and which columns distinguish them."""
+    answer = Answer("Are there groups of rows?")
+    if found is None:
+        few = len(data.X) < _LEAST_MAP_ROWS
+        answer.sentences.append(
+            f"{len(data.X)} rows are too few for a map." if few else "One column needs no map."
+        )
+        return answer
+    n, n_islands = len(found.islands), int(found.islands.max())
+    told = [k for k, tells in enumerate(found.tells, start=1) if tells]
+    if not n_islands:
+        answer.sentences.append("No: on the map the rows are one piece.")
+    else:
+        lie = f"{counted(n_islands, 'island')} {'lies' if n_islands == 1 else 'lie'}"
+        answer.sentences.append(
+            f"Yes: on the map {lie} beside the mainland."
+            if told
+            else f"Perhaps: on the map {lie} beside the mainland, but no single column tells which "
+            "rows these are."
+        )
+        for k in told[:_MAX_ISLANDS]:
+            size = np.count_nonzero(found.islands == k)
+            texts = "; ".join(text for _, text in found.tells[k - 1])
+            answer.sentences.append(
+                f"Island {k}, {counted(size, 'row')} ({size / n:.1%}): {texts}."
+            )
+        n_smaller, n_untold = max(0, len(told) - _MAX_ISLANDS), n_islands - len(told)
+        if n_smaller:
+            answer.sentences.append(f"{n_smaller} more are smaller.")
+        if told and n_untold:
+            others = counted(n_untold, "other")
+            answer.sentences.append(f"No single column tells the rows of {others}.")
+    quality = (
+        "keeps neighbours together" if found.trust > 0.95 else "keeps most neighbours together"
+    )
+    quality = quality if found.trust > 0.85 else "tears many neighbours apart"
+    doubt = ", and may part what hangs together" * bool(n_islands)
+    answer.sentences.append(f"The map {quality} (trustworthiness {found.trust:.2f} of 1){doubt}.")
+    if found.model is not None:
+        answer.code = (
+            'flow = skmanifoldflow.JointManifoldFlow(2, guide="tsne", random_state=0)\n'
+            "Z = flow.fit_transform(sklearn.preprocessing.scale(X))  # flow.inverse_transform(Z)"
+        )
+    return answer

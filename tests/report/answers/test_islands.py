@@ -1,0 +1,67 @@
+"""The islands of a map, and the columns that distinguish them."""
+
+import numpy as np
+import pandas as pd
+
+from skmanifoldflow._report.answers.islands import Map, about_islands, fit_map, islands_of, tell
+from skmanifoldflow._report.data import table_of
+
+
+def test_islands_are_told_apart_by_their_columns():
+    rng = np.random.RandomState(0)
+    n, is_far = 400, np.arange(400) < 40
+    frame = pd.DataFrame(
+        {
+            "size": rng.standard_normal(n) + 9 * is_far,
+            "kind": np.where(is_far, "rare", "usual"),
+            "other": rng.standard_normal(n),
+            "flag": (rng.random_sample(n) < np.where(is_far, 1.0, 0.05)).astype(int),
+        }
+    )
+    data = table_of(frame)
+    tells = tell(data, is_far)
+    assert [column for column, _ in tells] == ["size", "kind", "flag"]
+    assert tells[2][1].startswith("flag is 1 in 100%, elsewhere in ")
+    assert tells[1][1] == "kind is rare in 100%, elsewhere in 0%" or "usual" in tells[1][1]
+    # As on a map of t-SNE, where rows are about equally dense everywhere.
+    places = np.stack(np.meshgrid(np.arange(20.0), np.arange(20.0)), -1).reshape(-1, 2)
+    coordinates = places[::-1] + rng.uniform(-0.3, 0.3, (n, 2)) + 9.0 * is_far[:, None]
+    islands = islands_of(coordinates, coordinates, np.arange(n))
+    np.testing.assert_array_equal(islands, is_far)
+    found = Map(None, coordinates, islands, [tells], 0.9)
+    said = about_islands(found, data).sentences
+    assert said[0] == "Yes: on the map 1 island lies beside the mainland."
+    assert said[1].startswith("Island 1, 40 rows (10.0%): size is high (middle ")
+    assert said[2].endswith("(trustworthiness 0.90 of 1), and may part what hangs together.")
+
+
+def test_islands_that_no_column_tells():
+    data = table_of(np.random.RandomState(0).standard_normal((60, 3)))
+    islands = np.repeat([0, 1, 2], 20)
+    found = Map(None, np.zeros((60, 2)), islands, [[], []], 0.9)
+    said = about_islands(found, data).sentences
+    assert said[0].startswith("Perhaps: on the map 2 islands lie beside the mainland, but no")
+    found = Map(None, np.zeros((60, 2)), islands, [[], [("x0", "x0 is high")]], 0.9)
+    said = about_islands(found, data).sentences
+    assert said[:3] == [
+        "Yes: on the map 2 islands lie beside the mainland.",
+        "Island 2, 20 rows (33.3%): x0 is high.",
+        "No single column tells the rows of 1 other.",
+    ]
+
+
+def test_values_that_repeat_are_no_strips_of_a_map():
+    rng = np.random.RandomState(0)
+    years = 1932.0 + 4 * rng.randint(21, size=400)
+    data = table_of(np.column_stack([rng.standard_normal(400), years]))
+    found = fit_map(data, 0, 1, 400, np.random.RandomState(0))
+    # Of two columns the map is the columns themselves, which the steps are spread of.
+    assert len(np.unique(found.coordinates[:, 1])) == 400
+    assert not found.islands.any()
+
+
+def test_a_cloud_has_no_islands():
+    data = table_of(np.random.RandomState(0).standard_normal((200, 5)))
+    found = fit_map(data, 0, 2, 200, np.random.RandomState(0))
+    assert not found.islands.any()
+    assert about_islands(found, data).sentences[0] == "No: on the map the rows are one piece."
