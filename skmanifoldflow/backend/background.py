@@ -72,7 +72,8 @@ class Background(nn.Module):
             return
         scatter = weighted.T @ centred / len(centred)
         scatter.diagonal().add_(floor**2)
-        self.root = torch.linalg.cholesky(scatter)
+        # Products have the bits of a stored model only in the same layout.
+        self.root = torch.linalg.cholesky(scatter).contiguous()
 
     def _squared_distances(self, rows: Tensor) -> Tensor:
         centred = rows - self.location
