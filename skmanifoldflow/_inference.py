@@ -326,7 +326,8 @@ class FittedFlow(
         """
         is_tail = torch.zeros(len(drawn), dtype=torch.bool)
         if self._background is not None and manifold_deviation:
-            is_tail = torch.rand(len(drawn), generator=generator) < self._background.weight
+            share = torch.rand(len(drawn), dtype=torch.float64, generator=generator)
+            is_tail = share < self._background.weight
             tail = self._background.sample(int(is_tail.sum()), generator)
             drawn = drawn.clone()
             drawn[is_tail] = tail.to(drawn)

@@ -95,7 +95,7 @@ class Background(nn.Module):
 
         `n_rows` are those that were fitted to: see `set_weight`.
         """
-        log_ratio, weight = self.log_prob(rows) - log_prob, torch.tensor(0.1).to(rows)
+        log_ratio, weight = self.log_prob(rows) - log_prob, self.weight.new_tensor(0.1)
         for _ in range(_N_STEPS):
             tail = torch.sigmoid(weight.logit() + log_ratio)
             weight = (tail.sum() / (len(rows) + _PRIOR_ROWS)).clamp_min(1e-12)
