@@ -29,7 +29,7 @@ _ID_NAME = re.compile(r"(.*[\W_])?(id|key|uuid|index|idx|no|nr|number|code)|.*[a
 _ALWAYS_ID_NAME = re.compile(r"(.*[\W_])?(id|ID|Id|uuid)|.*[a-z]I[dD]", re.ASCII)
 _TIME_NAME = re.compile(r"(.*[\W_])?(time|date|year|month|week|day|hour)", re.IGNORECASE)
 # Why numbers are left out.
-_COUNTED = "by the same step from row to row"
+_COUNTED = "numbers that go by the same step from row to row"
 _DIFFERENT = "whole numbers that are different in every row, as ids and ranks are"
 _IDS = "ids"
 # Distance from a line, in half of a range, that rounded logarithms may have.
