@@ -319,7 +319,9 @@ def _without_copies(X, parts, wanted, notes):
         indices = [j for j, part in enumerate(parts) if part.column == column]
         if all(j in of for j in indices):
             is_kept[indices] = False
-            originals = dict.fromkeys(parts[of[j]].column for j in indices)
+            originals = dict.fromkeys(
+                parts[of[j]].name if len(indices) == 1 else parts[of[j]].column for j in indices
+            )
             copies.append(f"{column} (as {' and '.join(originals)})")
     notes.leave_out(copies, "the same as another column, or in other units")
     return X[:, is_kept], [part for part, flag in zip(parts, is_kept, strict=True) if flag]
