@@ -1,6 +1,30 @@
 """Command line of the report: `skmanifoldflow --help`, or `python -m skmanifoldflow --help`."""
 
+import os
+import signal
 import sys
+from contextlib import contextmanager
+
+_NOTHING_DONE = "\nInterrupted: nothing was done yet."
+
+
+@contextmanager
+def _ended_at_once():
+    """End the process at Ctrl-C: an import that it interrupts may fail in any way."""
+
+    def end(signum, frame):
+        sys.stdout.flush()
+        print(_NOTHING_DONE, file=sys.stderr, flush=True)
+        os._exit(130)
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def main(argv=None):
@@ -23,12 +47,13 @@ def main(argv=None):
         With status 2 and a message if the arguments or the data cannot be used.
     """
     try:
-        # Ctrl-C may come before all is imported.
-        from ._report.command_line import answer
+        with _ended_at_once():
+            from ._report.command_line import answer, begin
 
-        return answer(argv)
+            task = begin(argv)
+        return answer(*task)
     except KeyboardInterrupt:
-        print("\nInterrupted: nothing was done yet.", file=sys.stderr)
+        print(_NOTHING_DONE, file=sys.stderr)
         return 130
 
 

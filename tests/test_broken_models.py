@@ -334,7 +334,7 @@ def test_diagonal_noise_of_singular_tables(make, n_components):
 def test_more_components_than_rows_with_diagonal_noise(monkeypatch):
     """Most of the factors explain nothing: the stochastic inverse still has a mode."""
     # The covariance of few rows would be shrunk.
-    monkeypatch.setattr("skmanifoldflow._base.are_few", lambda n_rows, n_features: False)
+    monkeypatch.setattr("skmanifoldflow._plan.are_few", lambda n_rows, n_features: False)
     rng = np.random.RandomState(0)
     X = np.round(rng.standard_normal((5, 32)) * 10 ** rng.uniform(-3, 9, 32))
     model = NoisyInjectiveFlow(29, noise_covariance="diag", **SMALL).fit(X)

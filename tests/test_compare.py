@@ -291,6 +291,17 @@ def test_the_mixture_takes_fewer_rows_where_time_is_short(rows, monkeypatch):
     assert note.startswith("GaussianMixture is cross-validated on 60 of the 120 training rows")
 
 
+def test_a_short_search_has_fewer_choices(rows):
+    grids = [
+        compare(rows[0], estimators=["GaussianMixture"], max_time=seconds, random_state=0)
+        .models["GaussianMixture"][-1]
+        .param_grid
+        for seconds in (5, 30)
+    ]
+    assert grids[0] == {"n_components": grids[1]["n_components"][::2], "reg_covar": [1e-2]}
+    assert len(grids[1]["reg_covar"]) == 3
+
+
 def test_what_compares_each_row_with_all_takes_a_twentieth_of_the_time(monkeypatch):
     monkeypatch.setattr(compare_module, "_MIN_TIMED_ROWS", 10)
     monkeypatch.setattr(compare_module, "_PAIRED_ROWS_OF_A_SECOND", 10)

@@ -26,6 +26,7 @@ LAYERS = [
     {"_geometry", "_state"},
     {"_chunked"},
     {"_inference", "_manifold_density"},
+    {"_plan"},
     {"_base"},
     {"_chart_atlas", "_joint_manifold", "_manifold_prior", "_noisy_injective"},
     {"model_selection"},

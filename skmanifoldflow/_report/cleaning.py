@@ -29,7 +29,7 @@ _ID_NAME = re.compile(r"(.*[\W_])?(id|key|uuid|index|idx|no|nr|number|code)|.*[a
 _ALWAYS_ID_NAME = re.compile(r"(.*[\W_])?(id|ID|Id|uuid)|.*[a-z]I[dD]", re.ASCII)
 _TIME_NAME = re.compile(r"(.*[\W_])?(time|date|year|month|week|day|hour)", re.IGNORECASE)
 # Why numbers are left out.
-_COUNTED = "by the same step from row to row"
+_COUNTED = "numbers that go by the same step from row to row"
 _DIFFERENT = "whole numbers that are different in every row, as ids and ranks are"
 _IDS = "ids"
 # Distance from a line, in half of a range, that rounded logarithms may have.
@@ -319,7 +319,9 @@ def _without_copies(X, parts, wanted, notes):
         indices = [j for j, part in enumerate(parts) if part.column == column]
         if all(j in of for j in indices):
             is_kept[indices] = False
-            originals = dict.fromkeys(parts[of[j]].column for j in indices)
+            originals = dict.fromkeys(
+                parts[of[j]].name if len(indices) == 1 else parts[of[j]].column for j in indices
+            )
             copies.append(f"{column} (as {' and '.join(originals)})")
     notes.leave_out(copies, "the same as another column, or in other units")
     return X[:, is_kept], [part for part, flag in zip(parts, is_kept, strict=True) if flag]

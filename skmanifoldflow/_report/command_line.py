@@ -4,6 +4,7 @@ import argparse
 import re
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 from .._version import __version__
@@ -141,8 +142,8 @@ def _parser():
     return parser
 
 
-def answer(argv=None):
-    """Read, answer and write what the arguments ask for; return the exit status."""
+def begin(argv=None):
+    """Read the arguments, say what is done, and import what it takes; return all of `answer`."""
     began = time.monotonic()
     parser = _parser()
     args = parser.parse_args(argv)
@@ -150,6 +151,13 @@ def answer(argv=None):
     print(f"Report on {args.data}, within {minutes}; Ctrl-C ends it and keeps what is done.")
     _announce(args.data)
     sys.stdout.flush()
+    for module in (".data", ".run"):
+        import_module(module, __package__)
+    return parser, args, began
+
+
+def answer(parser, args, began):
+    """Answer and write what the arguments ask for; return the exit status."""
     from .data import load
     from .run import Files, run, to_stderr, told
 

@@ -3,6 +3,7 @@
 import csv
 import os
 from dataclasses import asdict, astuple, dataclass, field, fields
+from pathlib import Path
 
 import numpy as np
 from sklearn.pipeline import Pipeline
@@ -230,9 +231,12 @@ class Comparison:
         """
         path = os.fspath(path)
         part = f"{path}.part"
-        with open(part, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(field.name for field in fields(Result))
-            writer.writerows(astuple(result) for result in self.results)
-        # The file is the old one or the new one, whenever the process ends.
-        os.replace(part, path)
+        try:
+            with open(part, "w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(field.name for field in fields(Result))
+                writer.writerows(astuple(result) for result in self.results)
+            # The file is the old one or the new one, whenever the process ends.
+            os.replace(part, path)
+        finally:
+            Path(part).unlink(missing_ok=True)

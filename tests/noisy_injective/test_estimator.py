@@ -46,7 +46,7 @@ def curve_model(curve):
 def test_starts_at_probabilistic_pca(factor_rows, n, d, flow, monkeypatch):
     """To 1e-6: PCA of the standardised rows, minus the log-Jacobian of the standardisation."""
     # The covariance of few rows would be shrunk.
-    monkeypatch.setattr("skmanifoldflow._base.are_few", lambda n_rows, n_features: False)
+    monkeypatch.setattr("skmanifoldflow._plan.are_few", lambda n_rows, n_features: False)
     X = factor_rows[:n]
     scaler = StandardScaler().fit(X)
     pca = PCA(d).fit(scaler.transform(X))

@@ -211,7 +211,7 @@ def test_ids_with_holes_or_of_several_rows():
 def test_regular_times_number_the_rows(name, values, is_left_out):
     found = clean({name: values, "x": RNG.standard_normal(N)})
     assert (name not in found.encoder.names) == is_left_out
-    said = f"Left out, by the same step from row to row: {name}."
+    said = f"Left out, numbers that go by the same step from row to row: {name}."
     assert (said in found.notes) == is_left_out
 
 

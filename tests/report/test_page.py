@@ -212,7 +212,7 @@ def test_names_in_the_help_are_those_there_are():
 def test_the_help_imports_neither_torch_nor_scikit_learn():
     code = (
         "import sys\n"
-        "import skmanifoldflow._report.command_line as m\n"
+        "import skmanifoldflow.__main__ as m\n"
         "try: m.main(['--help'])\n"
         "except SystemExit as e: assert e.code == 0\n"
         "heavy = {'torch', 'sklearn', 'scipy', 'numpy', 'pandas', 'matplotlib'}\n"

@@ -344,7 +344,7 @@ def test_what_cannot_be_compared_is_left_out(tmp_path):
         "Taken for categories, a column for each value (number of values): city (2).",
         "Left out, text that is different in every row: name.",
         "Left out, text with many values: word.",
-        "Left out, by the same step from row to row: id.",
+        "Left out, numbers that go by the same step from row to row: id.",
         "Left out, whole numbers that are different in every row, as ids and ranks are: key.",
         "Left out, dates in the order of the rows: date.",
         "Left out, more than half missing: rare.",

@@ -1,5 +1,9 @@
 """The run of a report: time, failures, interruptions, and files that cannot be written."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
@@ -92,6 +96,45 @@ def test_a_disk_that_is_full(fast, monkeypatch, tmp_path, capsys):
     assert "6. Do new rows look real?" in out
     assert (tmp_path / "report.html").is_file()
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a limit of a process of POSIX")
+def test_files_that_are_too_large_leave_no_part(tmp_path):
+    code = (
+        "import resource, signal\n"
+        "from skmanifoldflow.compare import Comparison, Result\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "results = [Result('PCA', *[None] * 6, 0.1) for _ in range(20)]\n"
+        "try: Comparison(results, *[None] * 7).to_csv('results.csv')\n"
+        "except OSError as error: print(error.strerror)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "File too large\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a signal of POSIX")
+def test_an_interruption_while_modules_are_imported():
+    code = (
+        "import os, signal\n"
+        "from importlib.abc import MetaPathFinder\n"
+        "class Finder(MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'torch':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "            raise ImportError('whatever an import makes of it')\n"
+        "import sys\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from skmanifoldflow.__main__ import main\n"
+        "sys.exit(main(['iris']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stderr == "\nInterrupted: nothing was done yet.\n"
+    assert done.stdout.startswith("Report on iris, within 3 min")
 
 
 def test_a_folder_that_cannot_be_written(fast, tmp_path, capsys):

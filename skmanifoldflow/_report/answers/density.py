@@ -34,7 +34,7 @@ def about_density(comparison, mixture="GaussianMixture"):
         f"row, the mean log-density of {n_test} rows that no model has seen."
     )
     if n_test < _FEW_TEST_ROWS:
-        answer.sentences.append("So few rows say little: on others another may be the best.")
+        answer.sentences.append("So few rows say little: with other rows another may be the best.")
     reference = mixture if mixture in results and best != mixture else None
     if best == mixture:
         reference = ranked[1] if len(ranked) > 1 else None

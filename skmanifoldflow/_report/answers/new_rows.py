@@ -67,7 +67,8 @@ def _possible_rows(density, data, n, seed):
     those of the table.
     """
     X, steps = data.X, np.array([part.step for part in data.encoder.parts])
-    has_none = X.min(axis=0) >= 0
+    is_number = np.array([part.kind == "number" for part in data.encoder.parts])
+    has_none = is_number & (X.min(axis=0) >= 0)
     draws = density.sample(n, random_state=seed)
     is_graded = (steps > 0) & ~has_many_values(data)
     highest = X.max(axis=0) + (1 - _WITHIN) * steps

@@ -33,9 +33,9 @@ _N_FOLDS, _N_FOLDS_WIDE, _WIDE = 3, 2, 40
 # Share of the time for fits, and for the draws of the model.
 _TIME_OF_FITS, _TIME_OF_DRAWS = 0.7, 0.1
 _N_MEASURED = 500
-# Share of the rows whose distance from the middle is compared with that of draws: strange rows are
-# fewer.
-_LOW_SHARE = 0.02
+# Share of the rows whose distance from the middle is compared with that of draws, and whose tail is
+# followed: strange rows are fewer.
+_LOW_SHARE = 0.1
 # Draws of the model for each row that tell how low a density may be by chance, and the least and
 # the largest number of them.
 _N_DRAWS, _RANGE_OF_DRAWS = 10, (2000, 50_000)
@@ -132,7 +132,7 @@ def far_below(density, log_density, n_drawn, rng):
 
     Of rows that the density draws, a tenth of one in so many would be there. Rows that it has not
     seen are less dense than its draws, and spread more: the middle, the range of the middle half
-    and the distance of the lowest few per cent tell by how much.
+    and the distance of the lowest tenth tell by how much.
     """
     drawn = density.score_samples(draw(density, n_drawn, rng))
     levels = [_LOW_SHARE, 0.25, 0.5, 0.75]
