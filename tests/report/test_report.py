@@ -213,7 +213,7 @@ def german(text):
         ),
         ("t.csv", ("a\tb\tc\n" + lines(DECIMALS, "\t")).encode("utf-16"), DECIMALS, "utf-16"),
         ("t.csv", ("a,b,c\n" + lines(DECIMALS)).encode("utf-8-sig"), DECIMALS, "utf-8-sig"),
-        ("t.csv.gz", gzip.compress(lines(DECIMALS).encode()), DECIMALS, "no header"),
+        ("t.csv.gz", gzip.compress(lines(DECIMALS).encode(), mtime=0), DECIMALS, "no header"),
         ("t.csv.bz2", bz2.compress(lines(DECIMALS).encode()), DECIMALS, "no header"),
         ("t.csv.xz", lzma.compress(lines(DECIMALS).encode()), DECIMALS, "no header"),
         # Headers of numbers, and rows that look like them.
@@ -407,7 +407,7 @@ NUMBERS = pd.DataFrame({"a": range(0, 28, 2), "b": np.arange(14) % 5})
         ("t.csv", bytes(range(256)), {}, "t.csv is no text"),
         ("t.csv.gz", "no archive", {}, "t.csv.gz cannot be read"),
         ("t.csv.zip", "no archive", {}, "t.csv.zip cannot be read"),
-        ("t.csv.gz", gzip.compress(RNG.bytes(9).hex().encode() * 10)[:-9], {}, "cannot be read"),
+        ("t.csv.gz", gzip.compress(RNG.bytes(9).hex().encode() * 10, mtime=0)[:-9], {}, "cannot be read"),
         ("t.npy", np.zeros(3), {}, r"shape \(rows, columns\), got \(3,\)"),
         ("t.npy", np.array([[None]]), {}, "cannot be read as an array of numbers"),
         ("t.npy", np.full((20, 2), "a"), {}, "No column of numbers, .*same in all rows: 0"),
