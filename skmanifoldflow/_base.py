@@ -283,8 +283,7 @@ class BaseManifoldFlow(PlannedFlow, ABC):
             self._adopt(plan, restart)
             read = self._read_density if scores_suffice() else self._read
             read(plan, restart)
-            self._background = self._learn_background(plan, restarts[best].job)
-            self.tail_weight_ = float(self._background.weight)
+            self._learn_background(plan, restarts[best])
             self.n_iter_ = reports[best].n_iter
             self.kept_start_ = reports[best].is_start
             self.loss_curve_ = reports[best].loss_curve
@@ -309,9 +308,9 @@ class BaseManifoldFlow(PlannedFlow, ABC):
         """Set those of them that log-densities need; a method may know that these are few."""
         self._read(plan, restart)
 
-    def _learn_background(self, plan, job) -> Background:
-        """Return the background of a flow, whose weight is learned from the rows set aside."""
-        background = Background(plan.config.n_features)
+    def _learn_background(self, plan, restart):
+        """Learn the background of the flow of a start that was trained."""
+        job, background = restart.job, Background(plan.config.n_features)
         background.fit(to_host(job.rows.sample), self.noise_floor)
         rows, flow, parts = job.validation_rows, job.objective.flow, []
         if rows is not None:
@@ -321,7 +320,7 @@ class BaseManifoldFlow(PlannedFlow, ABC):
             background.learn_weight(to_host(rows), torch.cat(parts), plan.table.n_counted)
         else:
             background.set_weight(0.0, plan.table.n_counted)
-        return background
+        self._background, self.tail_weight_ = background, float(background.weight)
 
     def _reached(self, plan, report):
         """Return as text how far an interrupted fit had come."""

@@ -239,6 +239,7 @@ class StackedSearchCV(GridSearchCV):
             fits, restarts, reports, strict=True
         ):
             model._adopt(plan, model._refitted_start(plan, restart, report))
+            model._learn_background(plan, restart)
             test_rows = _take(rows, test)
             begin = time.time()
             result = {

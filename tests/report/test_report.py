@@ -407,7 +407,12 @@ NUMBERS = pd.DataFrame({"a": range(0, 28, 2), "b": np.arange(14) % 5})
         ("t.csv", bytes(range(256)), {}, "t.csv is no text"),
         ("t.csv.gz", "no archive", {}, "t.csv.gz cannot be read"),
         ("t.csv.zip", "no archive", {}, "t.csv.zip cannot be read"),
-        ("t.csv.gz", gzip.compress(RNG.bytes(9).hex().encode() * 10, mtime=0)[:-9], {}, "cannot be read"),
+        (
+            "t.csv.gz",
+            gzip.compress(RNG.bytes(9).hex().encode() * 10, mtime=0)[:-9],
+            {},
+            "cannot be read",
+        ),
         ("t.npy", np.zeros(3), {}, r"shape \(rows, columns\), got \(3,\)"),
         ("t.npy", np.array([[None]]), {}, "cannot be read as an array of numbers"),
         ("t.npy", np.full((20, 2), "a"), {}, "No column of numbers, .*same in all rows: 0"),
