@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ._checks import warn
 from ._report.data import BUILT_IN, drawn, load, read_columns, table_of
-from ._report.run import Files, Report, run, told, write_pictures
+from ._report.files import Files, write_pictures
+from ._report.run import Report, run, told
 
 __all__ = ["Report", "make_report", "read_table"]
 

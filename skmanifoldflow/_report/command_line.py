@@ -159,7 +159,8 @@ def begin(argv=None):
 def answer(parser, args, began):
     """Answer and write what the arguments ask for; return the exit status."""
     from .data import load
-    from .run import Files, run, to_stderr, told
+    from .files import Files, to_stderr
+    from .run import run, told
 
     files = Files(args.output, to_stderr)
     try:
@@ -202,7 +203,7 @@ def answer(parser, args, began):
 
 def _finish(report, files, args):
     """Draw the picture and the page; return the exit status."""
-    from .run import write_pictures
+    from .files import write_pictures
 
     status = 0 if report.is_complete else 130
     try:

@@ -17,7 +17,7 @@ from ..._joint_manifold import JointManifoldFlow
 from .answer import Answer
 from .dimension import has_many_values, steps_of_repeats
 
-__all__ = ["MAX_MAP_ROWS", "Map", "about_islands", "fit_map", "islands_of", "tell"]
+__all__ = ["MAX_MAP_ROWS", "Map", "about_islands", "fit_map", "islands_of", "set_apart", "tell"]
 
 # Rows of the map at most; t-SNE takes most of its time.
 MAX_MAP_ROWS = 2000
@@ -68,11 +68,13 @@ def fit_map(data, seed, max_time, n_rows, rng):
     X = _spread_repeats(data)
     if X.shape[1] < 2 or len(X) < _LEAST_MAP_ROWS:
         return None
-    model = None
+    model, scaled = None, StandardScaler().fit_transform(X)
+    apart = np.zeros(len(X), dtype=int)
     if X.shape[1] > 2:
         some = rng.permutation(len(X))[:n_rows]
         # t-SNE by itself, so that its time is not taken from that of the training.
-        guide = _tsne(StandardScaler().fit_transform(X[some]), seed)
+        guide = _tsne(scaled[some], seed)
+        apart = set_apart(guide, scaled, some)
         flow = JointManifoldFlow(
             2,
             guide="precomputed",
@@ -86,10 +88,9 @@ def fit_map(data, seed, max_time, n_rows, rng):
         model.fit(X[some], jointmanifoldflow__guide_coordinates=guide)
         coordinates = model.transform(X)
     else:
-        coordinates = StandardScaler().fit_transform(X)
+        coordinates = scaled
     some = rng.permutation(len(X))[:MAX_MAP_ROWS]
-    scaled = StandardScaler().fit_transform(X)
-    islands = islands_of(coordinates, scaled, some)
+    islands = _joined(islands_of(coordinates, scaled, some), apart)
     trust = float(
         trustworthiness(scaled[some], coordinates[some], n_neighbors=min(10, (len(some) - 1) // 2))
     )
@@ -147,6 +148,45 @@ def islands_of(coordinates, scaled, some):
     return of_some[closest[:, 0]]
 
 
+def set_apart(guide, scaled, some):
+    """Return the island (n,) of each row that lies apart in t-SNE and in the table, 0 for others.
+
+    A flow that follows t-SNE for a short time does not yet tear small islands off. What t-SNE alone
+    parts is put together again: an island joins what is no farther from it than its own rows are
+    from each other.
+    """
+    rows, islands = scaled[some], islands_of(guide, scaled[some], np.arange(len(some)))
+    waiting = list(range(1, islands.max() + 1))
+    while waiting:
+        is_inside = islands == waiting.pop()
+        if not is_inside.any():
+            continue
+        inside, outside = rows[is_inside], rows[~is_inside]
+        within = NearestNeighbors(n_neighbors=1).fit(inside).kneighbors()[0]
+        across, nearest = NearestNeighbors(n_neighbors=1).fit(outside).kneighbors(inside)
+        if across.min() <= within.max():
+            other = islands[~is_inside][nearest[across.argmin(), 0]]
+            islands[is_inside] = other
+            if other:
+                waiting.append(int(other))
+    closest = NearestNeighbors(n_neighbors=1).fit(rows).kneighbors(scaled, return_distance=False)
+    return islands[closest[:, 0]]
+
+
+def _joined(islands, apart):
+    """Return numbers of islands of both kinds, in descending size, each island once."""
+    islands = islands.copy()
+    for k in np.unique(apart[apart > 0]):
+        is_inside = apart == k
+        if 2 * np.count_nonzero(islands[is_inside]) < np.count_nonzero(is_inside):
+            islands[is_inside & (islands == 0)] = islands.max() + 1
+    sizes = np.bincount(islands)
+    sizes[0] = len(islands) + 1
+    number_of = np.empty(len(sizes), dtype=int)
+    number_of[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
+    return number_of[islands]
+
+
 def tell(data, is_inside):
     """Return the columns that distinguish rows from all others, each with what is said of it."""
     said = []
@@ -201,10 +241,10 @@ def about_islands(found, data):
     else:
         lie = f"{counted(n_islands, 'island')} {'lies' if n_islands == 1 else 'lie'}"
         answer.sentences.append(
-            f"Yes: on the map {lie} beside the mainland."
+            f"Yes: {lie} beside the mainland."
             if told
-            else f"Perhaps: on the map {lie} beside the mainland, but no single column tells which "
-            "rows these are."
+            else f"Perhaps: {lie} beside the mainland, but no single column tells which rows these "
+            "are."
         )
         for k in told[:_MAX_ISLANDS]:
             size = np.count_nonzero(found.islands == k)

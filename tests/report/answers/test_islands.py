@@ -3,7 +3,14 @@
 import numpy as np
 import pandas as pd
 
-from skmanifoldflow._report.answers.islands import Map, about_islands, fit_map, islands_of, tell
+from skmanifoldflow._report.answers.islands import (
+    Map,
+    about_islands,
+    fit_map,
+    islands_of,
+    set_apart,
+    tell,
+)
 from skmanifoldflow._report.data import table_of
 
 
@@ -30,7 +37,7 @@ def test_islands_are_told_apart_by_their_columns():
     np.testing.assert_array_equal(islands, is_far)
     found = Map(None, coordinates, islands, [tells], 0.9)
     said = about_islands(found, data).sentences
-    assert said[0] == "Yes: on the map 1 island lies beside the mainland."
+    assert said[0] == "Yes: 1 island lies beside the mainland."
     assert said[1].startswith("Island 1, 40 rows (10.0%): size is high (middle ")
     assert said[2].endswith("(trustworthiness 0.90 of 1), and may part what hangs together.")
 
@@ -40,11 +47,11 @@ def test_islands_that_no_column_tells():
     islands = np.repeat([0, 1, 2], 20)
     found = Map(None, np.zeros((60, 2)), islands, [[], []], 0.9)
     said = about_islands(found, data).sentences
-    assert said[0].startswith("Perhaps: on the map 2 islands lie beside the mainland, but no")
+    assert said[0].startswith("Perhaps: 2 islands lie beside the mainland, but no")
     found = Map(None, np.zeros((60, 2)), islands, [[], [("x0", "x0 is high")]], 0.9)
     said = about_islands(found, data).sentences
     assert said[:3] == [
-        "Yes: on the map 2 islands lie beside the mainland.",
+        "Yes: 2 islands lie beside the mainland.",
         "Island 2, 20 rows (33.3%): x0 is high.",
         "No single column tells the rows of 1 other.",
     ]
@@ -65,3 +72,31 @@ def test_a_cloud_has_no_islands():
     found = fit_map(data, 0, 2, 200, np.random.RandomState(0))
     assert not found.islands.any()
     assert about_islands(found, data).sentences[0] == "No: on the map the rows are one piece."
+
+
+def test_an_island_that_a_short_fit_does_not_tear_off():
+    rng = np.random.RandomState(0)
+    X = np.tanh(rng.standard_normal((300, 3)) @ rng.standard_normal((3, 8)))
+    X += 0.05 * rng.standard_normal(X.shape)
+    X[:12, 2] += 4
+    X[:12, 5] -= 4
+    found = fit_map(table_of(X), 0, 0.01, 300, np.random.RandomState(0))
+    is_planted = np.arange(300) < 12
+    island = found.islands[0]
+    assert island > 0
+    np.testing.assert_array_equal(found.islands == island, is_planted)
+    assert {"x2", "x5"} <= {column for column, _ in found.tells[island - 1]}
+
+
+def test_what_tsne_alone_parts_is_no_island():
+    rng = np.random.RandomState(0)
+    # A line cut in two on the map, and a cluster that is far in the table too.
+    line = np.column_stack([np.arange(200) / 10, np.zeros(200)])
+    cluster = [30, 30] + 0.1 * rng.standard_normal((40, 2))
+    rows = np.concatenate([line, cluster])
+    guide = rows + [0.0, 1.0] * np.where(np.arange(240) < 80, 9.0, 0.0)[:, None]
+    expected = np.where(np.arange(240) < 200, 0, 2)
+    np.testing.assert_array_equal(set_apart(guide, rows, np.arange(240)), expected)
+    # Other rows go with the nearest one.
+    some = np.arange(0, 240, 2)
+    np.testing.assert_array_equal(set_apart(guide[some], rows, some) > 0, expected > 0)
