@@ -186,6 +186,7 @@ def test_targets_keep_their_values(tmp_path, values, expected):
 RNG = np.random.RandomState(0)
 DECIMALS, INTEGERS = RNG.standard_normal((30, 3)).round(3), RNG.randint(9, size=(30, 3))
 NAMED = np.column_stack([range(90, 60, -1), INTEGERS])  # with the names of the rows
+CUT_ARCHIVE = gzip.compress(RNG.bytes(9).hex().encode() * 10, mtime=0)[:-9]
 
 
 def lines(rows, separator=",", end="\n"):
@@ -409,7 +410,7 @@ NUMBERS = pd.DataFrame({"a": range(0, 28, 2), "b": np.arange(14) % 5})
         ("t.csv.zip", "no archive", {}, "t.csv.zip cannot be read"),
         (
             "t.csv.gz",
-            gzip.compress(RNG.bytes(9).hex().encode() * 10, mtime=0)[:-9],
+            CUT_ARCHIVE,
             {},
             "cannot be read",
         ),
