@@ -7,13 +7,12 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import check_array, check_random_state
-from sklearn.utils.validation import check_is_fitted
 
 from .._densities.jacobians import in_domain, log_abs_det_jacobian, transformed
 from ._base import Unwrapped, check_matplotlib, new_axes
 from ._colors import DATA_COLOR, SAMPLE_COLOR
 from ._places import at_places, grid, plane, robust_axis
-from ._rows import column_labels, principal_plane
+from ._rows import column_labels, principal_plane, thin
 
 __all__ = ["DensityDisplay"]
 
@@ -189,15 +188,13 @@ class DensityDisplay:
         _check_shares(shares)
         unwrapped = Unwrapped(estimator)
         unwrapped.need("score_samples")
-        check_is_fitted(unwrapped.model)
         rng = check_random_state(random_state)
         of = _of_embedding if space == "embedding" else _of_data
         density, axes, levels, points, names = of(
             unwrapped, X, columns, shares, grid_resolution, rng
         )
         if points is not None:
-            kept = np.linspace(0, len(points) - 1, min(len(points), _MAX_POINTS)).astype(int)
-            points = points[kept]
+            points = thin(points, _MAX_POINTS)
         display = cls(
             density,
             *axes,
