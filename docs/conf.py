@@ -86,6 +86,8 @@ html_theme = "pydata_sphinx_theme"
 html_title = "skmanifoldflow"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+# The theme asks for a mode in every page, and warns in the console without one.
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "show_prev_next": False,
     "secondary_sidebar_items": ["page-toc"],

@@ -251,7 +251,7 @@ class DensityDisplay:
             )
         if np.isnan(density).any() or not (density > -np.inf).any():
             raise ValueError("log_density must hold numbers, not all of them -inf.")
-        ax = new_axes() if ax is None else ax
+        ax = new_axes(height=self._height()) if ax is None else ax
         self.ax_, self.figure_ = ax, ax.figure
         self.contours_ = self.line_ = self.scatter_ = self.colorbar_ = None
         points = None if self.points is None else check_array(self.points, input_name="points")
@@ -260,6 +260,14 @@ class DensityDisplay:
         else:
             self._plot_regions(ax, density, points, contour_kw or {}, scatter_kw or {})
         return self
+
+    def _height(self):
+        """Return the height of a new figure in inches; that of axes with one scale follows them."""
+        if self.y is None or self.aspect != "equal":
+            return 4.8
+        ratio = (self.y[-1] - self.y[0]) / (self.x[-1] - self.x[0])
+        # Beside the axes are some inches of labels and of the colour bar.
+        return float(np.clip(4.8 * ratio + 0.8, 2.6, 6.4))
 
     def _plot_line(self, ax, density, points):
         if points is not None:

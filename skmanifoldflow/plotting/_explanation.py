@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.utils import check_array
 
 from ._base import Unwrapped, check_matplotlib, new_axes
-from ._rows import finite_shares
+from ._rows import finite_shares, wrap
 
 __all__ = ["ExplanationDisplay"]
 
@@ -145,7 +145,7 @@ class ExplanationDisplay:
         # Of very many columns or rows only some can be named.
         shown = range(0, len(columns), -(-len(columns) // _MAX_NAMES))
         rotation = "vertical" if len(shown) > 5 else 0
-        ax.set_xticks(shown, [columns[k] for k in shown], rotation=rotation)
+        ax.set_xticks(shown, [wrap(columns[k]) for k in shown], rotation=rotation)
         shown = range(0, len(rows), -(-len(rows) // _MAX_NAMES))
         ax.set_yticks(shown, [rows[k] for k in shown])
         ax.set(xlabel="column", ylabel="row")

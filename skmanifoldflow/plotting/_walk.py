@@ -369,7 +369,7 @@ class WalkDisplay:
         name = "log-density in nats" if self.image_shape is None else "log-density\nin nats"
         ax.set(xlabel=self.position_name, ylabel=name)
         if any(labels):
-            ax.legend(frameon=False)
+            ax.legend()
 
 
 def _cycle(n):

@@ -42,6 +42,14 @@ def test_negative_shares_have_the_colour_of_zero():
     np.testing.assert_array_equal(colours, np.broadcast_to(image.cmap(0.0), (2, 2, 4)))
 
 
+def test_long_names_are_broken_into_lines():
+    name = "od280/od315_of_diluted_wines"
+    display = ExplanationDisplay([[1.0]], [name]).plot()
+    (label,) = (label.get_text() for label in display.ax_.get_xticklabels())
+    assert label.replace("\n", "") == name
+    assert max(map(len, label.split("\n"))) <= 18
+
+
 def test_bad_explanations(frame, flow):
     with pytest.raises(ValueError, match="ManifoldPriorFlow has no method explain"):
         ExplanationDisplay.from_estimator(flow, frame)

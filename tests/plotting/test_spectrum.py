@@ -22,6 +22,7 @@ def test_artists_hold_the_values(display):
     assert set(display.floor_.get_ydata()) == {4e-4}
     assert set(display.dimension_.get_xdata()) == {2.5}
     assert display.ax_.get_yscale() == "log"
+    assert display.ax_.get_xlim()[0] > 0
     assert display.ax_.get_xlabel()
     assert display.ax_.get_ylabel()
     labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
