@@ -7,8 +7,6 @@ dimensions. Beside each picture stands how well it tells classes of digits apart
 been told of, and what else one can do with it.
 """
 
-# sphinx_gallery_thumbnail_number = 1
-
 # %%
 # Two thirds of the digits are for the fits, the others are placed by what was learned. t-SNE cannot
 # place new rows: it has seen all digits, and its figure is that of digits it has seen.

@@ -7,8 +7,6 @@ density on it. It is compared here with PCA on a curved surface, then given rows
 near the data, then asked for a two-dimensional picture of digits with an inverse.
 """
 
-# sphinx_gallery_thumbnail_number = 4
-
 # %%
 # A curved surface
 # ----------------
@@ -86,3 +84,4 @@ model = JointManifoldFlow(
 ).fit(train)
 EmbeddingDisplay.from_estimator(model, test, labels[1400:], y_name="digit", grid=14)
 plt.show()
+# sphinx_gallery_thumbnail_number = 4
