@@ -62,6 +62,9 @@ autodoc_default_options = {
     "member-order": "groupwise",
 }
 
+# "transform()" beside the page of a class, whose name is its title.
+toc_object_entries_show_parents = "hide"
+
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "auto_examples",
@@ -96,3 +99,13 @@ html_theme_options = {
 }
 html_sidebars = {"index": []}
 html_show_sourcelink = False
+
+
+def skip_fields(app, what, name, obj, skip, options):
+    """Leave out fields of named tuples, which "Attributes" explains, but Python does not."""
+    return skip or (getattr(obj, "__doc__", None) or "").startswith("Alias for field number")
+
+
+def setup(app):
+    """Connect what autodoc asks."""
+    app.connect("autodoc-skip-member", skip_fields)
