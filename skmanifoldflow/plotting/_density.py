@@ -267,7 +267,7 @@ class DensityDisplay:
             return 4.8
         ratio = (self.y[-1] - self.y[0]) / (self.x[-1] - self.x[0])
         # Beside the axes are some inches of labels and of the colour bar.
-        return float(np.clip(4.8 * ratio + 0.8, 2.6, 6.4))
+        return float(np.clip(4.8 * ratio + 0.8, 3.0, 6.4))
 
     def _plot_line(self, ax, density, points):
         if points is not None:

@@ -169,7 +169,7 @@ def test_a_flat_map_has_a_flat_figure():
     density = -(x**2) - y[:, None] ** 2
     flat = DensityDisplay(density, x, y, aspect="equal").plot().figure_
     free = DensityDisplay(density, x, y).plot().figure_
-    assert flat.get_figheight() < 3 < 4 < free.get_figheight()
+    assert flat.get_figheight() < 3.5 < 4.5 < free.get_figheight()
 
 
 def test_options_of_matplotlib_go_on():
