@@ -1,8 +1,9 @@
 """Check the pages that sphinx-build has written: `python docs/check.py docs/_build`.
 
-Every link within the site has a target, every picture is there, no page loads anything from a
-network, none names a folder of the machine that built it, and the words that people search for
-lead to the page that answers them.
+Every link within the site has a target, every picture is there and has a text for those who cannot
+see it, no page loads anything from a network, none names a folder of the machine that built it, no
+list has an empty item, no markup is read as text, and the words that people search for lead to the
+page that answers them.
 """
 
 import json
@@ -44,7 +45,7 @@ class Page(HTMLParser):
 
     def __init__(self, path):
         super().__init__()
-        self.links, self.targets, self.loaded = [], set(), []
+        self.links, self.targets, self.loaded, self.silent = [], set(), [], []
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attrs):
@@ -54,6 +55,8 @@ class Page(HTMLParser):
             self.links.append(attrs["href"])
         elif tag in ("img", "script") and attrs.get("src"):
             self.loaded.append(attrs["src"])
+            if tag == "img" and "alt" not in attrs:
+                self.silent.append(attrs["src"])
         elif tag == "link" and attrs.get("rel") in ("stylesheet", "icon", "preload"):
             self.loaded.append(attrs["href"])
 
@@ -84,6 +87,20 @@ def machine_paths(root, pages):
             yield path, "names a folder of the building machine"
 
 
+def flaws(root, pages):
+    """Pictures without a text, and items of a list without one: what was to be an empty cell."""
+    for path, page in pages.items():
+        for source in page.silent:
+            yield path, f"no alternative text for {source}"
+        text = path.read_text(encoding="utf-8")
+        if re.search(r"<li>\s*</li>", text):
+            yield path, "a list has an empty item"
+        # Listings of sources have markup in docstrings.
+        outside = re.sub(r"<pre>.*?</pre>", "", text, flags=re.DOTALL)
+        if "_modules" not in path.parts and "``" in outside:
+            yield path, "markup is read as text"
+
+
 def words_that_lead_astray(root):
     """Words whose main entry in the index is not that of their page."""
     text = (root / "searchindex.js").read_text(encoding="utf-8")
@@ -103,6 +120,7 @@ def main():
     faults = [
         *broken_links(root, pages),
         *machine_paths(root, pages),
+        *flaws(root, pages),
         *words_that_lead_astray(root),
     ]
     for path, fault in faults:

@@ -62,6 +62,9 @@ autodoc_default_options = {
     "member-order": "groupwise",
 }
 
+# "transform()" beside the page of a class, whose name is its title.
+toc_object_entries_show_parents = "hide"
+
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "auto_examples",
@@ -86,6 +89,8 @@ html_theme = "pydata_sphinx_theme"
 html_title = "skmanifoldflow"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+# The theme asks for a mode in every page, and warns in the console without one.
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "show_prev_next": False,
     "secondary_sidebar_items": ["page-toc"],
@@ -94,3 +99,13 @@ html_theme_options = {
 }
 html_sidebars = {"index": []}
 html_show_sourcelink = False
+
+
+def skip_fields(app, what, name, obj, skip, options):
+    """Leave out fields of named tuples, which "Attributes" explains, but Python does not."""
+    return skip or (getattr(obj, "__doc__", None) or "").startswith("Alias for field number")
+
+
+def setup(app):
+    """Connect what autodoc asks."""
+    app.connect("autodoc-skip-member", skip_fields)

@@ -8,8 +8,6 @@ left between them. :class:`~skmanifoldflow.ChartAtlasFlow` covers the data with 
 flow of its own.
 """
 
-# sphinx_gallery_thumbnail_number = 2
-
 # %%
 # Two linked circles
 # ------------------
@@ -72,3 +70,4 @@ points = np.column_stack([angle, Z[:, 0]])[first]
 AtlasDisplay(points, atlas.predict_proba(X[first]), colors=colors).plot(ax=ax)
 ax.set(xlabel="angle along the first circle", ylabel="coordinate along the chart")
 plt.show()
+# sphinx_gallery_thumbnail_number = 2

@@ -6,8 +6,6 @@ The pictures of t-SNE and Isomap, learned by a flow: it places new rows, rebuild
 and tells how dense the rows are.
 """
 
-# sphinx_gallery_thumbnail_number = 1
-
 # %%
 # Digits by t-SNE
 # ---------------

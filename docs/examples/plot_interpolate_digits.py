@@ -7,8 +7,6 @@ The mean of two images is no digit: it shows both of them, faintly. Between thei
 way leads through them.
 """
 
-# sphinx_gallery_thumbnail_number = 3
-
 # %%
 # Between two images
 # ------------------
@@ -59,3 +57,4 @@ plt.show()
 # Ten digits and what two numbers keep of them.
 ReconstructionDisplay.from_estimator(flow, images[:10] + 0.5)
 plt.show()
+# sphinx_gallery_thumbnail_number = 3

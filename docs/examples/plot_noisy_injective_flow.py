@@ -7,8 +7,6 @@ kernel estimate would do, it is usually nearer to the truth. Below the density l
 two numbers tell how far from its middle and how far off it samples may go.
 """
 
-# sphinx_gallery_thumbnail_number = 2
-
 # %%
 # A curve in the plane
 # --------------------
@@ -123,3 +121,4 @@ plt.show()
 # The coordinates of digits that the fit has not seen, the first two of sixteen.
 EmbeddingDisplay.from_estimator(flow, test, labels[1500:], y_name="digit")
 plt.show()
+# sphinx_gallery_thumbnail_number = 2

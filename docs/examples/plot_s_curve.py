@@ -7,8 +7,6 @@ given noisy points near the sheet and nothing else: it finds that the sheet has 
 unrolls it, gives a log-density for every point of the space, and draws new points.
 """
 
-# sphinx_gallery_thumbnail_number = 1
-
 # %%
 # Data
 # ----

@@ -8,8 +8,6 @@ fit has not seen answer that as scores do elsewhere in scikit-learn.
 candidates together.
 """
 
-# sphinx_gallery_thumbnail_number = 2
-
 # %%
 # Two moons
 # ---------
@@ -65,3 +63,4 @@ plt.show()
 # moons.
 CalibrationDisplay.from_estimator(best, X_test)
 plt.show()
+# sphinx_gallery_thumbnail_number = 2

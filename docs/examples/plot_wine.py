@@ -7,8 +7,6 @@ wines, what a place on the map means in terms of the columns, how a wine changes
 new wines.
 """
 
-# sphinx_gallery_thumbnail_number = 1
-
 # %%
 # A map with a meaning
 # --------------------

@@ -30,7 +30,7 @@ class StickAndBall(NoisyManifold):
     Attributes
     ----------
     n_features : int
-        3.
+        Always 3.
     dimension : None
         It changes from place to place.
 
@@ -140,9 +140,9 @@ class TorusSphere(NoisyManifold):
     Attributes
     ----------
     n_features : int
-        6.
+        Always 6.
     dimension : int
-        4.
+        Always 4.
 
     Examples
     --------

@@ -120,9 +120,9 @@ class Line(NoisyManifold):
     Attributes
     ----------
     n_features : int
-        2.
+        Always 2.
     dimension : int
-        1.
+        Always 1.
 
     Examples
     --------
@@ -174,9 +174,9 @@ class SinCurve(NoisyManifold):
     Attributes
     ----------
     n_features : int
-        2.
+        Always 2.
     dimension : int
-        1.
+        Always 1.
 
     Examples
     --------
@@ -259,9 +259,9 @@ class Helix(_CurveDataset):
     Attributes
     ----------
     n_features : int
-        3.
+        Always 3.
     dimension : int
-        1.
+        Always 1.
 
     Examples
     --------
@@ -298,9 +298,9 @@ class TrefoilKnot(_CurveDataset):
     Attributes
     ----------
     n_features : int
-        3.
+        Always 3.
     dimension : int
-        1.
+        Always 1.
 
     Examples
     --------
@@ -335,9 +335,9 @@ class FigureEight(_CurveDataset):
     Attributes
     ----------
     n_features : int
-        2.
+        Always 2.
     dimension : int
-        1.
+        Always 1.
 
     Examples
     --------

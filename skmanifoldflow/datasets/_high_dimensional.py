@@ -104,9 +104,9 @@ class FadingSquare(NoisyManifold):
     Attributes
     ----------
     n_features : int
-        1024.
+        Always 1024.
     dimension : int
-        1.
+        Always 1.
 
     Examples
     --------

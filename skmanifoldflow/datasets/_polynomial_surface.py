@@ -97,9 +97,9 @@ class PolynomialSurface(NoisyManifold):
     Attributes
     ----------
     n_features : int
-        3.
+        Always 3.
     dimension : int
-        2.
+        Always 2.
 
     Examples
     --------

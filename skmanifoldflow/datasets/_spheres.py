@@ -154,9 +154,9 @@ class TwoSpheres(_TwoParts):
     Attributes
     ----------
     n_features : int
-        3.
+        Always 3.
     dimension : int
-        2.
+        Always 2.
 
     Examples
     --------
@@ -193,9 +193,9 @@ class LinkedCircles(_TwoParts):
     Attributes
     ----------
     n_features : int
-        3.
+        Always 3.
     dimension : int
-        1.
+        Always 1.
 
     Examples
     --------

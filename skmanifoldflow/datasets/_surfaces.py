@@ -70,9 +70,9 @@ class SCurve(_Sheet):
     Attributes
     ----------
     n_features : int
-        3.
+        Always 3.
     dimension : int
-        2.
+        Always 2.
 
     Examples
     --------
@@ -109,9 +109,9 @@ class SwissRoll(_Sheet):
     Attributes
     ----------
     n_features : int
-        3.
+        Always 3.
     dimension : int
-        2.
+        Always 2.
 
     Examples
     --------
@@ -139,9 +139,9 @@ class Torus(NoisyManifold):
     Attributes
     ----------
     n_features : int
-        3.
+        Always 3.
     dimension : int
-        2.
+        Always 2.
 
     Examples
     --------
@@ -216,9 +216,9 @@ class Paraboloid(NoisyManifold):
     Attributes
     ----------
     n_features : int
-        3.
+        Always 3.
     dimension : int
-        2.
+        Always 2.
 
     Examples
     --------

@@ -2,13 +2,20 @@
 
 import numpy as np
 from sklearn.utils import check_array, column_or_1d
-from sklearn.utils.validation import check_is_fitted
 
 from .._densities.explanation import column_candidates, column_contributions
 from ._base import Unwrapped, check_figure, check_matplotlib
 from ._colors import ACCENT_COLOR, DATA_COLOR
 from ._places import robust_range
-from ._rows import check_image_shape, column_labels, mosaic, show_images, wrap
+from ._rows import (
+    check_image_shape,
+    column_labels,
+    finite_shares,
+    mosaic,
+    name_strip,
+    show_images,
+    wrap,
+)
 
 __all__ = ["AnomalyDisplay"]
 
@@ -146,7 +153,6 @@ class AnomalyDisplay:
         unwrapped = Unwrapped(estimator)
         unwrapped.need("score_samples")
         model = unwrapped.model
-        check_is_fitted(model)
         of_model = unwrapped.to_model(X)
         log_density = np.asarray(model.score_samples(of_model))
         order = np.argsort(log_density, kind="stable")[:n_rows]
@@ -224,8 +230,8 @@ class AnomalyDisplay:
             raise ValueError(f"row_names must hold {len(rows)} names, got {len(names)}.")
         lowest = np.sort(scores)[: len(rows)]
         options = {"cmap": "Reds"} | (image_kw or {})
+        check_image_shape(self.image_shape, rows.shape[1])
         if self.image_shape is not None:
-            check_image_shape(self.image_shape, rows.shape[1])
             self._plot_images(figure, scores, rows, shares, options)
         else:
             labels = [f"{name} ({score:.1f})" for name, score in zip(names, lowest, strict=True)]
@@ -267,7 +273,7 @@ class AnomalyDisplay:
         self.axes_ = self.figure_.subplots(1, 2, width_ratios=[3.2, 1 + 0.85 * len(kept)])
         self._count(self.axes_[0], scores, len(rows))
         ax = self.axes_[1]
-        drawn = _finite(shares)[:, kept]
+        drawn = np.maximum(finite_shares(shares)[:, kept], 0)
         limits = {"vmin": 0, "vmax": max(float(drawn.max()), 1.0)}
         self.image_ = ax.imshow(drawn, aspect="auto", **limits | options)
         for i, j in np.ndindex(*drawn.shape):
@@ -284,15 +290,13 @@ class AnomalyDisplay:
 
     def _plot_images(self, figure, scores, rows, shares, options):
         channels, height, width = self.image_shape
-        if figure is None:
-            figure = check_figure(None, 8, 3 + 15 * height / (len(rows) * width))
-        self.figure_ = figure
+        self.figure_ = check_figure(figure, 8, 3 + 15 * height / (len(rows) * width))
         part = height / (len(rows) * width) * 7.5
-        self.axes_ = figure.subplots(3, 1, height_ratios=[2.4, part, part])
+        self.axes_ = self.figure_.subplots(3, 1, height_ratios=[2.4, part, part])
         self._count(self.axes_[0], scores, len(rows))
         show_images(self.axes_[1], rows, self.image_shape, len(rows))
-        self.axes_[1].set_ylabel("rows", rotation=0, ha="right", va="center")
-        drawn = _finite(shares).reshape(len(rows), channels, -1).sum(axis=1)
+        name_strip(self.axes_[1], "rows")
+        drawn = np.maximum(finite_shares(shares), 0).reshape(len(rows), channels, -1).sum(axis=1)
         ax = self.axes_[2]
         limits = {"vmin": 0, "vmax": max(float(drawn.max()), 1.0), "interpolation": "nearest"}
         self.image_ = ax.imshow(
@@ -300,14 +304,7 @@ class AnomalyDisplay:
         )
         ax.set(xticks=[], yticks=[])
         ax.set_frame_on(False)
-        ax.set_ylabel("shares", rotation=0, ha="right", va="center")
-        self.colorbar_ = figure.colorbar(
+        name_strip(ax, "shares")
+        self.colorbar_ = self.figure_.colorbar(
             self.image_, ax=self.axes_[1:], label="nats", shrink=0.8, pad=0.01
         )
-
-
-def _finite(shares):
-    """Return shares of which infinite ones are a little above the largest finite one."""
-    finite = shares[np.isfinite(shares)]
-    largest = max(float(finite.max()) if len(finite) else 0.0, 1.0)
-    return np.where(shares == np.inf, 1.2 * largest, np.maximum(shares, 0))

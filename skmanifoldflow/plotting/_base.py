@@ -12,6 +12,7 @@ from sklearn.preprocessing import (
     OrdinalEncoder,
 )
 from sklearn.utils import check_array
+from sklearn.utils.validation import check_is_fitted
 
 from .._densities.base import draw_by_seed
 from .._unwrap import unwrap
@@ -77,10 +78,11 @@ class Unwrapped:
         return np.asarray(rows)
 
     def need(self, *methods):
-        """Raise a ValueError that names the first method that the model does not have."""
+        """Raise a ValueError if the model lacks a method, a NotFittedError if it is not fitted."""
         for method in methods:
             if not hasattr(self.model, method):
                 raise ValueError(f"{type(self.model).__name__} has no method {method}.")
+        check_is_fitted(self.model)
 
     def embed(self, X):
         """Return the coordinates of rows of the user."""
@@ -158,9 +160,14 @@ def new_figure(width, height):
     return plt.figure(figsize=(width, height), layout="constrained")
 
 
-def check_figure(figure, width, height):
-    """Return the figure that is given, or a new one."""
-    return new_figure(width, height) if figure is None else figure
+def check_figure(figure, width, height, h_pad=None):
+    """Return the figure that is given, or a new one with such a space between rows of axes."""
+    if figure is not None:
+        return figure
+    figure = new_figure(width, height)
+    if h_pad is not None:
+        figure.get_layout_engine().set(h_pad=h_pad)
+    return figure
 
 
 def panel_axes(figure, n, n_columns=MAX_COLUMNS, **options):

@@ -3,7 +3,6 @@
 import numpy as np
 from scipy.stats import kstwo
 from sklearn.utils import check_random_state, column_or_1d
-from sklearn.utils.validation import check_is_fitted
 
 from ._base import Unwrapped, check_matplotlib, new_axes
 from ._colors import SAMPLE_COLOR
@@ -121,12 +120,11 @@ class CalibrationDisplay:
         unwrapped = Unwrapped(estimator)
         model = unwrapped.model
         if hasattr(model, "p_value"):
-            check_is_fitted(model)
+            unwrapped.need()
             pit = model.p_value(unwrapped.to_model(X))
             n_samples, xlabel = len(model.calibration_scores_), "p-value"
         else:
             unwrapped.need("score_samples", "sample")
-            check_is_fitted(model)
             xlabel = _XLABEL
             seed = check_random_state(random_state).randint(2**31)
             own = np.sort(unwrapped.score(unwrapped.draw(n_samples, seed)))

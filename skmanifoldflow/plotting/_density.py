@@ -7,13 +7,12 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import check_array, check_random_state
-from sklearn.utils.validation import check_is_fitted
 
 from .._densities.jacobians import in_domain, log_abs_det_jacobian, transformed
 from ._base import Unwrapped, check_matplotlib, new_axes
 from ._colors import DATA_COLOR, SAMPLE_COLOR
 from ._places import at_places, grid, plane, robust_axis
-from ._rows import column_labels, principal_plane
+from ._rows import column_labels, principal_plane, thin
 
 __all__ = ["DensityDisplay"]
 
@@ -189,15 +188,13 @@ class DensityDisplay:
         _check_shares(shares)
         unwrapped = Unwrapped(estimator)
         unwrapped.need("score_samples")
-        check_is_fitted(unwrapped.model)
         rng = check_random_state(random_state)
         of = _of_embedding if space == "embedding" else _of_data
         density, axes, levels, points, names = of(
             unwrapped, X, columns, shares, grid_resolution, rng
         )
         if points is not None:
-            kept = np.linspace(0, len(points) - 1, min(len(points), _MAX_POINTS)).astype(int)
-            points = points[kept]
+            points = thin(points, _MAX_POINTS)
         display = cls(
             density,
             *axes,
@@ -254,7 +251,7 @@ class DensityDisplay:
             )
         if np.isnan(density).any() or not (density > -np.inf).any():
             raise ValueError("log_density must hold numbers, not all of them -inf.")
-        ax = new_axes() if ax is None else ax
+        ax = new_axes(height=self._height()) if ax is None else ax
         self.ax_, self.figure_ = ax, ax.figure
         self.contours_ = self.line_ = self.scatter_ = self.colorbar_ = None
         points = None if self.points is None else check_array(self.points, input_name="points")
@@ -263,6 +260,14 @@ class DensityDisplay:
         else:
             self._plot_regions(ax, density, points, contour_kw or {}, scatter_kw or {})
         return self
+
+    def _height(self):
+        """Return the height of a new figure in inches; that of axes with one scale follows them."""
+        if self.y is None or self.aspect != "equal":
+            return 4.8
+        ratio = (self.y[-1] - self.y[0]) / (self.x[-1] - self.x[0])
+        # Beside the axes are some inches of labels and of the colour bar.
+        return float(np.clip(4.8 * ratio + 0.8, 3.0, 6.4))
 
     def _plot_line(self, ax, density, points):
         if points is not None:

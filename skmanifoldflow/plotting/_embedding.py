@@ -19,7 +19,7 @@ from .._joint_manifold.guides import new_guide
 from ._base import Unwrapped, check_matplotlib, new_axes, new_figure
 from ._colors import CLASS_COLORS, SAMPLE_COLOR, class_colors, class_handles
 from ._places import plane, robust_range
-from ._rows import check_image_shape, column_labels, show_images
+from ._rows import check_image_shape, column_labels, show_images, thin
 
 __all__ = ["EmbeddingDisplay"]
 
@@ -257,7 +257,7 @@ class EmbeddingDisplay:
         self.extent = tuple(float(end) for limits in ranges for end in limits)
         least: Any = None
         if hasattr(unwrapped.model, "score_samples"):
-            few = places[np.linspace(0, len(places) - 1, min(len(places), _MAX_SCORED)).astype(int)]
+            few = thin(places, _MAX_SCORED)
             # As on the grid, other components are at their medians.
             whole = np.tile(np.median(places, axis=0), (len(few), 1))
             whole[:, chosen] = few[:, chosen]
@@ -404,8 +404,8 @@ class EmbeddingDisplay:
         is_near = np.ones((k, k), dtype=bool) if self.is_near is None else np.asarray(self.is_near)
         if is_near.shape != (k, k):
             raise ValueError(f"is_near must have the shape {(k, k)}, got {is_near.shape}.")
+        check_image_shape(self.image_shape, n_features)
         if self.image_shape is not None:
-            check_image_shape(self.image_shape, n_features)
             _, height, width = self.image_shape
             # From above, as images are.
             faint = np.where(is_near[::-1], 1.0, _FAINT)

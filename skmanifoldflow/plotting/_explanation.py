@@ -4,11 +4,10 @@ import numpy as np
 from sklearn.utils import check_array
 
 from ._base import Unwrapped, check_matplotlib, new_axes
+from ._rows import finite_shares, wrap
 
 __all__ = ["ExplanationDisplay"]
 
-# Infinite shares are drawn as so many times the largest finite one.
-_BEYOND = 1.2
 _MAX_NAMES = 32
 
 
@@ -93,9 +92,8 @@ class ExplanationDisplay:
         """
         check_matplotlib(f"{cls.__name__}.from_estimator")
         unwrapped = Unwrapped(estimator)
+        unwrapped.need("explain")
         model = unwrapped.model
-        if not hasattr(model, "explain"):
-            raise ValueError(f"{type(model).__name__} has no method explain.")
         row_names = list(X.index) if hasattr(X, "iloc") else None
         shares = model.explain(unwrapped.to_model(X))
         # Scalers keep the columns, and forget their names.
@@ -139,9 +137,7 @@ class ExplanationDisplay:
         if ax is None:
             width = np.clip(2.5 + 0.35 * len(columns), 6.4, 12)
             ax = new_axes(width, np.clip(2 + 0.25 * len(rows), 3.2, 10))
-        finite = shares[np.isfinite(shares)]
-        largest = max(float(finite.max()) if len(finite) else 0.0, 1.0)
-        drawn = np.where(shares == np.inf, _BEYOND * largest, shares)
+        drawn = finite_shares(shares)
         # Where all shares are negative nothing has a colour.
         most = max(float(drawn.max()), 1e-9)
         style = {"cmap": "Reds", "vmin": 0, "vmax": most, "aspect": "auto"}
@@ -149,7 +145,7 @@ class ExplanationDisplay:
         # Of very many columns or rows only some can be named.
         shown = range(0, len(columns), -(-len(columns) // _MAX_NAMES))
         rotation = "vertical" if len(shown) > 5 else 0
-        ax.set_xticks(shown, [columns[k] for k in shown], rotation=rotation)
+        ax.set_xticks(shown, [wrap(columns[k]) for k in shown], rotation=rotation)
         shown = range(0, len(rows), -(-len(rows) // _MAX_NAMES))
         ax.set_yticks(shown, [rows[k] for k in shown])
         ax.set(xlabel="column", ylabel="row")

@@ -5,12 +5,11 @@ from numbers import Integral
 import numpy as np
 from scipy.stats import ks_2samp
 from sklearn.utils import check_array, check_random_state
-from sklearn.utils.validation import check_is_fitted
 
 from ._base import Unwrapped, check_figure, check_matplotlib
 from ._colors import DATA_COLOR, SAMPLE_COLOR
 from ._places import robust_range
-from ._rows import column_labels, wrap
+from ._rows import column_labels, thin, wrap
 
 __all__ = ["PairDisplay"]
 
@@ -122,7 +121,6 @@ class PairDisplay:
         check_matplotlib(f"{cls.__name__}.from_estimator")
         unwrapped = Unwrapped(estimator)
         unwrapped.need("sample")
-        check_is_fitted(unwrapped.model)
         rows = unwrapped.to_shown(X)
         seed = check_random_state(random_state).randint(2**31)
         drawn = unwrapped.draw(len(rows) if n_samples is None else n_samples, seed)
@@ -191,7 +189,7 @@ class PairDisplay:
                         (rows, self.row_points_, of_rows),
                         (samples, self.sample_points_, of_samples),
                     ):
-                        few = _evenly(drawn)
+                        few = thin(drawn, _MAX_POINTS)
                         artists.append(ax.scatter(few[:, j], few[:, i], **options))
                     ax.set_ylim(*limits[i])
                 ax.set_xlim(*limits[j])
@@ -234,10 +232,6 @@ def _chosen(columns, names, rows, samples):
         return list(range(len(names)))
     off = [ks_2samp(a, b, method="asymp").statistic for a, b in zip(rows.T, samples.T, strict=True)]
     return sorted(np.argsort(off)[::-1][:_MAX_COLUMNS].tolist())
-
-
-def _evenly(rows):
-    return rows[np.linspace(0, len(rows) - 1, min(len(rows), _MAX_POINTS)).astype(int)]
 
 
 def _count(ax, rows, samples, limits):

@@ -7,6 +7,8 @@ from scipy.sparse.csgraph import connected_components, dijkstra, minimum_spannin
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
+from ._rows import thin
+
 __all__ = ["dense_path", "evenly"]
 
 _MAX_PLACES, _N_NEIGHBORS = 800, 12
@@ -35,8 +37,7 @@ def dense_path(log_density, places, start, stop, n_steps):
     n_steps : int
         Number of places.
     """
-    kept = np.linspace(0, len(places) - 1, min(len(places), _MAX_PLACES)).astype(int)
-    nodes = np.unique(np.vstack([places[kept], start, stop]), axis=0)
+    nodes = np.unique(np.vstack([thin(places, _MAX_PLACES), start, stop]), axis=0)
     ends = [int((np.abs(nodes - end).sum(axis=1)).argmin()) for end in (start, stop)]
     if ends[0] == ends[1]:
         return np.tile(start, (n_steps, 1))

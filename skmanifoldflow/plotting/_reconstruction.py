@@ -2,17 +2,18 @@
 
 import numpy as np
 from sklearn.utils import check_array
-from sklearn.utils.validation import check_is_fitted
 
-from ._base import Unwrapped, check_figure, check_matplotlib, new_figure
+from ._base import Unwrapped, check_figure, check_matplotlib
 from ._colors import SAMPLE_COLOR
 from ._rows import (
     check_image_shape,
     column_labels,
     frame,
+    name_strip,
     plot_cloud,
     principal_plane,
     show_images,
+    thin,
 )
 
 __all__ = ["ReconstructionDisplay"]
@@ -124,7 +125,6 @@ class ReconstructionDisplay:
         check_matplotlib(f"{cls.__name__}.from_estimator")
         unwrapped = Unwrapped(estimator)
         unwrapped.need("transform", "inverse_transform")
-        check_is_fitted(unwrapped.model)
         rows = unwrapped.to_shown(X)
         rebuilt = unwrapped.from_model(unwrapped.decode(unwrapped.embed(X)))
         display = cls(
@@ -172,8 +172,7 @@ class ReconstructionDisplay:
                 f"rebuilt must have the shape of rows, {rows.shape}, got {rebuilt.shape}."
             )
         names = column_labels(self.column_names, rows.shape[1])
-        if self.image_shape is not None:
-            check_image_shape(self.image_shape, rows.shape[1])
+        check_image_shape(self.image_shape, rows.shape[1])
         variance = rows.var(axis=0)
         errors = ((rebuilt - rows) ** 2).mean(axis=0)
         self.unexplained_variance_ = np.divide(
@@ -190,16 +189,15 @@ class ReconstructionDisplay:
 
     def _plot_images(self, figure, rows, rebuilt):
         _, height, width = self.image_shape
-        if figure is None:
-            figure = new_figure(8, 0.4 + 7.5 * 3 * height / (len(rows) * width))
-            figure.get_layout_engine().set(h_pad=0.02)
-        self.figure_, self.axes_ = figure, figure.subplots(3, 1, squeeze=False).ravel()
+        size = 8, 0.4 + 7.5 * 3 * height / (len(rows) * width)
+        self.figure_ = check_figure(figure, *size, h_pad=0.02)
+        self.axes_ = self.figure_.subplots(3, 1)
         limits = rows.min(), rows.max()
         strips = [(rows, "rows"), (rebuilt, "rebuilt")]
         for ax, (images, label) in zip(self.axes_, strips, strict=False):
             image = show_images(ax, images, self.image_shape, len(rows), limits)
             self.images_.append(image)
-            ax.set_ylabel(label, rotation=0, ha="right", va="center")
+            name_strip(ax, label)
         # Too much is red, too little blue; the scale is that of the images.
         difference = (rebuilt - rows).reshape(len(rows), self.image_shape[0], -1).mean(axis=1)
         ax, most = self.axes_[2], max(limits[1] - limits[0], 1e-9)
@@ -207,10 +205,9 @@ class ReconstructionDisplay:
         self.images_.append(
             show_images(ax, difference, (1, height, width), len(rows), (-most, most), **style)
         )
-        ax.set_ylabel("difference", rotation=0, ha="right", va="center")
+        name_strip(ax, "difference")
 
     def _plot_points(self, rows, rebuilt, names, line_kw):
-        kept = np.linspace(0, len(rows) - 1, min(len(rows), _MAX_POINTS)).astype(int)
         n = rows.shape[1]
         options = {"width_ratios": [1.2, 1]}
         if n > 3:
@@ -225,7 +222,7 @@ class ReconstructionDisplay:
         projection = {"projection": "3d"} if rows.shape[1] == 3 else {}
         left = self.figure_.add_subplot(gridspec[0], **projection)
         self.axes_ = np.array([left, self.figure_.add_subplot(gridspec[1])])
-        rows, rebuilt = rows[kept], rebuilt[kept]
+        rows, rebuilt = thin(rows, _MAX_POINTS), thin(rebuilt, _MAX_POINTS)
         # A line breaks at NaN.
         broken = np.stack([rows, rebuilt, np.full(rows.shape, np.nan)], axis=1)
         style = {"color": SAMPLE_COLOR, "linewidth": 0.8, "alpha": 0.6}

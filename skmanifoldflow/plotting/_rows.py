@@ -6,15 +6,20 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_array
 
 __all__ = [
+    "check_data",
     "check_image_shape",
     "column_labels",
+    "finite_shares",
     "frame",
     "mosaic",
+    "name_strip",
     "plot_cloud",
     "principal_plane",
     "show_images",
+    "thin",
     "wrap",
 ]
 
@@ -74,8 +79,35 @@ def wrap(name, width=18):
     return "\n".join(lines)
 
 
+def check_data(data, n_columns, others):
+    """Return rows of data that have as many columns as others, or None."""
+    if data is None:
+        return None
+    data = check_array(data, input_name="data")
+    if data.shape[1] != n_columns:
+        raise ValueError(f"data has {data.shape[1]} columns, but {others} have {n_columns}.")
+    return data
+
+
+def thin(rows, n_rows):
+    """Return at most so many of the rows, evenly spaced."""
+    return rows[np.linspace(0, len(rows) - 1, min(len(rows), n_rows)).astype(int)]
+
+
+def finite_shares(shares):
+    """Return shares of which infinite ones are a little above the largest finite one."""
+    finite = shares[np.isfinite(shares)]
+    largest = max(float(finite.max()) if len(finite) else 0.0, 1.0)
+    return np.where(shares == np.inf, 1.2 * largest, shares)
+
+
 def check_image_shape(shape, n_columns):
-    """Raise a ValueError if rows of so many columns are no images (C, H, W), grey or coloured."""
+    """Raise a ValueError if rows of so many columns are no images (C, H, W), grey or coloured.
+
+    None is the shape of rows that are not meant as images.
+    """
+    if shape is None:
+        return
     if len(shape) != 3 or shape[0] not in (1, 3) or np.prod(shape) != n_columns:
         raise ValueError(
             f"image_shape must be (C, H, W) with C = 1 or 3 and C * H * W = {n_columns}, the "
@@ -122,3 +154,8 @@ def show_images(ax, images, image_shape, n_columns, limits=None, gap=1, backgrou
     ax.set(xticks=[], yticks=[])
     ax.set_frame_on(False)
     return image
+
+
+def name_strip(ax, name):
+    """Write a name at the left of a strip of images."""
+    ax.set_ylabel(name, rotation=0, ha="right", va="center")

@@ -5,24 +5,25 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils import check_array, check_random_state
-from sklearn.utils.validation import check_is_fitted
 
 from ._base import (
     MAX_COLUMNS,
     Unwrapped,
     check_figure,
     check_matplotlib,
-    new_figure,
     panel_axes,
 )
 from ._colors import DATA_COLOR, SAMPLE_COLOR
 from ._rows import (
+    check_data,
     check_image_shape,
     column_labels,
     frame,
+    name_strip,
     plot_cloud,
     principal_plane,
     show_images,
+    thin,
 )
 
 __all__ = ["SampleDisplay"]
@@ -182,14 +183,12 @@ class SampleDisplay:
         """
         check_matplotlib(f"{cls.__name__}.from_estimator")
         unwrapped = Unwrapped(estimator)
-        model = unwrapped.model
         unwrapped.need("sample")
         if temperatures is not None and manifold_deviations is not None:
             raise ValueError(
                 "temperatures and manifold_deviations cannot both be given: each panel shows one "
                 "value of one of them."
             )
-        check_is_fitted(model)
         data = None if X is None else unwrapped.to_shown(X)
         image_shape = unwrapped.image_shape(image_shape)
 
@@ -257,8 +256,8 @@ class SampleDisplay:
         check_matplotlib(f"{type(self).__name__}.plot")
         samples = check_array(self.samples, allow_nd=True, input_name="samples")
         samples = samples[None] if samples.ndim == 2 else samples
-        data = None if self.data is None else check_array(self.data, input_name="data")
-        self._check(samples, data)
+        data = check_data(self.data, samples.shape[2], "samples")
+        self._check(samples)
         if self.image_shape is None:
             self._plot_points(figure, samples, data)
         else:
@@ -267,17 +266,14 @@ class SampleDisplay:
             self.figure_.suptitle(self.title)
         return self
 
-    def _check(self, samples, data):
+    def _check(self, samples):
         n_panels, _, n_features = samples.shape
         if self.labels is not None and len(self.labels) != n_panels:
             raise ValueError(
                 f"labels must hold one string for each of the {n_panels} panels, got {self.labels}."
             )
-        if data is not None and data.shape[1] != n_features:
-            raise ValueError(f"data has {data.shape[1]} columns, but samples have {n_features}.")
         column_labels(self.column_names, n_features)
-        if self.image_shape is not None:
-            check_image_shape(self.image_shape, n_features)
+        check_image_shape(self.image_shape, n_features)
 
     def _plot_points(self, figure, samples, data):
         n_panels, n_features = len(samples), samples.shape[2]
@@ -304,7 +300,7 @@ class SampleDisplay:
         low, high = np.percentile(flat, [1, 99], axis=0)
         if data is not None:
             low, high = np.minimum(low, data.min(axis=0)), np.maximum(high, data.max(axis=0))
-            data = data[np.linspace(0, len(data) - 1, min(len(data), _MAX_POINTS)).astype(int)]
+            data = thin(data, _MAX_POINTS)
         self.points_, self.data_points_ = [], []
         for ax, rows, label in zip(self.axes_, samples, self._labels(n_panels), strict=True):
             if data is not None:
@@ -331,15 +327,13 @@ class SampleDisplay:
         _, height, width = self.image_shape
         n_columns = n_samples if n_panels > 1 else min(n_samples, _IMAGE_COLUMNS)
         n_rows = n_panels * -(-n_samples // n_columns)
-        if figure is None:
-            figure = new_figure(8, 0.4 + 7.5 * n_rows * height / (n_columns * width))
-            figure.get_layout_engine().set(h_pad=0.02)
-        self.figure_ = figure
-        self.axes_ = figure.subplots(n_panels, 1, squeeze=False).ravel()
+        size = 8, 0.4 + 7.5 * n_rows * height / (n_columns * width)
+        self.figure_ = check_figure(figure, *size, h_pad=0.02)
+        self.axes_ = self.figure_.subplots(n_panels, 1, squeeze=False).ravel()
         self.images_ = []
         for ax, images, label in zip(self.axes_, samples, self._labels(n_panels), strict=True):
             self.images_.append(show_images(ax, images, self.image_shape, n_columns, limits))
-            ax.set_ylabel(label, rotation=0, ha="right", va="center")
+            name_strip(ax, label)
 
     def _labels(self, n_panels):
         return self.labels if self.labels is not None else [""] * n_panels

@@ -160,7 +160,8 @@ class SpectrumDisplay:
             )
         ax.set_yscale("log")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.set(xlabel="component", ylabel="eigenvalue")
+        # There is no component 0, so no place for it.
+        ax.set(xlabel="component", ylabel="eigenvalue", xlim=(0.3, len(spectrum) + 0.7))
         ax.legend()
         self.ax_ = ax
         self.figure_ = ax.figure

@@ -5,18 +5,20 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils import check_array
-from sklearn.utils.validation import check_is_fitted
 
-from ._base import Unwrapped, check_figure, check_matplotlib, new_figure
+from ._base import Unwrapped, check_figure, check_matplotlib
 from ._colors import ACCENT_COLOR, CLASS_COLORS, DATA_COLOR, SAMPLE_COLOR
 from ._paths import dense_path
 from ._rows import (
+    check_data,
     check_image_shape,
     column_labels,
     frame,
+    name_strip,
     plot_cloud,
     principal_plane,
     show_images,
+    thin,
 )
 
 __all__ = ["WalkDisplay"]
@@ -175,7 +177,6 @@ class WalkDisplay:
         check_matplotlib(f"{cls.__name__}.from_estimator")
         unwrapped = Unwrapped(estimator)
         unwrapped.need("transform", "inverse_transform")
-        check_is_fitted(unwrapped.model)
         image_shape = unwrapped.image_shape(image_shape)
         if n_steps is None:
             n_steps = _N_STEPS if image_shape is None else _N_IMAGES
@@ -245,9 +246,7 @@ class WalkDisplay:
                 f"walks must have the shape (n_walks, n_steps, n_features), got {walks.shape}."
             )
         n_walks, _, n_features = walks.shape
-        data = None if self.data is None else check_array(self.data, input_name="data")
-        if data is not None and data.shape[1] != n_features:
-            raise ValueError(f"data has {data.shape[1]} columns, but walks have {n_features}.")
+        data = check_data(self.data, n_features, "walks")
         names = column_labels(self.column_names, n_features)
         density = None
         if self.log_density is not None:
@@ -260,8 +259,7 @@ class WalkDisplay:
         labels = [""] * n_walks if self.labels is None else list(self.labels)
         if len(labels) != n_walks:
             raise ValueError(f"labels must hold one string for each of {n_walks} walks.")
-        if self.image_shape is not None:
-            check_image_shape(self.image_shape, n_features)
+        check_image_shape(self.image_shape, n_features)
         self.images_, self.lines_, self.density_lines_ = [], [], []
         style = {"linewidth": 2} | (line_kw or {})
         if self.image_shape is not None:
@@ -279,16 +277,15 @@ class WalkDisplay:
         _, height, width = self.image_shape
         strip = 7.2 * height / (n_steps * width)
         below = 0 if density is None else 1.7
-        if figure is None:
-            figure = new_figure(8, 0.2 + (strip + 0.15) * n_walks + below)
-            figure.get_layout_engine().set(h_pad=0.03)
-        self.figure_ = figure
+        size = 8, 0.2 + (strip + 0.15) * n_walks + below
+        self.figure_ = check_figure(figure, *size, h_pad=0.03)
         ratios = [strip] * n_walks + [below] * (density is not None)
-        self.axes_ = figure.subplots(len(ratios), 1, squeeze=False, height_ratios=ratios).ravel()
+        axes = self.figure_.subplots(len(ratios), 1, squeeze=False, height_ratios=ratios)
+        self.axes_ = axes.ravel()
         limits = np.percentile(walks, [1, 99]) if data is None else (data.min(), data.max())
         for ax, images, label in zip(self.axes_, walks, labels, strict=False):
             self.images_.append(show_images(ax, images, self.image_shape, n_steps, limits))
-            ax.set_ylabel(label, rotation=0, ha="right", va="center")
+            name_strip(ax, label)
 
     def _plot_lines(self, figure, walks, data, names, labels, density, style):
         n_features = walks.shape[2]
@@ -301,7 +298,6 @@ class WalkDisplay:
         self.axes_ = np.array(panels)
         flat = walks.reshape(-1, n_features)
         if data is not None:
-            kept = np.linspace(0, len(data) - 1, min(len(data), _MAX_POINTS)).astype(int)
             flat = np.vstack([flat, data])
         if n_features == 1:
             t = np.linspace(0, 1, walks.shape[1])
@@ -311,7 +307,7 @@ class WalkDisplay:
             drawn = list(walks)
             low, high = flat.min(axis=0), flat.max(axis=0)
             if data is not None:
-                plot_cloud(ax, data[kept], DATA_COLOR, size=1.5)
+                plot_cloud(ax, thin(data, _MAX_POINTS), DATA_COLOR, size=1.5)
             elif n_features == 3:
                 ax.view_init(elev=10, azim=-75)
             frame(ax, low, high, zoom=1.2)
@@ -337,8 +333,7 @@ class WalkDisplay:
         if has_plane:
             ax, project = panels.pop(0), principal_plane(data)
             points = project(data)
-            few = points[np.linspace(0, len(data) - 1, min(len(data), _MAX_POINTS)).astype(int)]
-            plot_cloud(ax, few, DATA_COLOR, size=2)
+            plot_cloud(ax, thin(points, _MAX_POINTS), DATA_COLOR, size=2)
             frame(ax, points.min(axis=0), points.max(axis=0))
             for walk, color in zip(walks, _cycle(n_walks), strict=True):
                 ax.plot(*project(walk).T, **{"color": color} | style)
@@ -374,7 +369,7 @@ class WalkDisplay:
         name = "log-density in nats" if self.image_shape is None else "log-density\nin nats"
         ax.set(xlabel=self.position_name, ylabel=name)
         if any(labels):
-            ax.legend(frameon=False)
+            ax.legend()
 
 
 def _cycle(n):

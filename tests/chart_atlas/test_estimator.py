@@ -510,7 +510,6 @@ def test_frames_of_pandas_pass_every_method(curve):
     [np.zeros((50, 2)), np.repeat(np.eye(3), 30, axis=0), np.arange(4.0).reshape(2, 2)],
     ids=["constant", "repeated", "two rows"],
 )
-@pytest.mark.filterwarnings("ignore:.*hold many ties.*:UserWarning")
 def test_degenerate_rows(X):
     for settings in ({}, {"n_charts": 2}, {"n_charts": 2, "chart_map": "conformal"}):
         model = ChartAtlasFlow(**settings, **{**SMALL, "max_iter": 2}).fit(X)

@@ -206,7 +206,6 @@ def test_without_classes_that_can_be_split_nothing_is_calibrated(rows):
         DensityClassifier(KernelDensity(), cv=2),
     ]
 )
-@pytest.mark.filterwarnings("ignore:.*hold many ties.*:UserWarning")
 @pytest.mark.filterwarnings("ignore:Classes with fewer than:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*(equal to others|readings of the same).*:UserWarning")
 def test_scikit_learn_checks(estimator, check):

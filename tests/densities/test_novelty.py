@@ -246,7 +246,6 @@ def test_rows_of_no_density_are_explained_by_what_gives_them_one():
         NoveltyDetector(NoisyInjectiveFlow(early_stopping=False, **SMALL), cv=2),
     ]
 )
-@pytest.mark.filterwarnings("ignore:.*hold many ties.*:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*rows are too few for a rate.*:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*(equal to others|readings of the same).*:UserWarning")
 def test_scikit_learn_checks(estimator, check):

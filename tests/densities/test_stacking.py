@@ -229,7 +229,6 @@ def test_bad_parameters(estimators, message, rows):
         NormalScores(),
     ]
 )
-@pytest.mark.filterwarnings("ignore:.*hold many ties.*:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*(equal to others|readings of the same).*:UserWarning")
 def test_scikit_learn_checks(estimator, check):
     check(estimator)

@@ -448,6 +448,5 @@ def test_sample_needs_a_way_back(rows):
         TransformedDensity(NoisyInjectiveFlow(early_stopping=False, **SMALL)),
     ]
 )
-@pytest.mark.filterwarnings("ignore:.*hold many ties.*:UserWarning")
 def test_scikit_learn_checks(estimator, check):
     check(estimator)

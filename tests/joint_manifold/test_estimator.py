@@ -344,7 +344,6 @@ def test_warm_start_goes_on_from_the_model():
     assert model.score(X) == pytest.approx(first, abs=0.2)
 
 
-@pytest.mark.filterwarnings("ignore:.*hold many ties.*:UserWarning")
 @pytest.mark.filterwarnings("ignore:400 of 400 rows are equal to others.*:UserWarning")
 @pytest.mark.parametrize(
     "change",

@@ -66,7 +66,6 @@ def roll():
 )
 # Rows of some of the checks lie in parts, and others are few.
 @pytest.mark.filterwarnings("ignore:.*connected components of the neighbors graph:UserWarning")
-@pytest.mark.filterwarnings("ignore:.*hold many ties.*:UserWarning")
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 

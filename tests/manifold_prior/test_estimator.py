@@ -251,7 +251,6 @@ def degenerate_rows():
     yield "tiny and huge", rng.randn(200, 3) * [1e-6, 1, 1e6]
 
 
-@pytest.mark.filterwarnings("ignore:.*hold many ties.*:UserWarning")
 @pytest.mark.filterwarnings("ignore:200 of 200 rows are equal to others.*:UserWarning")
 @pytest.mark.parametrize(("name", "X"), list(degenerate_rows()), ids=lambda v: str(v)[:22])
 def test_degenerate_rows_give_finite_results(name, X):

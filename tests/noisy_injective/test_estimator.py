@@ -302,7 +302,6 @@ def test_units_do_not_matter(change, log_jacobian):
     assert score - log_jacobian == pytest.approx(reference, abs=1e-2)
 
 
-@pytest.mark.filterwarnings("ignore:.*hold many ties.*:UserWarning")
 @pytest.mark.filterwarnings("ignore:400 of 400 rows are equal to others.*:UserWarning")
 @pytest.mark.parametrize(
     "change",

@@ -164,6 +164,14 @@ def test_behind_a_step_of_unknown_jacobian():
     assert np.abs(np.exp(display.log_density) - exact).sum() * area < 0.3
 
 
+def test_a_flat_map_has_a_flat_figure():
+    x, y = np.linspace(-9, 9, 20), np.linspace(-2, 2, 10)
+    density = -(x**2) - y[:, None] ** 2
+    flat = DensityDisplay(density, x, y, aspect="equal").plot().figure_
+    free = DensityDisplay(density, x, y).plot().figure_
+    assert flat.get_figheight() < 3.5 < 4.5 < free.get_figheight()
+
+
 def test_options_of_matplotlib_go_on():
     x = np.linspace(-3, 3, 30)
     log_density = -0.5 * (x[:, None] ** 2 + x**2)
