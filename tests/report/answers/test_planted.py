@@ -1,6 +1,9 @@
 """What was planted in a table is found and named."""
 
 import functools
+import re
+import textwrap
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -114,6 +117,18 @@ def test_the_model_answers_for_new_tables(report, planted):
     assert model.density.sample(3, random_state=0).shape == (3, 14)
     np.testing.assert_allclose(model.map.transform(X), report.coordinates)
     assert model.detector.predict(X[STRANGE]).tolist() == [-1] * 5
+
+
+def test_the_code_of_the_page_runs(report, planted, tmp_path, monkeypatch):
+    """The block of docs/user_guide/command_line.rst, as it stands there."""
+    page = Path(__file__).parents[3] / "docs/user_guide/command_line.rst"
+    (block,) = re.findall(r"code-block:: python\n\n((?: +.*\n|\n)+)", page.read_text())
+    (tmp_path / "skmanifoldflow-report").symlink_to(report[1], target_is_directory=True)
+    planted.to_csv(tmp_path / "rows_of_the_same_kind.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(textwrap.dedent(block), page.name, "exec"), names)
+    np.testing.assert_allclose(names["X"], report[0].data.X)
 
 
 def test_every_answer_has_a_line_of_python(report):
