@@ -142,7 +142,7 @@ def test_parquet(table, tmp_path, monkeypatch):
     # The engine that pandas reads parquet with is not among the packages that tests need.
     path = tmp_path / "table.parquet"
     path.touch()
-    counts = pd.array([None, *range(79)], dtype="Int64")
+    counts = pd.array([None, *RNG.randint(9, size=79)], dtype="Int64")
     frame = table.assign(count=counts, size=pd.Categorical([1, 2] * 40))
     monkeypatch.setattr(pd, "read_parquet", {path: frame}.__getitem__)
     data = load(str(path), target="kind")
@@ -624,7 +624,7 @@ def test_report_says_what_was_done_to_the_columns(tmp_path, capsys):
     np.save(tmp_path / "rows.npy", X)
     assert main([str(tmp_path / "rows.npy"), "--estimators", "PCA", "--output", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "1 of 3 columns hold integers or many ties" in out
+    assert "1 of 3 columns holds integers or many ties" in out
     assert "Left out, the same in all rows: 3." in out
 
 

@@ -120,6 +120,8 @@ def test_files_that_are_too_large_leave_no_part(tmp_path):
 def test_an_interruption_while_modules_are_imported():
     code = (
         "import os, signal\n"
+        # A shell may have told the processes in its background to ignore it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from importlib.abc import MetaPathFinder\n"
         "class Finder(MetaPathFinder):\n"
         "    def find_spec(self, name, path, target=None):\n"
