@@ -407,8 +407,10 @@ class BaseManifoldFlow(PlannedFlow, ABC):
             standardizer = self._new_standardizer(config, spread.maps).fit_blocks(blocks, pooling)
         flow = self._build_flow(config, generator)
         if plan.previous is not None:
-            # Part of a new flow is float64, which cannot be filled from MPS.
-            flow.load_state_dict({name: t.cpu() for name, t in plan.previous.state_dict().items()})
+            # Part of a new flow is float64, which cannot be filled from MPS. One that was stored by
+            # an earlier version may have more.
+            known = plan.previous.state_dict()
+            flow.load_state_dict({name: known[name].cpu() for name in flow.state_dict()})
         flow.move_to(device, torch.float32)
         validation = plan.validation
         if validation is not None:

@@ -55,6 +55,15 @@ def test_a_warm_start_would_go_on(name):
     assert model._config.agrees_with(model._choices(stored["X"].shape[1]))
 
 
+def test_a_warm_start_of_a_model_with_outliers():
+    """They were part of the flow, and have become part of the training."""
+    model, stored = load("joint_nested_stages_float64")
+    assert model._flow.outliers is not None
+    model.set_params(warm_start=True, max_iter=1).fit(stored["X"])
+    assert model._flow.outliers is None
+    assert model._background is not None
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("float64")])
 def test_stored_models_can_be_stored_again(name):
     model, stored = load(name)

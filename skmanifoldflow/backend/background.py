@@ -52,10 +52,8 @@ class Background(nn.Module):
 
         These are the fixed point of Kent, Tyler & Vardi (1994). `floor` is the least scale.
         """
-        n_features = rows.shape[1]
-        rows = rows[
-            : _N_ROWS if self.is_diagonal else max(_N_ROWS, _N_ROWS_PER_FEATURE * n_features)
-        ]
+        n_rows = max(_N_ROWS, 0 if self.is_diagonal else _N_ROWS_PER_FEATURE * rows.shape[1])
+        rows = rows[:n_rows]
         self.location = rows.mean(0)
         self._set_scatter(rows - self.location, torch.ones(len(rows), dtype=rows.dtype), floor)
         for _ in range(_N_STEPS):
