@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 #: Blocks of Python that are no doctests, because of the files or programs they need.
 RUN_BY_TESTS = {
-    "docs/user_guide/command_line.rst": "tests/report/test_answers.py",
+    "docs/user_guide/command_line.rst": "tests/report/answers/test_planted.py",
     "docs/how_to/parallel_search.rst": "tests/test_documentation.py",
 }
 DIRECTIVE = re.compile(r"^( *)\.\. (?:code-block|code|literalinclude):: ?(.*)$", re.MULTILINE)
