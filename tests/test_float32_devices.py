@@ -8,8 +8,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
-import skmanifoldflow._base
 import skmanifoldflow._inference
+import skmanifoldflow._plan
 import skmanifoldflow.backend.device
 from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, ManifoldPriorFlow, NoisyInjectiveFlow
 from skmanifoldflow._chart_atlas import initialization
@@ -113,7 +113,7 @@ class DeviceMode(TorchDispatchMode):
 def device(monkeypatch):
     """The name of a device that refuses float64 as MPS does."""
     monkeypatch.setattr(skmanifoldflow.backend.device, "_WITHOUT_FLOAT64", (DEVICE.type,))
-    for module in (skmanifoldflow._base, skmanifoldflow._inference):
+    for module in (skmanifoldflow._plan, skmanifoldflow._inference):
         monkeypatch.setattr(module, "resolve_device", torch.device)
     # So many steps of an autoencoder are no use here.
     monkeypatch.setattr(initialization, "_QUANTIZER_STEPS", 3)

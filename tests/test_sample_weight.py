@@ -18,6 +18,7 @@ from skmanifoldflow import (
     NoisyInjectiveFlow,
 )
 from skmanifoldflow import _base as base_module
+from skmanifoldflow import _plan as plan_module
 from skmanifoldflow import _table as table_module
 from skmanifoldflow._manifold_prior import estimator as prior_module
 from skmanifoldflow._table import Table, counted_once, drawn, drawn_anew
@@ -318,7 +319,7 @@ def test_flow_and_mixture_are_scored_on_the_same_rows(rng, monkeypatch):
 @pytest.fixture
 def many(monkeypatch):
     """Sixty rows are many, and are taken batch by batch."""
-    for module in (base_module, table_module):
+    for module in (base_module, plan_module, table_module):
         monkeypatch.setattr(module, "ENOUGH_ROWS", 60)
     monkeypatch.setattr(base_module, "_MAX_KEPT_VALUES", 1)
 

@@ -316,7 +316,9 @@ def test_unconnected_rows_have_no_distance_error():
     rows, log_scale = correlated_rows(20, seed=4), 0.3
     geodesics = euclidean(rows)
     geodesics.distances[:8, 8:] = geodesics.distances[8:, :8] = torch.inf
-    squares = np.concatenate([np.square(pdist(part)) for part in (rows[:8], rows[8:])])
+    squares = np.concatenate(
+        [np.square(pdist(part)) for part in (rows[:8].numpy(), rows[8:].numpy())]
+    )
     stress = (math.exp(log_scale) - 1) ** 2 * squares.sum() / math.comb(20, 2)
     expected = (2 * log_scale) ** 2 + (
         SpreadLikelihood.geodesic_weights[0] * stress / geodesics.mean_square

@@ -5,8 +5,8 @@ import pytest
 import torch
 from helpers import random_rows
 
-import skmanifoldflow._base
 import skmanifoldflow._inference
+import skmanifoldflow._plan
 import skmanifoldflow.backend.device
 from skmanifoldflow import NoisyInjectiveFlow
 from skmanifoldflow.backend.architectures import density_flow, volume_preserving_flow
@@ -240,7 +240,7 @@ def test_a_fit_is_that_of_the_cpu(reconstruction, flow, device, monkeypatch):
     def with_device(name):
         return device if str(name) == str(device) else resolve(name)
 
-    for module in (skmanifoldflow.backend.device, skmanifoldflow._base, skmanifoldflow._inference):
+    for module in (skmanifoldflow.backend.device, skmanifoldflow._plan, skmanifoldflow._inference):
         monkeypatch.setattr(module, "resolve_device", with_device)
     rows, _ = SCurve(noise=0.05).sample(200, random_state=0)
     small = {"flow": flow, "n_layers": 2, "hidden_layer_sizes": (8,), "max_iter": 3}
