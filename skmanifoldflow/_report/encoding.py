@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .text_format import HOLES, columns_of
+from .text_format import HOLES, NONE, columns_of
 
 __all__ = ["Encoder", "Part", "category_parts", "dates_of", "days_of", "numbers_of"]
 
@@ -160,7 +160,7 @@ def category_parts(name, values):
 
     Missing values are a value of their own.
     """
-    counts = Counter(MISSING if is_hole(v) else str(v) for v in values.tolist())
+    counts = Counter(_level_of(value) for value in values.tolist())
     n = len(values)
     if not 2 <= len(counts) <= min(MAX_LEVELS, n // 4):
         return []
@@ -174,6 +174,13 @@ def category_parts(name, values):
         return []
     shown = levels[1:] if len(levels) == 2 else levels
     return [Part(name, "category", level, tuple(levels), step=1.0) for level in shown]
+
+
+def _level_of(value):
+    """Return the value of a category that a cell has."""
+    # The word None may be an answer, such as that to "which airbags?".
+    is_answer = isinstance(value, str) and value.strip() == NONE
+    return str(value) if is_answer or not is_hole(value) else MISSING
 
 
 def is_hole(value):
@@ -271,7 +278,7 @@ class Encoder:
 def encode(part, values):
     """Return a column of the table as numbers."""
     if part.kind == "category":
-        texts = [MISSING if is_hole(value) else str(value) for value in values.tolist()]
+        texts = [_level_of(value) for value in values.tolist()]
         if part.level == OTHER:
             named = set(part.levels) - {OTHER}
             return np.array([text == OTHER or text not in named for text in texts], dtype=float)

@@ -198,6 +198,23 @@ def test_ids_with_holes_or_of_several_rows():
 
 
 @pytest.mark.parametrize(
+    ("name", "is_id"),
+    [("PID", True), ("seqno", True), ("Case No", True), ("BID", False), ("NO", False)],
+)
+def test_names_of_ids(name, is_id):
+    found = clean({name: RNG.permutation(N) * 3, "x": RNG.standard_normal(N)})
+    assert (name not in found.encoder.names) == is_id
+
+
+def test_numbers_of_rows_that_begin_anew():
+    counts = np.concatenate([1 + np.arange(N // 3), 1 + np.arange(N - N // 3)])
+    columns = {"index": counts, "visit": counts, "price_index": RNG.permutation(counts)}
+    found = clean({"x": RNG.standard_normal(N), **columns})
+    assert found.encoder.names == ["x", "visit", "price_index"]
+    assert found.notes == ["Left out, numbers of rows that begin anew in each group: index."]
+
+
+@pytest.mark.parametrize(
     ("name", "values", "is_left_out"),
     [
         ("year", 1900 + 10 * np.arange(N), True),
@@ -297,6 +314,18 @@ def test_holes_are_filled_from_similar_rows():
 
 
 # ------------------------------------------------------------------ files
+
+
+def test_the_word_none_is_an_answer_among_text(tmp_path):
+    path, x = tmp_path / "t.csv", RNG.standard_normal((2, N)).round(2)
+    bags = np.array(["None", "front", ""])[np.arange(N) % 3]
+    paid = [f"{value:.2f}" if value > -1 else "None" for value in x[1]]
+    lines = [f"{a};{b:.2f};{c}" for a, b, c in zip(bags, x[0], paid, strict=True)]
+    path.write_text("\n".join(["bags;x;paid", *lines]).replace(".", ","))
+    data = load(str(path))
+    assert data.encoder.names == ["bags=None", "bags=front", "bags=missing", "x", "paid"]
+    np.testing.assert_array_equal(data.X[:, 0], bags[x[1] > -1] == "None")
+    np.testing.assert_array_equal(data.X[:, 4], x[1][x[1] > -1])
 
 
 @pytest.mark.parametrize("form", ["records", "lines", "columns"])
