@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,6 +14,8 @@ __all__ = ["Encoder", "Part", "category_parts", "dates_of", "days_of", "numbers_
 MAX_LEVELS, _MIN_ROWS_OF_LEVEL = 20, 5
 # Share of the known values of a column of text that are numbers or dates if it is one of them.
 _MOST = 0.9
+# Part of a step by which values may miss it.
+_ROUNDING_OF_STEPS = 1e-7
 OTHER, MISSING = "other", "missing"
 
 # How dates are written; the first that most values follow counts. A clock may come behind.
@@ -51,6 +53,10 @@ class Part:
         Spacing of the values, 0 where there is none.
     digits : int
         Digits behind the point that the values have, at most 6.
+    start : float
+        A value, from which the others are whole steps away.
+    values : ndarray or None
+        All values in order, where these are no whole steps apart.
     """
 
     column: str
@@ -60,6 +66,8 @@ class Part:
     origin: np.datetime64 | None = None
     step: float = 0.0
     digits: int = 6
+    start: float = 0.0
+    values: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
     def name(self):
@@ -239,7 +247,7 @@ class Encoder:
         encoded = [encode(part, columns[part.column]) for part in self.parts]
         return np.column_stack(encoded)
 
-    def inverse_transform(self, X, known=True):
+    def inverse_transform(self, X):
         """Return rows of numbers as a table: a dict of str to list.
 
         Values of columns that have a spacing are those of it at or below the numbers, since what is
@@ -253,26 +261,48 @@ class Encoder:
                 table[column] = _levels([self.parts[j] for j in indices], values)
             elif part.kind == "date":
                 assert part.origin is not None
-                days = np.floor(values[:, 0] + 1e-9) if part.step else values[:, 0]
+                days, unit = _at_or_below(part, values[:, 0]), "s"
+                if part.digits == 0:
+                    days, unit = np.floor(days + 1e-9), "D"
                 seconds = np.round(days * 86400).astype("timedelta64[s]")
-                unit = "D" if part.step else "s"
                 table[column] = (part.origin + seconds).astype(f"datetime64[{unit}]").astype(str)
                 table[column] = table[column].tolist()
             else:
-                numbers = values[:, 0]
-                if part.step:
-                    numbers = part.step * np.floor(numbers / part.step + 1e-9)
+                numbers = _at_or_below(part, values[:, 0])
                 table[column] = [_plain(number, part.digits) for number in numbers]
         return table
 
-    def keep(self, indices):
-        """Return an encoder of some of the columns of numbers."""
-        return Encoder([self.parts[j] for j in indices])
+    def with_steps(self, steps, X):
+        """Return an encoder that knows the spacing of the values of its columns, those of X."""
+        parts = [
+            _with_step(part, float(step), X[:, j])
+            for j, (part, step) in enumerate(zip(self.parts, steps, strict=True))
+        ]
+        return Encoder(parts)
 
-    def with_steps(self, steps):
-        """Return an encoder that knows the spacing of the values of its columns."""
-        parts = zip(self.parts, steps, strict=True)
-        return Encoder([replace(part, step=float(step)) for part, step in parts])
+
+def _with_step(part, step, values):
+    if not step or part.kind == "category":
+        return replace(part, step=step)
+    values = np.unique(values)
+    n_steps = (values - values[0]) / step
+    if np.abs(n_steps - np.round(n_steps)).max() < _ROUNDING_OF_STEPS:
+        return replace(part, step=step, start=float(values[0]))
+    return replace(part, step=step, values=values)
+
+
+def _at_or_below(part, numbers):
+    """Return the values of a column that begin the steps in which numbers lie."""
+    if not part.step:
+        return numbers
+    if part.values is None:
+        n_steps = np.floor((numbers - part.start) / part.step + _ROUNDING_OF_STEPS)
+        return part.start + part.step * n_steps
+    below = np.searchsorted(part.values, numbers + _ROUNDING_OF_STEPS * part.step, side="right") - 1
+    below = part.values[np.maximum(below, 0)]
+    # Between the steps of many values lie others.
+    is_value = len(part.values) <= MAX_LEVELS or np.abs(numbers - below) <= part.step
+    return np.where(is_value, below, numbers)
 
 
 def encode(part, values):

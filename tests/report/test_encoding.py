@@ -124,7 +124,7 @@ def _values(series):
 
 def test_there_and_back(table):
     data = table_of(table)
-    encoder = data.encoder.with_steps([0, 1, 1, 1, 1, 1, 1])
+    encoder = data.encoder.with_steps([0, 1, 1, 1, 1, 1, 1], data.X)
     # Values are spread over the step above them.
     spread = data.X + np.array([0, 1, 1, 1, 1, 1, 1]) * RNG.random_sample(data.X.shape)
     spread[:, 2:5] = data.X[:, 2:5]
@@ -135,6 +135,30 @@ def test_there_and_back(table):
     assert back["city"].tolist() == table["city"].tolist()
     assert back["smokes"].tolist() == table["smokes"].tolist()
     assert back["born"].tolist() == table["born"].dt.strftime("%Y-%m-%d").tolist()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [61.7, 62.2, 62.7, 64.2],
+        [1.076, 1.096, 1.136, 1.183, 1.24],
+        np.float32([0.1, 0.3, 0.7]),
+        np.r_[np.linspace(0, 1, 40) ** 2, 17].round(4),
+        pd.to_datetime(["2000-01-01", "2001-01-01", "2002-01-01"]).to_numpy(),
+        pd.to_datetime(["2000-01-01 06:00", "2001-01-01 18:00"]).to_numpy(),
+    ],
+)
+def test_values_come_back_from_within_their_steps(values):
+    values = np.resize(np.asarray(values), 80)
+    data = table_of(pd.DataFrame({"a": values, "b": RNG.standard_normal(80)}))
+    step = np.diff(np.unique(data.X[:, 0])).min()
+    encoder = data.encoder.with_steps([step, 0], data.X)
+    spread = data.X + [0.999 * step, 0] * RNG.random_sample(data.X.shape)
+    back = encoder.inverse_transform(spread)["a"]
+    if values.dtype.kind == "M":
+        np.testing.assert_array_equal(np.array(back, dtype="datetime64[s]"), values)
+    else:
+        np.testing.assert_allclose(back, values, rtol=1e-6)
 
 
 def test_new_tables_are_encoded_as_the_first(table):

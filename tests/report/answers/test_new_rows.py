@@ -55,7 +55,7 @@ def test_grades_go_as_far_as_those_of_the_table():
     X = np.random.RandomState(0).randint(1, 3, size=(300, 4)).astype(float)
     data = table_of(X)
     comparison = compare(X, estimators={"mixture": GaussianMixture(1)}, random_state=0)
-    data = replace(data, encoder=data.encoder.with_steps(comparison.value_step))
+    data = replace(data, encoder=data.encoder.with_steps(comparison.value_step, data.X))
     pipeline = comparison.models["mixture"]
     density = density_in_data_units([pipeline[0], pipeline[1]], 4, None)
     assert np.floor(density.sample(60, random_state=0)).max() > 2

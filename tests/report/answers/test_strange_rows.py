@@ -20,7 +20,7 @@ def test_a_category_that_is_strange_is_named():
     data = table_of(frame)
     detector = NoveltyDetector(GaussianMixture(2, reg_covar=1e-3, random_state=0), cv=3)
     rows = data.X + [0, 1, 0] * rng.random_sample((300, 3))
-    data_of_steps = data.encoder.with_steps([0, 1, 0])
+    data_of_steps = data.encoder.with_steps([0, 1, 0], data.X)
     found = find_strange_rows(detector, np.arange(300), rows, data_of_steps, rng)
     assert found.order[0] == 7
     assert {name for name, _ in found.causes[0]} >= {"value", "kind"}
