@@ -28,6 +28,8 @@ _TSNE_STEPS = 500
 # distance to the fifth neighbour; and the rows that an island has at least.
 _REACH, _LEAST_OF_ISLAND = 1.75, 8
 _LEAST_SHARE_OF_ISLAND, _MAX_ISLANDS = 0.01, 8
+# Share of the rows of an island, and of a value, that both have where the island is the value.
+_IS_VALUE = 0.95
 # Share of the rows of an island whose nearest neighbour, in the table, is one of them.
 _PURE = 0.85
 # Probability that a value in an island is above one elsewhere from which on a column tells it, and
@@ -200,8 +202,7 @@ def tell(data, is_inside):
         part, values = data.encoder.parts[best[1]], data.X[:, best[1]]
         inside, outside = values[is_inside], values[~is_inside]
         if part.kind == "category" or is_flag(values):
-            level = part.level if part.kind == "category" else "1"
-            text = f"{column} is {level} in {inside.mean():.0%}, elsewhere in {outside.mean():.0%}"
+            text = f"{column} is {_said(part, inside.mean(), outside.mean())}"
         else:
             middles = np.zeros((2, data.X.shape[1]))
             middles[:, best[1]] = np.median(inside), np.median(outside)
@@ -211,6 +212,16 @@ def tell(data, is_inside):
         said.append((best[0], column, text))
     said.sort(key=lambda item: -item[0])
     return [(column, text) for _, column, text in said[:_MAX_TELLS]]
+
+
+def _said(part, inside, outside):
+    """Say in which shares of the rows, inside and outside, a value is what it mostly is inside."""
+    level = part.level if part.kind == "category" else "1"
+    if inside < outside:
+        others = [other for other in part.levels if other != part.level]
+        level = others[0] if len(others) == 1 else "0" if level == "1" else f"not {level}"
+        inside, outside = 1 - inside, 1 - outside
+    return f"{level} in {inside:.0%}, elsewhere in {outside:.0%}"
 
 
 def is_flag(values):
@@ -223,6 +234,24 @@ def _probability(values, is_inside):
     n_in = np.count_nonzero(is_inside)
     ranks = rankdata(values)
     return (ranks[is_inside].sum() - n_in * (n_in + 1) / 2) / (n_in * (len(values) - n_in))
+
+
+def _of_values(islands, data):
+    """Say, if so, that islands are nothing but the values of a category."""
+    for column in data.encoder.columns:
+        indices = data.encoder.parts_of(column)
+        values = data.X[:, indices]
+        if data.encoder.parts[indices[0]].kind != "category":
+            continue
+        if len(indices) == 1:
+            values = np.column_stack([values, 1 - values])
+        of_islands = np.array([values[islands == k].sum(axis=0) for k in np.unique(islands)])
+        n_both = of_islands[1:].max(axis=1)
+        levels = of_islands[1:].argmax(axis=1)
+        n_rows, n_level = of_islands[1:].sum(axis=1), of_islands.sum(axis=0)[levels]
+        if (n_both >= _IS_VALUE * np.maximum(n_rows, n_level)).all():
+            return f", {'each ' * (len(levels) > 1)}the rows of one value of {column}"
+    return ""
 
 
 def about_islands(found, data):
@@ -241,7 +270,7 @@ def about_islands(found, data):
     else:
         lie = f"{counted(n_islands, 'island')} {'lies' if n_islands == 1 else 'lie'}"
         answer.sentences.append(
-            f"Yes: {lie} beside the mainland."
+            f"Yes: {lie} beside the mainland{_of_values(found.islands, data)}."
             if told
             else f"Perhaps: {lie} beside the mainland, but no single column tells which rows these "
             "are."
@@ -254,7 +283,8 @@ def about_islands(found, data):
             )
         n_smaller, n_untold = max(0, len(told) - _MAX_ISLANDS), n_islands - len(told)
         if n_smaller:
-            answer.sentences.append(f"{n_smaller} more are smaller.")
+            are = "is" if n_smaller == 1 else "are"
+            answer.sentences.append(f"{n_smaller} more {are} no larger.")
         if told and n_untold:
             others = counted(n_untold, "other")
             answer.sentences.append(f"No single column tells the rows of {others}.")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from skmanifoldflow._report.answers.islands import (
     Map,
@@ -29,7 +30,7 @@ def test_islands_are_told_apart_by_their_columns():
     tells = tell(data, is_far)
     assert [column for column, _ in tells] == ["size", "kind", "flag"]
     assert tells[2][1].startswith("flag is 1 in 100%, elsewhere in ")
-    assert tells[1][1] == "kind is rare in 100%, elsewhere in 0%" or "usual" in tells[1][1]
+    assert tells[1][1] == "kind is rare in 100%, elsewhere in 0%"
     # As on a map of t-SNE, where rows are about equally dense everywhere.
     places = np.stack(np.meshgrid(np.arange(20.0), np.arange(20.0)), -1).reshape(-1, 2)
     coordinates = places[::-1] + rng.uniform(-0.3, 0.3, (n, 2)) + 9.0 * is_far[:, None]
@@ -37,7 +38,7 @@ def test_islands_are_told_apart_by_their_columns():
     np.testing.assert_array_equal(islands, is_far)
     found = Map(None, coordinates, islands, [tells], 0.9)
     said = about_islands(found, data).sentences
-    assert said[0] == "Yes: 1 island lies beside the mainland."
+    assert said[0] == ("Yes: 1 island lies beside the mainland, the rows of one value of kind.")
     assert said[1].startswith("Island 1, 40 rows (10.0%): size is high (middle ")
     assert said[2].endswith("(trustworthiness 0.90 of 1), and may part what hangs together.")
 
@@ -55,6 +56,40 @@ def test_islands_that_no_column_tells():
         "Island 2, 20 rows (33.3%): x0 is high.",
         "No single column tells the rows of 1 other.",
     ]
+
+
+def test_islands_that_are_the_values_of_a_category():
+    rng = np.random.RandomState(0)
+    kinds, islands = np.array(["a", "b", "c"])[np.arange(60) % 3], np.arange(60) % 3
+    data = table_of(pd.DataFrame({"x": rng.standard_normal(60), "kind": kinds}))
+    tells = [tell(data, islands == k) for k in (1, 2)]
+    found = Map(None, np.zeros((60, 2)), islands, tells, 0.9)
+    said = about_islands(found, data).sentences
+    assert said[0] == (
+        "Yes: 2 islands lie beside the mainland, each the rows of one value of kind."
+    )
+    assert said[1] == "Island 1, 20 rows (33.3%): kind is b in 100%, elsewhere in 0%."
+    found = Map(None, np.zeros((60, 2)), np.where(islands == 2, 1, 0), tells[1:], 0.9)
+    assert about_islands(found, data).sentences[0].endswith(", the rows of one value of kind.")
+    both = np.minimum(islands, 1)
+    found = Map(None, np.zeros((60, 2)), both, [tell(data, both == 1)], 0.9)
+    assert about_islands(found, data).sentences[0] == "Yes: 1 island lies beside the mainland."
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (["no", "yes"], "paid is no in 100%, elsewhere in 0%"),
+        (["bar", "card", "yes"], "paid is not yes in 100%, elsewhere in 0%"),
+        ([0, 1], "paid is 0 in 100%, elsewhere in 0%"),
+    ],
+)
+def test_what_an_island_has_not(values, said):
+    last = np.arange(60) % 2 == 0
+    others = np.array(values[:-1])[np.arange(60) // 2 % (len(values) - 1)]
+    frame = pd.DataFrame({"x": np.random.RandomState(0).standard_normal(60)})
+    data = table_of(frame.assign(paid=np.where(last, values[-1], others)))
+    assert tell(data, ~last) == [("paid", said)]
 
 
 def test_values_that_repeat_are_no_strips_of_a_map():
