@@ -56,7 +56,7 @@ class Part:
     start : float
         A value, from which the others are whole steps away.
     values : ndarray or None
-        All values in order, where these are no whole steps apart.
+        All values in order, where these are few or no whole steps apart.
     """
 
     column: str
@@ -251,7 +251,8 @@ class Encoder:
         """Return rows of numbers as a table: a dict of str to list.
 
         Values of columns that have a spacing are those of it at or below the numbers, since what is
-        spread uniformly over a step begins at the value. Dates and categories are text.
+        spread uniformly over a step begins at the value. Where few values are known it is one of
+        them. Dates and categories are text.
         """
         table = {}
         for column in self.columns:
@@ -286,7 +287,8 @@ def _with_step(part, step, values):
         return replace(part, step=step)
     values = np.unique(values)
     n_steps = (values - values[0]) / step
-    if np.abs(n_steps - np.round(n_steps)).max() < _ROUNDING_OF_STEPS:
+    is_even = np.abs(n_steps - np.round(n_steps)).max() < _ROUNDING_OF_STEPS
+    if is_even and len(values) > MAX_LEVELS:
         return replace(part, step=step, start=float(values[0]))
     return replace(part, step=step, values=values)
 
@@ -298,11 +300,14 @@ def _at_or_below(part, numbers):
     if part.values is None:
         n_steps = np.floor((numbers - part.start) / part.step + _ROUNDING_OF_STEPS)
         return part.start + part.step * n_steps
-    below = np.searchsorted(part.values, numbers + _ROUNDING_OF_STEPS * part.step, side="right") - 1
-    below = part.values[np.maximum(below, 0)]
-    # Between the steps of many values lie others.
-    is_value = len(part.values) <= MAX_LEVELS or np.abs(numbers - below) <= part.step
-    return np.where(is_value, below, numbers)
+    n_below = np.searchsorted(part.values, numbers + _ROUNDING_OF_STEPS * part.step, side="right")
+    below = part.values[np.maximum(n_below - 1, 0)]
+    # Between the steps of few values, such as 4, 6 and 8, there is none.
+    between = numbers
+    if len(part.values) <= MAX_LEVELS:
+        above = part.values[np.minimum(n_below, len(part.values) - 1)]
+        between = np.where(numbers - below - part.step < above - numbers, below, above)
+    return np.where(np.abs(numbers - below) <= part.step, below, between)
 
 
 def encode(part, values):

@@ -161,6 +161,15 @@ def test_values_come_back_from_within_their_steps(values):
         np.testing.assert_allclose(back, values, rtol=1e-6)
 
 
+def test_between_few_values_there_is_none():
+    X = np.column_stack([np.resize([4.0, 6.0, 8.0], N), np.arange(N)])
+    parts = [Part(name, "number", digits=0) for name in ("x0", "x1")]
+    encoder = Encoder(parts).with_steps([1, 1], X)
+    back = encoder.inverse_transform(np.column_stack([[3, 4.9, 5.4, 5.7, 7.6, 9.5]] * 2))
+    assert back["x0"] == [4, 4, 4, 6, 8, 8]
+    assert back["x1"] == [3, 4, 5, 5, 7, 9]
+
+
 def test_new_tables_are_encoded_as_the_first(table):
     encoder = table_of(table).encoder
     new = table.head(3).assign(city=["Wien", "Paris", None], extra=1)

@@ -28,6 +28,8 @@ _TSNE_STEPS = 500
 # distance to the fifth neighbour; and the rows that an island has at least.
 _REACH, _LEAST_OF_ISLAND = 1.75, 8
 _LEAST_SHARE_OF_ISLAND, _MAX_ISLANDS = 0.01, 8
+# Times that an island has to be farther from others than its own rows are from each other.
+_GAP = 1.5
 # Share of the rows of an island, and of a value, that both have where the island is the value.
 _IS_VALUE = 0.95
 # Share of the rows of an island whose nearest neighbour, in the table, is one of them.
@@ -70,13 +72,15 @@ def fit_map(data, seed, max_time, n_rows, rng):
     X = _spread_repeats(data)
     if X.shape[1] < 2 or len(X) < _LEAST_MAP_ROWS:
         return None
-    model, scaled = None, StandardScaler().fit_transform(X)
-    apart = np.zeros(len(X), dtype=int)
-    if X.shape[1] > 2:
-        some = rng.permutation(len(X))[:n_rows]
-        # t-SNE by itself, so that its time is not taken from that of the training.
-        guide = _tsne(scaled[some], seed)
-        apart = set_apart(guide, scaled, some)
+    scaled = StandardScaler().fit_transform(X)
+    some = rng.permutation(len(X))[:n_rows]
+    # t-SNE by itself, so that its time is not taken from that of the training.
+    guide = _tsne(scaled[some], seed)
+    apart = set_apart(guide, scaled, some)
+    if X.shape[1] == 2:
+        # The columns are the map, but their thin edges are no islands.
+        model, coordinates, islands = None, scaled, np.zeros(len(X), dtype=int)
+    else:
         flow = JointManifoldFlow(
             2,
             guide="precomputed",
@@ -89,10 +93,10 @@ def fit_map(data, seed, max_time, n_rows, rng):
         model = make_pipeline(StandardScaler(), flow)
         model.fit(X[some], jointmanifoldflow__guide_coordinates=guide)
         coordinates = model.transform(X)
-    else:
-        coordinates = scaled
     some = rng.permutation(len(X))[:MAX_MAP_ROWS]
-    islands = _joined(islands_of(coordinates, scaled, some), apart)
+    if model is not None:
+        islands = islands_of(coordinates, scaled, some)
+    islands = _joined(islands, apart)
     trust = float(
         trustworthiness(scaled[some], coordinates[some], n_neighbors=min(10, (len(some) - 1) // 2))
     )
@@ -101,11 +105,14 @@ def fit_map(data, seed, max_time, n_rows, rng):
 
 
 def _spread_repeats(data):
-    """Return the rows with values that repeat spread over their steps, in columns of many values.
+    """Return the rows with values that repeat spread to the next one, in columns of many values.
 
-    On a map they would lie in strips, which are no groups.
+    On a map they would lie in strips, which are no groups. The usual distance of values counts: the
+    least one may be that of two at the end.
     """
     steps = np.where(has_many_values(data), steps_of_repeats(data.X), 0.0)
+    for j in np.flatnonzero(steps):
+        steps[j] = np.median(np.diff(np.unique(data.X[:, j])))
     return spread(data.X, steps, np.random.RandomState(0))
 
 
@@ -166,7 +173,7 @@ def set_apart(guide, scaled, some):
         inside, outside = rows[is_inside], rows[~is_inside]
         within = NearestNeighbors(n_neighbors=1).fit(inside).kneighbors()[0]
         across, nearest = NearestNeighbors(n_neighbors=1).fit(outside).kneighbors(inside)
-        if across.min() <= within.max():
+        if across.min() <= _GAP * within.max():
             other = islands[~is_inside][nearest[across.argmin(), 0]]
             islands[is_inside] = other
             if other:

@@ -102,6 +102,15 @@ def test_values_that_repeat_are_no_strips_of_a_map():
     assert not found.islands.any()
 
 
+def test_values_of_uneven_steps_are_no_islands():
+    rng = np.random.RandomState(0)
+    # As heights in classes of an inch, with half of one at both ends.
+    edges = np.r_[61.7, 62.2 + np.arange(12), 73.7]
+    heights = edges[np.digitize(68 + 2 * rng.standard_normal((300, 2)), edges[1:-1])]
+    found = fit_map(table_of(heights), 0, 1, 300, np.random.RandomState(0))
+    assert not found.islands.any()
+
+
 def test_a_cloud_has_no_islands():
     data = table_of(np.random.RandomState(0).standard_normal((200, 5)))
     found = fit_map(data, 0, 2, 200, np.random.RandomState(0))
