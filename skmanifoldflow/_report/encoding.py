@@ -273,6 +273,10 @@ class Encoder:
                 table[column] = [_plain(number, part.digits) for number in numbers]
         return table
 
+    def keep(self, indices):
+        """Return an encoder of some of the columns of numbers."""
+        return Encoder([self.parts[j] for j in indices])
+
     def with_steps(self, steps, X):
         """Return an encoder that knows the spacing of the values of its columns, those of X."""
         parts = [

@@ -183,13 +183,19 @@ def set_apart(guide, scaled, some):
 
 
 def _joined(islands, apart):
-    """Return numbers of islands of both kinds, in descending size, each island once."""
+    """Return numbers of islands of both kinds, in descending size, each island once.
+
+    Where hardly a row is left for the mainland the largest island is it.
+    """
     islands = islands.copy()
     for k in np.unique(apart[apart > 0]):
         is_inside = apart == k
         if 2 * np.count_nonzero(islands[is_inside]) < np.count_nonzero(is_inside):
             islands[is_inside & (islands == 0)] = islands.max() + 1
     sizes = np.bincount(islands)
+    if sizes[0] < _LEAST_OF_ISLAND and len(sizes) > 1:
+        islands[islands == 1 + sizes[1:].argmax()] = 0
+        sizes = np.bincount(islands)
     sizes[0] = len(islands) + 1
     number_of = np.empty(len(sizes), dtype=int)
     number_of[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))

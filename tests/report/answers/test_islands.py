@@ -132,6 +132,13 @@ def test_an_island_that_a_short_fit_does_not_tear_off():
     assert {"x2", "x5"} <= {column for column, _ in found.tells[island - 1]}
 
 
+def test_the_largest_of_islands_without_a_mainland_is_it():
+    rng = np.random.RandomState(0)
+    rows = rng.standard_normal((120, 2)) + 40 * np.eye(3, 2)[np.arange(120) % 4 % 3]
+    found = fit_map(table_of(rows), 0, 1, 120, np.random.RandomState(0))
+    np.testing.assert_array_equal(np.bincount(found.islands), [60, 30, 30])
+
+
 def test_what_tsne_alone_parts_is_no_island():
     rng = np.random.RandomState(0)
     # A line cut in two on the map, and a cluster that is far in the table too.

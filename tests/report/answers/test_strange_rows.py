@@ -28,6 +28,19 @@ def test_a_category_that_is_strange_is_named():
     assert found.expected[0][place] == ("high" if value[7] > 0 else "low")
 
 
+def test_a_row_that_the_density_has_learned_is_named_by_its_outliers():
+    rng = np.random.RandomState(0)
+    X = rng.standard_normal((300, 3))
+    X[7] = 0, 30, 0
+    data = table_of(X)
+    # A mixture with a component for the row: only those that have not seen it find it strange.
+    detector = NoveltyDetector(GaussianMixture(3, reg_covar=1e-3, random_state=0), cv=3)
+    found = find_strange_rows(detector, np.arange(300), X, data.encoder, rng)
+    assert found.order[0] == 7
+    assert detector.explain(X[[7]]).max() < 1
+    assert [name for name, _ in found.causes[0]] == ["x1"]
+
+
 @pytest.mark.parametrize("n_columns", [1, 2, 8])
 def test_few_rows_of_a_cloud_are_far_outside(n_columns):
     rng = np.random.RandomState(0)
