@@ -8,7 +8,7 @@ import numpy as np
 
 from .text_format import HOLES, NONE, columns_of
 
-__all__ = ["Encoder", "Part", "category_parts", "dates_of", "days_of", "numbers_of"]
+__all__ = ["Encoder", "Part", "at_or_below", "category_parts", "dates_of", "days_of", "numbers_of"]
 
 # Values of a category, each of at least so many rows; others are joined.
 MAX_LEVELS, _MIN_ROWS_OF_LEVEL = 20, 5
@@ -262,14 +262,14 @@ class Encoder:
                 table[column] = _levels([self.parts[j] for j in indices], values)
             elif part.kind == "date":
                 assert part.origin is not None
-                days, unit = _at_or_below(part, values[:, 0]), "s"
+                days, unit = at_or_below(part, values[:, 0]), "s"
                 if part.digits == 0:
                     days, unit = np.floor(days + 1e-9), "D"
                 seconds = np.round(days * 86400).astype("timedelta64[s]")
                 table[column] = (part.origin + seconds).astype(f"datetime64[{unit}]").astype(str)
                 table[column] = table[column].tolist()
             else:
-                numbers = _at_or_below(part, values[:, 0])
+                numbers = at_or_below(part, values[:, 0])
                 table[column] = [_plain(number, part.digits) for number in numbers]
         return table
 
@@ -297,7 +297,7 @@ def _with_step(part, step, values):
     return replace(part, step=step, values=values)
 
 
-def _at_or_below(part, numbers):
+def at_or_below(part, numbers):
     """Return the values of a column that begin the steps in which numbers lie."""
     if not part.step:
         return numbers

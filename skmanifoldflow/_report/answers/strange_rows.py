@@ -189,7 +189,7 @@ def _outliers(rows, encoder, i, shares):
     ranked = sorted(of_columns, key=lambda column: -of_columns[column])[:_MAX_CAUSES]
     nats = _of_columns(shares, encoder)
     return [
-        (column, nats[column])
+        (column, max(0.0, nats[column]))
         for column in ranked
         if of_columns[column] > _LEAST_SHARE * max(0.0, of_columns[ranked[0]])
     ]
