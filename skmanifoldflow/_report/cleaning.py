@@ -24,14 +24,22 @@ __all__ = ["MAX_NAMES", "MIN_ROWS", "Cleaned", "clean"]
 
 # Names that R and pandas give to row names.
 _ROW_NAMES = {"Unnamed: 0", "rownames", "row.names", "index"}
-_ID_NAME = re.compile(r"(.*[\W_])?(id|key|uuid|index|idx|no|nr|number|code)|.*[a-z]I[dD]", re.ASCII)
+_ID_NAME = re.compile(
+    r"(.*[\W_])?(?i:seq|serial|case|subject|record|row)?"
+    r"((?i:id|key|uuid|index|idx|number|code)|[Nn][or])"
+    r"|.*[a-z]I[dD]|[CPSU]ID",
+    re.ASCII,
+)
 # Names of whole numbers that are ids also where several rows have the same.
 _ALWAYS_ID_NAME = re.compile(r"(.*[\W_])?(id|ID|Id|uuid)|.*[a-z]I[dD]", re.ASCII)
+# Names of whole numbers that are counts of rows also where they begin anew in each group.
+_INDEX_NAME = re.compile(r"(?i:(.*[\W_])?(index|idx))", re.ASCII)
 _TIME_NAME = re.compile(r"(.*[\W_])?(time|date|year|month|week|day|hour)", re.IGNORECASE)
 # Why numbers are left out.
 _COUNTED = "numbers that go by the same step from row to row"
 _DIFFERENT = "whole numbers that are different in every row, as ids and ranks are"
 _IDS = "ids"
+_BEGIN_ANEW = "numbers of rows that begin anew in each group"
 # Distance from a line, in half of a range, that rounded logarithms may have.
 _ROUNDING_OF_LOGS = 1e-4
 # Times such as years with months are rounded.
@@ -176,7 +184,9 @@ def _encoded(columns, wanted, notes):
     """Return the parts, their numbers, and text that is left out and names rows, or None."""
     taken: dict[str, list[Part]] = {}
     numbers, dates, categories, orders = [], [], [], []
-    numbered: dict[str, list[str]] = {_COUNTED: [], _DIFFERENT: [], _IDS: []}
+    numbered: dict[str, list[str]] = {
+        reason: [] for reason in (_COUNTED, _DIFFERENT, _IDS, _BEGIN_ANEW)
+    }
     unique: list[str] = []
     texts: list[str] = []
     for name, values in list(columns.items()):
@@ -395,7 +405,9 @@ def _reason_of_numbers(name, values):
         return _COUNTED
     if _is_id(name, values):
         return _DIFFERENT
-    return _IDS if _is_repeated_id(name, values) else None
+    if _is_repeated_id(name, values):
+        return _IDS
+    return _BEGIN_ANEW if _INDEX_NAME.fullmatch(str(name)) and _begins_anew(values) else None
 
 
 def _counts(name, values):
@@ -409,6 +421,12 @@ def _counts(name, values):
     middle = float(np.median(steps))
     is_even = np.abs(steps - middle).max() <= _ROUNDING_OF_TIME * abs(middle)
     return bool(middle != 0 and is_even and _TIME_NAME.fullmatch(str(name)))
+
+
+def _begins_anew(values):
+    """Return whether values count from the first one on, again and again."""
+    begins = values == values[0]
+    return bool((begins[1:] | (np.diff(values.astype(np.float64)) == 1)).all()) and not begins.all()
 
 
 def _is_id(name, values):

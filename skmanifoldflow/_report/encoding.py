@@ -2,18 +2,20 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .text_format import HOLES, columns_of
+from .text_format import HOLES, NONE, columns_of
 
-__all__ = ["Encoder", "Part", "category_parts", "dates_of", "days_of", "numbers_of"]
+__all__ = ["Encoder", "Part", "at_or_below", "category_parts", "dates_of", "days_of", "numbers_of"]
 
 # Values of a category, each of at least so many rows; others are joined.
 MAX_LEVELS, _MIN_ROWS_OF_LEVEL = 20, 5
 # Share of the known values of a column of text that are numbers or dates if it is one of them.
 _MOST = 0.9
+# Part of a step by which values may miss it.
+_ROUNDING_OF_STEPS = 1e-7
 OTHER, MISSING = "other", "missing"
 
 # How dates are written; the first that most values follow counts. A clock may come behind.
@@ -51,6 +53,10 @@ class Part:
         Spacing of the values, 0 where there is none.
     digits : int
         Digits behind the point that the values have, at most 6.
+    start : float
+        A value, from which the others are whole steps away.
+    values : ndarray or None
+        All values in order, where these are few or no whole steps apart.
     """
 
     column: str
@@ -60,6 +66,8 @@ class Part:
     origin: np.datetime64 | None = None
     step: float = 0.0
     digits: int = 6
+    start: float = 0.0
+    values: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
     def name(self):
@@ -160,7 +168,7 @@ def category_parts(name, values):
 
     Missing values are a value of their own.
     """
-    counts = Counter(MISSING if is_hole(v) else str(v) for v in values.tolist())
+    counts = Counter(_level_of(value) for value in values.tolist())
     n = len(values)
     if not 2 <= len(counts) <= min(MAX_LEVELS, n // 4):
         return []
@@ -174,6 +182,13 @@ def category_parts(name, values):
         return []
     shown = levels[1:] if len(levels) == 2 else levels
     return [Part(name, "category", level, tuple(levels), step=1.0) for level in shown]
+
+
+def _level_of(value):
+    """Return the value of a category that a cell has."""
+    # The word None may be an answer, such as that to "which airbags?".
+    is_answer = isinstance(value, str) and value.strip() == NONE
+    return str(value) if is_answer or not is_hole(value) else MISSING
 
 
 def is_hole(value):
@@ -232,11 +247,12 @@ class Encoder:
         encoded = [encode(part, columns[part.column]) for part in self.parts]
         return np.column_stack(encoded)
 
-    def inverse_transform(self, X, known=True):
+    def inverse_transform(self, X):
         """Return rows of numbers as a table: a dict of str to list.
 
         Values of columns that have a spacing are those of it at or below the numbers, since what is
-        spread uniformly over a step begins at the value. Dates and categories are text.
+        spread uniformly over a step begins at the value. Where few values are known it is one of
+        them. Dates and categories are text.
         """
         table = {}
         for column in self.columns:
@@ -246,15 +262,14 @@ class Encoder:
                 table[column] = _levels([self.parts[j] for j in indices], values)
             elif part.kind == "date":
                 assert part.origin is not None
-                days = np.floor(values[:, 0] + 1e-9) if part.step else values[:, 0]
+                days, unit = at_or_below(part, values[:, 0]), "s"
+                if part.digits == 0:
+                    days, unit = np.floor(days + 1e-9), "D"
                 seconds = np.round(days * 86400).astype("timedelta64[s]")
-                unit = "D" if part.step else "s"
                 table[column] = (part.origin + seconds).astype(f"datetime64[{unit}]").astype(str)
                 table[column] = table[column].tolist()
             else:
-                numbers = values[:, 0]
-                if part.step:
-                    numbers = part.step * np.floor(numbers / part.step + 1e-9)
+                numbers = at_or_below(part, values[:, 0])
                 table[column] = [_plain(number, part.digits) for number in numbers]
         return table
 
@@ -262,16 +277,47 @@ class Encoder:
         """Return an encoder of some of the columns of numbers."""
         return Encoder([self.parts[j] for j in indices])
 
-    def with_steps(self, steps):
-        """Return an encoder that knows the spacing of the values of its columns."""
-        parts = zip(self.parts, steps, strict=True)
-        return Encoder([replace(part, step=float(step)) for part, step in parts])
+    def with_steps(self, steps, X):
+        """Return an encoder that knows the spacing of the values of its columns, those of X."""
+        parts = [
+            _with_step(part, float(step), X[:, j])
+            for j, (part, step) in enumerate(zip(self.parts, steps, strict=True))
+        ]
+        return Encoder(parts)
+
+
+def _with_step(part, step, values):
+    if not step or part.kind == "category":
+        return replace(part, step=step)
+    values = np.unique(values)
+    n_steps = (values - values[0]) / step
+    is_even = np.abs(n_steps - np.round(n_steps)).max() < _ROUNDING_OF_STEPS
+    if is_even and len(values) > MAX_LEVELS:
+        return replace(part, step=step, start=float(values[0]))
+    return replace(part, step=step, values=values)
+
+
+def at_or_below(part, numbers):
+    """Return the values of a column that begin the steps in which numbers lie."""
+    if not part.step:
+        return numbers
+    if part.values is None:
+        n_steps = np.floor((numbers - part.start) / part.step + _ROUNDING_OF_STEPS)
+        return part.start + part.step * n_steps
+    n_below = np.searchsorted(part.values, numbers + _ROUNDING_OF_STEPS * part.step, side="right")
+    below = part.values[np.maximum(n_below - 1, 0)]
+    # Between the steps of few values, such as 4, 6 and 8, there is none.
+    between = numbers
+    if len(part.values) <= MAX_LEVELS:
+        above = part.values[np.minimum(n_below, len(part.values) - 1)]
+        between = np.where(numbers - below - part.step < above - numbers, below, above)
+    return np.where(np.abs(numbers - below) <= part.step, below, between)
 
 
 def encode(part, values):
     """Return a column of the table as numbers."""
     if part.kind == "category":
-        texts = [MISSING if is_hole(value) else str(value) for value in values.tolist()]
+        texts = [_level_of(value) for value in values.tolist()]
         if part.level == OTHER:
             named = set(part.levels) - {OTHER}
             return np.array([text == OTHER or text not in named for text in texts], dtype=float)

@@ -307,23 +307,22 @@ class _Work:
             answer.sentences.append(
                 f"The distribution that the rows were drawn from has {exact:.2f} nats/row."
             )
-        n_spread = np.count_nonzero(comparison.value_step)
+        kept = comparison.kept_columns
+        encoder = data.encoder.keep(kept)
+        is_number = np.array([part.kind != "category" for part in encoder.parts])
+        n_spread = np.count_nonzero(comparison.value_step[is_number])
         if n_spread and data.value_step == "auto":
             hold = "holds" if n_spread == 1 else "hold"
-            n_columns = counted(len(comparison.value_step), "column")
+            n_columns = counted(np.count_nonzero(is_number), "column")
             answer.sentences.append(
-                f"{n_spread} of {n_columns} {hold} integers or many ties: each value was spread "
-                "uniformly over its step."
+                f"{n_spread} of {n_columns} of numbers {hold} integers or many ties: each value "
+                "was spread uniformly over its step."
             )
         self.say("")
         self.say(comparison.table())
         self.add(answer)
-        kept = comparison.kept_columns
-        report.data = replace(
-            data,
-            X=data.X[:, kept],
-            encoder=data.encoder.keep(kept).with_steps(comparison.value_step),
-        )
+        X = data.X[:, kept]
+        report.data = replace(data, X=X, encoder=encoder.with_steps(comparison.value_step, X))
         report.model.encoder = report.data.encoder
         models = comparison.models
         samplers = [

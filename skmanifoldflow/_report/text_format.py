@@ -9,13 +9,13 @@ import re
 import statistics
 import warnings
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._checks import counted
 
-__all__ = ["HOLES", "columns_of", "pandas_for", "read_text"]
+__all__ = ["HOLES", "NONE", "columns_of", "pandas_for", "read_text"]
 
 _SEPARATORS = ("\t", ",", ";", "|", " ")
 # Longer marks first: the one of UTF-32 begins as the one of UTF-16 does.
@@ -26,9 +26,11 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# What stands for a missing value: the usual marks of pandas, R, SAS and older files.
+# What stands for a missing value: the usual marks of pandas, R, SAS and older files. The word None
+# may be a value, too.
+NONE = "None"
 HOLES = {
-    *("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None"),
+    *("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", NONE),
     *("?", ".", "-", "--"),
 }
 # The head of a file that its format is recognised from.
@@ -108,8 +110,7 @@ def read_text(path, separator=None, encoding=None):
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", ParserWarning)
-                frame = pandas.read_csv(
-                    path,
+                options: dict[str, Any] = dict(
                     sep=r"\s+" if form.separator == " " else form.separator,
                     header=None,
                     names=form.names,
@@ -118,11 +119,11 @@ def read_text(path, separator=None, encoding=None):
                     encoding=form.encoding,
                     decimal=form.decimal,
                     thousands=form.thousands,
-                    na_values=list(HOLES),
                     skipinitialspace=True,
-                    on_bad_lines="warn",
                     low_memory=False,
                 )
+                frame = pandas.read_csv(path, na_values=list(HOLES), on_bad_lines="warn", **options)
+                _restore_none(frame, functools.partial(pandas.read_csv, path, **options))
             break
         except UnicodeError:
             # Beyond the head of the file.
@@ -144,6 +145,17 @@ def read_text(path, separator=None, encoding=None):
     if any("loss of data" in message for message in messages):
         recognised.append("fields beyond the last column left out")
     return columns_of(frame), recognised
+
+
+def _restore_none(frame, read):
+    """Put the word None back where it is among text: there it may be a value."""
+    is_text = frame.dtypes.map(lambda dtype: dtype.kind == "O") & frame.isna().any()
+    names = list(frame.columns[is_text])
+    if not names:
+        return
+    raw = read(usecols=names, dtype=str, keep_default_na=False, on_bad_lines="skip")
+    for name in names:
+        frame.loc[(raw[name].str.strip() == NONE) & frame[name].isna(), name] = NONE
 
 
 def _read_head(path):

@@ -124,7 +124,7 @@ def _values(series):
 
 def test_there_and_back(table):
     data = table_of(table)
-    encoder = data.encoder.with_steps([0, 1, 1, 1, 1, 1, 1])
+    encoder = data.encoder.with_steps([0, 1, 1, 1, 1, 1, 1], data.X)
     # Values are spread over the step above them.
     spread = data.X + np.array([0, 1, 1, 1, 1, 1, 1]) * RNG.random_sample(data.X.shape)
     spread[:, 2:5] = data.X[:, 2:5]
@@ -135,6 +135,39 @@ def test_there_and_back(table):
     assert back["city"].tolist() == table["city"].tolist()
     assert back["smokes"].tolist() == table["smokes"].tolist()
     assert back["born"].tolist() == table["born"].dt.strftime("%Y-%m-%d").tolist()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [61.7, 62.2, 62.7, 64.2],
+        [1.076, 1.096, 1.136, 1.183, 1.24],
+        np.float32([0.1, 0.3, 0.7]),
+        np.r_[np.linspace(0, 1, 40) ** 2, 17].round(4),
+        pd.to_datetime(["2000-01-01", "2001-01-01", "2002-01-01"]).to_numpy(),
+        pd.to_datetime(["2000-01-01 06:00", "2001-01-01 18:00"]).to_numpy(),
+    ],
+)
+def test_values_come_back_from_within_their_steps(values):
+    values = np.resize(np.asarray(values), 80)
+    data = table_of(pd.DataFrame({"a": values, "b": RNG.standard_normal(80)}))
+    step = np.diff(np.unique(data.X[:, 0])).min()
+    encoder = data.encoder.with_steps([step, 0], data.X)
+    spread = data.X + [0.999 * step, 0] * RNG.random_sample(data.X.shape)
+    back = encoder.inverse_transform(spread)["a"]
+    if values.dtype.kind == "M":
+        np.testing.assert_array_equal(np.array(back, dtype="datetime64[s]"), values)
+    else:
+        np.testing.assert_allclose(back, values, rtol=1e-6)
+
+
+def test_between_few_values_there_is_none():
+    X = np.column_stack([np.resize([4.0, 6.0, 8.0], N), np.arange(N)])
+    parts = [Part(name, "number", digits=0) for name in ("x0", "x1")]
+    encoder = Encoder(parts).with_steps([1, 1], X)
+    back = encoder.inverse_transform(np.column_stack([[3, 4.9, 5.4, 5.7, 7.6, 9.5]] * 2))
+    assert back["x0"] == [4, 4, 4, 6, 8, 8]
+    assert back["x1"] == [3, 4, 5, 5, 7, 9]
 
 
 def test_new_tables_are_encoded_as_the_first(table):
@@ -195,6 +228,23 @@ def test_ids_with_holes_or_of_several_rows():
         "Left out, whole numbers that are different in every row, as ids and ranks are: key.",
         "Left out, ids: personId.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "is_id"),
+    [("PID", True), ("seqno", True), ("Case No", True), ("BID", False), ("NO", False)],
+)
+def test_names_of_ids(name, is_id):
+    found = clean({name: RNG.permutation(N) * 3, "x": RNG.standard_normal(N)})
+    assert (name not in found.encoder.names) == is_id
+
+
+def test_numbers_of_rows_that_begin_anew():
+    counts = np.concatenate([1 + np.arange(N // 3), 1 + np.arange(N - N // 3)])
+    columns = {"index": counts, "visit": counts, "price_index": RNG.permutation(counts)}
+    found = clean({"x": RNG.standard_normal(N), **columns})
+    assert found.encoder.names == ["x", "visit", "price_index"]
+    assert found.notes == ["Left out, numbers of rows that begin anew in each group: index."]
 
 
 @pytest.mark.parametrize(
@@ -297,6 +347,18 @@ def test_holes_are_filled_from_similar_rows():
 
 
 # ------------------------------------------------------------------ files
+
+
+def test_the_word_none_is_an_answer_among_text(tmp_path):
+    path, x = tmp_path / "t.csv", RNG.standard_normal((2, N)).round(2)
+    bags = np.array(["None", "front", ""])[np.arange(N) % 3]
+    paid = [f"{value:.2f}" if value > -1 else "None" for value in x[1]]
+    lines = [f"{a};{b:.2f};{c}" for a, b, c in zip(bags, x[0], paid, strict=True)]
+    path.write_text("\n".join(["bags;x;paid", *lines]).replace(".", ","))
+    data = load(str(path))
+    assert data.encoder.names == ["bags=None", "bags=front", "bags=missing", "x", "paid"]
+    np.testing.assert_array_equal(data.X[:, 0], bags[x[1] > -1] == "None")
+    np.testing.assert_array_equal(data.X[:, 4], x[1][x[1] > -1])
 
 
 @pytest.mark.parametrize("form", ["records", "lines", "columns"])

@@ -624,7 +624,7 @@ def test_report_says_what_was_done_to_the_columns(tmp_path, capsys):
     np.save(tmp_path / "rows.npy", X)
     assert main([str(tmp_path / "rows.npy"), "--estimators", "PCA", "--output", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "1 of 3 columns holds integers or many ties" in out
+    assert "1 of 3 columns of numbers holds integers or many ties" in out
     assert "Left out, the same in all rows: 3." in out
 
 

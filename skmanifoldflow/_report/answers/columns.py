@@ -22,8 +22,9 @@ def about_columns(data, n_fitted):
     taken = []
     if n["number"]:
         held = f", {len(whole)} of them whole numbers" if 0 < len(whole) < n["number"] else ""
-        held = ", all of them whole numbers" if len(whole) == n["number"] else held
-        taken.append(f"{counted(n['number'], 'column')} of numbers{held}")
+        held = ", all of them whole numbers" if len(whole) == n["number"] > 1 else held
+        kind = "whole numbers" if len(whole) == n["number"] == 1 else "numbers"
+        taken.append(f"{counted(n['number'], 'column')} of {kind}{held}")
     if n["date"]:
         taken.append(f"{counted(n['date'], 'column')} of dates, as days")
     if n["category"]:

@@ -28,6 +28,10 @@ _TSNE_STEPS = 500
 # distance to the fifth neighbour; and the rows that an island has at least.
 _REACH, _LEAST_OF_ISLAND = 1.75, 8
 _LEAST_SHARE_OF_ISLAND, _MAX_ISLANDS = 0.01, 8
+# Times that an island has to be farther from others than its own rows are from each other.
+_GAP = 1.5
+# Share of the rows of an island, and of a value, that both have where the island is the value.
+_IS_VALUE = 0.95
 # Share of the rows of an island whose nearest neighbour, in the table, is one of them.
 _PURE = 0.85
 # Probability that a value in an island is above one elsewhere from which on a column tells it, and
@@ -68,13 +72,15 @@ def fit_map(data, seed, max_time, n_rows, rng):
     X = _spread_repeats(data)
     if X.shape[1] < 2 or len(X) < _LEAST_MAP_ROWS:
         return None
-    model, scaled = None, StandardScaler().fit_transform(X)
-    apart = np.zeros(len(X), dtype=int)
-    if X.shape[1] > 2:
-        some = rng.permutation(len(X))[:n_rows]
-        # t-SNE by itself, so that its time is not taken from that of the training.
-        guide = _tsne(scaled[some], seed)
-        apart = set_apart(guide, scaled, some)
+    scaled = StandardScaler().fit_transform(X)
+    some = rng.permutation(len(X))[:n_rows]
+    # t-SNE by itself, so that its time is not taken from that of the training.
+    guide = _tsne(scaled[some], seed)
+    apart = set_apart(guide, scaled, some)
+    if X.shape[1] == 2:
+        # The columns are the map, but their thin edges are no islands.
+        model, coordinates, islands = None, scaled, np.zeros(len(X), dtype=int)
+    else:
         flow = JointManifoldFlow(
             2,
             guide="precomputed",
@@ -87,10 +93,10 @@ def fit_map(data, seed, max_time, n_rows, rng):
         model = make_pipeline(StandardScaler(), flow)
         model.fit(X[some], jointmanifoldflow__guide_coordinates=guide)
         coordinates = model.transform(X)
-    else:
-        coordinates = scaled
     some = rng.permutation(len(X))[:MAX_MAP_ROWS]
-    islands = _joined(islands_of(coordinates, scaled, some), apart)
+    if model is not None:
+        islands = islands_of(coordinates, scaled, some)
+    islands = _joined(islands, apart)
     trust = float(
         trustworthiness(scaled[some], coordinates[some], n_neighbors=min(10, (len(some) - 1) // 2))
     )
@@ -99,11 +105,14 @@ def fit_map(data, seed, max_time, n_rows, rng):
 
 
 def _spread_repeats(data):
-    """Return the rows with values that repeat spread over their steps, in columns of many values.
+    """Return the rows with values that repeat spread to the next one, in columns of many values.
 
-    On a map they would lie in strips, which are no groups.
+    On a map they would lie in strips, which are no groups. The usual distance of values counts: the
+    least one may be that of two at the end.
     """
     steps = np.where(has_many_values(data), steps_of_repeats(data.X), 0.0)
+    for j in np.flatnonzero(steps):
+        steps[j] = np.median(np.diff(np.unique(data.X[:, j])))
     return spread(data.X, steps, np.random.RandomState(0))
 
 
@@ -164,7 +173,7 @@ def set_apart(guide, scaled, some):
         inside, outside = rows[is_inside], rows[~is_inside]
         within = NearestNeighbors(n_neighbors=1).fit(inside).kneighbors()[0]
         across, nearest = NearestNeighbors(n_neighbors=1).fit(outside).kneighbors(inside)
-        if across.min() <= within.max():
+        if across.min() <= _GAP * within.max():
             other = islands[~is_inside][nearest[across.argmin(), 0]]
             islands[is_inside] = other
             if other:
@@ -174,13 +183,19 @@ def set_apart(guide, scaled, some):
 
 
 def _joined(islands, apart):
-    """Return numbers of islands of both kinds, in descending size, each island once."""
+    """Return numbers of islands of both kinds, in descending size, each island once.
+
+    Where hardly a row is left for the mainland the largest island is it.
+    """
     islands = islands.copy()
     for k in np.unique(apart[apart > 0]):
         is_inside = apart == k
         if 2 * np.count_nonzero(islands[is_inside]) < np.count_nonzero(is_inside):
             islands[is_inside & (islands == 0)] = islands.max() + 1
     sizes = np.bincount(islands)
+    if sizes[0] < _LEAST_OF_ISLAND and len(sizes) > 1:
+        islands[islands == 1 + sizes[1:].argmax()] = 0
+        sizes = np.bincount(islands)
     sizes[0] = len(islands) + 1
     number_of = np.empty(len(sizes), dtype=int)
     number_of[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
@@ -200,8 +215,7 @@ def tell(data, is_inside):
         part, values = data.encoder.parts[best[1]], data.X[:, best[1]]
         inside, outside = values[is_inside], values[~is_inside]
         if part.kind == "category" or is_flag(values):
-            level = part.level if part.kind == "category" else "1"
-            text = f"{column} is {level} in {inside.mean():.0%}, elsewhere in {outside.mean():.0%}"
+            text = f"{column} is {_said(part, inside.mean(), outside.mean())}"
         else:
             middles = np.zeros((2, data.X.shape[1]))
             middles[:, best[1]] = np.median(inside), np.median(outside)
@@ -211,6 +225,16 @@ def tell(data, is_inside):
         said.append((best[0], column, text))
     said.sort(key=lambda item: -item[0])
     return [(column, text) for _, column, text in said[:_MAX_TELLS]]
+
+
+def _said(part, inside, outside):
+    """Say in which shares of the rows, inside and outside, a value is what it mostly is inside."""
+    level = part.level if part.kind == "category" else "1"
+    if inside < outside:
+        others = [other for other in part.levels if other != part.level]
+        level = others[0] if len(others) == 1 else "0" if level == "1" else f"not {level}"
+        inside, outside = 1 - inside, 1 - outside
+    return f"{level} in {inside:.0%}, elsewhere in {outside:.0%}"
 
 
 def is_flag(values):
@@ -223,6 +247,24 @@ def _probability(values, is_inside):
     n_in = np.count_nonzero(is_inside)
     ranks = rankdata(values)
     return (ranks[is_inside].sum() - n_in * (n_in + 1) / 2) / (n_in * (len(values) - n_in))
+
+
+def _of_values(islands, data):
+    """Say, if so, that islands are nothing but the values of a category."""
+    for column in data.encoder.columns:
+        indices = data.encoder.parts_of(column)
+        values = data.X[:, indices]
+        if data.encoder.parts[indices[0]].kind != "category":
+            continue
+        if len(indices) == 1:
+            values = np.column_stack([values, 1 - values])
+        of_islands = np.array([values[islands == k].sum(axis=0) for k in np.unique(islands)])
+        n_both = of_islands[1:].max(axis=1)
+        levels = of_islands[1:].argmax(axis=1)
+        n_rows, n_level = of_islands[1:].sum(axis=1), of_islands.sum(axis=0)[levels]
+        if (n_both >= _IS_VALUE * np.maximum(n_rows, n_level)).all():
+            return f", {'each ' * (len(levels) > 1)}the rows of one value of {column}"
+    return ""
 
 
 def about_islands(found, data):
@@ -241,7 +283,7 @@ def about_islands(found, data):
     else:
         lie = f"{counted(n_islands, 'island')} {'lies' if n_islands == 1 else 'lie'}"
         answer.sentences.append(
-            f"Yes: {lie} beside the mainland."
+            f"Yes: {lie} beside the mainland{_of_values(found.islands, data)}."
             if told
             else f"Perhaps: {lie} beside the mainland, but no single column tells which rows these "
             "are."
@@ -254,7 +296,8 @@ def about_islands(found, data):
             )
         n_smaller, n_untold = max(0, len(told) - _MAX_ISLANDS), n_islands - len(told)
         if n_smaller:
-            answer.sentences.append(f"{n_smaller} more are smaller.")
+            are = "is" if n_smaller == 1 else "are"
+            answer.sentences.append(f"{n_smaller} more {are} no larger.")
         if told and n_untold:
             others = counted(n_untold, "other")
             answer.sentences.append(f"No single column tells the rows of {others}.")

@@ -119,7 +119,10 @@ def find_strange_rows(detector, fitted, rows, encoder, rng, seconds=np.inf):
     n_far = int((log_density < far_below(detector.density_, log_density, n_drawn, rng)).sum())
     strangest = order[:N_STRANGE]
     shares = detector.explain(rows[strangest])
-    causes = [_causes(row, encoder) for row in shares]
+    causes = [
+        _causes(of_row, encoder) or _outliers(rows, encoder, i, of_row)
+        for i, of_row in zip(strangest, shares, strict=True)
+    ]
     expected = [
         [_expected(detector, encoder, rows[i], column) for column, _ in of_row]
         for i, of_row in zip(strangest, causes, strict=True)
@@ -164,11 +167,36 @@ def _expected(detector, encoder, row, column):
 
 def _causes(shares, encoder):
     """Return the columns that make a row strange, with their nats, the first one first."""
-    of_columns = {c: float(np.max(shares[encoder.parts_of(c)])) for c in encoder.columns}
+    of_columns = _of_columns(shares, encoder)
     ranked = sorted(of_columns.items(), key=lambda item: -item[1])
     least = max(_LEAST_NATS, _LEAST_SHARE * ranked[0][1])
-    named = [item for item in ranked[:_MAX_CAUSES] if item[1] >= least]
-    return named or ranked[:1]
+    return [item for item in ranked[:_MAX_CAUSES] if item[1] >= least]
+
+
+def _outliers(rows, encoder, i, shares):
+    """Return the columns in which a row lies farthest outside most others, with their nats.
+
+    A density that has seen a row need not find any column of it strange.
+    """
+    low, middle, high = np.quantile(rows, [0.05, 0.5, 0.95], axis=0)
+    scale = np.maximum(middle - low, high - middle)
+    scale = np.where(scale > 0, scale, np.ptp(rows, axis=0))
+    beyond = np.maximum(low - rows[i], rows[i] - high) / scale
+    numbers = [
+        c for c in encoder.columns if encoder.parts[encoder.parts_of(c)[0]].kind != "category"
+    ]
+    of_columns = {c: float(beyond[encoder.parts_of(c)[0]]) for c in numbers}
+    ranked = sorted(of_columns, key=lambda column: -of_columns[column])[:_MAX_CAUSES]
+    nats = _of_columns(shares, encoder)
+    return [
+        (column, max(0.0, nats[column]))
+        for column in ranked
+        if of_columns[column] > _LEAST_SHARE * max(0.0, of_columns[ranked[0]])
+    ]
+
+
+def _of_columns(shares, encoder):
+    return {c: float(np.max(shares[encoder.parts_of(c)])) for c in encoder.columns}
 
 
 def about_strange_rows(strange, data):

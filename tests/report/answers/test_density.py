@@ -43,6 +43,14 @@ def test_with_few_rows_all_may_be_chance():
     assert answer.sentences[2].endswith("which may be chance: the mixture is simpler.")
 
 
+def test_a_row_far_outside_does_not_make_all_chance():
+    scores = np.where(np.arange(100) == 7, -900.0, np.where(np.arange(100) < 30, 0.5, -2))
+    _, answer = about_density(scored(0.0, scores))
+    assert answer.sentences[1].endswith(" less, in 71 of the 100 rows.")
+    _, answer = about_density(scored(0.0, scores[:50], n=50))
+    assert answer.sentences[1].endswith("which may be chance: the mixture is simpler.")
+
+
 def test_a_simple_density_is_not_said_to_be_less_simple():
     noise = np.random.RandomState(0).standard_normal(100)
     comparison = scored(0.1 + 3 * noise, noise)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from skmanifoldflow._report.answers.islands import (
     Map,
@@ -29,7 +30,7 @@ def test_islands_are_told_apart_by_their_columns():
     tells = tell(data, is_far)
     assert [column for column, _ in tells] == ["size", "kind", "flag"]
     assert tells[2][1].startswith("flag is 1 in 100%, elsewhere in ")
-    assert tells[1][1] == "kind is rare in 100%, elsewhere in 0%" or "usual" in tells[1][1]
+    assert tells[1][1] == "kind is rare in 100%, elsewhere in 0%"
     # As on a map of t-SNE, where rows are about equally dense everywhere.
     places = np.stack(np.meshgrid(np.arange(20.0), np.arange(20.0)), -1).reshape(-1, 2)
     coordinates = places[::-1] + rng.uniform(-0.3, 0.3, (n, 2)) + 9.0 * is_far[:, None]
@@ -37,7 +38,7 @@ def test_islands_are_told_apart_by_their_columns():
     np.testing.assert_array_equal(islands, is_far)
     found = Map(None, coordinates, islands, [tells], 0.9)
     said = about_islands(found, data).sentences
-    assert said[0] == "Yes: 1 island lies beside the mainland."
+    assert said[0] == ("Yes: 1 island lies beside the mainland, the rows of one value of kind.")
     assert said[1].startswith("Island 1, 40 rows (10.0%): size is high (middle ")
     assert said[2].endswith("(trustworthiness 0.90 of 1), and may part what hangs together.")
 
@@ -57,6 +58,40 @@ def test_islands_that_no_column_tells():
     ]
 
 
+def test_islands_that_are_the_values_of_a_category():
+    rng = np.random.RandomState(0)
+    kinds, islands = np.array(["a", "b", "c"])[np.arange(60) % 3], np.arange(60) % 3
+    data = table_of(pd.DataFrame({"x": rng.standard_normal(60), "kind": kinds}))
+    tells = [tell(data, islands == k) for k in (1, 2)]
+    found = Map(None, np.zeros((60, 2)), islands, tells, 0.9)
+    said = about_islands(found, data).sentences
+    assert said[0] == (
+        "Yes: 2 islands lie beside the mainland, each the rows of one value of kind."
+    )
+    assert said[1] == "Island 1, 20 rows (33.3%): kind is b in 100%, elsewhere in 0%."
+    found = Map(None, np.zeros((60, 2)), np.where(islands == 2, 1, 0), tells[1:], 0.9)
+    assert about_islands(found, data).sentences[0].endswith(", the rows of one value of kind.")
+    both = np.minimum(islands, 1)
+    found = Map(None, np.zeros((60, 2)), both, [tell(data, both == 1)], 0.9)
+    assert about_islands(found, data).sentences[0] == "Yes: 1 island lies beside the mainland."
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (["no", "yes"], "paid is no in 100%, elsewhere in 0%"),
+        (["bar", "card", "yes"], "paid is not yes in 100%, elsewhere in 0%"),
+        ([0, 1], "paid is 0 in 100%, elsewhere in 0%"),
+    ],
+)
+def test_what_an_island_has_not(values, said):
+    last = np.arange(60) % 2 == 0
+    others = np.array(values[:-1])[np.arange(60) // 2 % (len(values) - 1)]
+    frame = pd.DataFrame({"x": np.random.RandomState(0).standard_normal(60)})
+    data = table_of(frame.assign(paid=np.where(last, values[-1], others)))
+    assert tell(data, ~last) == [("paid", said)]
+
+
 def test_values_that_repeat_are_no_strips_of_a_map():
     rng = np.random.RandomState(0)
     years = 1932.0 + 4 * rng.randint(21, size=400)
@@ -64,6 +99,15 @@ def test_values_that_repeat_are_no_strips_of_a_map():
     found = fit_map(data, 0, 1, 400, np.random.RandomState(0))
     # Of two columns the map is the columns themselves, which the steps are spread of.
     assert len(np.unique(found.coordinates[:, 1])) == 400
+    assert not found.islands.any()
+
+
+def test_values_of_uneven_steps_are_no_islands():
+    rng = np.random.RandomState(0)
+    # As heights in classes of an inch, with half of one at both ends.
+    edges = np.r_[61.7, 62.2 + np.arange(12), 73.7]
+    heights = edges[np.digitize(68 + 2 * rng.standard_normal((300, 2)), edges[1:-1])]
+    found = fit_map(table_of(heights), 0, 1, 300, np.random.RandomState(0))
     assert not found.islands.any()
 
 
@@ -86,6 +130,13 @@ def test_an_island_that_a_short_fit_does_not_tear_off():
     assert island > 0
     np.testing.assert_array_equal(found.islands == island, is_planted)
     assert {"x2", "x5"} <= {column for column, _ in found.tells[island - 1]}
+
+
+def test_the_largest_of_islands_without_a_mainland_is_it():
+    rng = np.random.RandomState(0)
+    rows = rng.standard_normal((120, 2)) + 40 * np.eye(3, 2)[np.arange(120) % 4 % 3]
+    found = fit_map(table_of(rows), 0, 1, 120, np.random.RandomState(0))
+    np.testing.assert_array_equal(np.bincount(found.islands), [60, 30, 30])
 
 
 def test_what_tsne_alone_parts_is_no_island():

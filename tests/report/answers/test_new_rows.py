@@ -8,6 +8,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 
 from skmanifoldflow._report.answers import about_samples, density_in_data_units
+from skmanifoldflow._report.answers.new_rows import ordered
 from skmanifoldflow._report.data import table_of
 from skmanifoldflow.compare import compare
 
@@ -55,10 +56,32 @@ def test_grades_go_as_far_as_those_of_the_table():
     X = np.random.RandomState(0).randint(1, 3, size=(300, 4)).astype(float)
     data = table_of(X)
     comparison = compare(X, estimators={"mixture": GaussianMixture(1)}, random_state=0)
-    data = replace(data, encoder=data.encoder.with_steps(comparison.value_step))
+    data = replace(data, encoder=data.encoder.with_steps(comparison.value_step, data.X))
     pipeline = comparison.models["mixture"]
     density = density_in_data_units([pipeline[0], pipeline[1]], 4, None)
     assert np.floor(density.sample(60, random_state=0)).max() > 2
     new, _, _ = about_samples(density, comparison, data, 0)
     for values in data.encoder.inverse_transform(new).values():
         assert set(values) == {1, 2}
+
+
+def test_orders_of_columns_are_kept():
+    rng = np.random.RandomState(0)
+    low = rng.standard_normal(400) - 5
+    X = np.column_stack([low, low + np.abs(rng.standard_normal(400)), rng.standard_normal(400) + 9])
+    # That the third is above both is no wonder.
+    np.testing.assert_array_equal(ordered(X, np.ones(3, dtype=bool)), [[0], [1]])
+    data = table_of(X)
+    comparison = compare(X, estimators={"mixture": GaussianMixture(1)}, random_state=0)
+    pipeline = comparison.models["mixture"]
+    density = density_in_data_units([pipeline[0], pipeline[1]], 3, None)
+    draws = density.sample(80, random_state=0)
+    n_broken = (draws[:, 0] > draws[:, 1]).sum()
+    assert n_broken > 4
+    new, _, answer = about_samples(density, comparison, data, 0)
+    assert (new[:, 0] <= new[:, 1]).all()
+    share, said = answer.sentences[-1].split("%", 1)
+    np.testing.assert_allclose(float(share), 100 * n_broken / 80, atol=0.51)
+    assert said == (
+        " of the draws broke an order that all rows keep, such as x0 <= x1, and were drawn anew."
+    )

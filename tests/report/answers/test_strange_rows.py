@@ -20,12 +20,25 @@ def test_a_category_that_is_strange_is_named():
     data = table_of(frame)
     detector = NoveltyDetector(GaussianMixture(2, reg_covar=1e-3, random_state=0), cv=3)
     rows = data.X + [0, 1, 0] * rng.random_sample((300, 3))
-    data_of_steps = data.encoder.with_steps([0, 1, 0])
+    data_of_steps = data.encoder.with_steps([0, 1, 0], data.X)
     found = find_strange_rows(detector, np.arange(300), rows, data_of_steps, rng)
     assert found.order[0] == 7
     assert {name for name, _ in found.causes[0]} >= {"value", "kind"}
     place = [name for name, _ in found.causes[0]].index("kind")
     assert found.expected[0][place] == ("high" if value[7] > 0 else "low")
+
+
+def test_a_row_that_the_density_has_learned_is_named_by_its_outliers():
+    rng = np.random.RandomState(0)
+    X = rng.standard_normal((300, 3))
+    X[7] = 0, 30, 0
+    data = table_of(X)
+    # A mixture with a component for the row: only those that have not seen it find it strange.
+    detector = NoveltyDetector(GaussianMixture(3, reg_covar=1e-3, random_state=0), cv=3)
+    found = find_strange_rows(detector, np.arange(300), X, data.encoder, rng)
+    assert found.order[0] == 7
+    assert detector.explain(X[[7]]).max() < 1
+    assert [name for name, _ in found.causes[0]] == ["x1"]
 
 
 @pytest.mark.parametrize("n_columns", [1, 2, 8])
