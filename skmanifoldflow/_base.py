@@ -11,9 +11,7 @@ import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from ._checks import (
-    list_names,
-)
+from ._checks import list_names
 from ._config import FlowConfig
 from ._dimension import read_distinct_rows
 from ._few_rows import FewRows, required_errors
