@@ -4,6 +4,7 @@
     python benchmarks/columns.py scales       # two sizes, heavy tails, a gross value
     python benchmarks/columns.py integrals    # of exp(score_samples), over grids of two columns
     python benchmarks/columns.py ends         # exponential, gamma and beta columns
+    python benchmarks/columns.py order        # columns in another order, some with another sign
 
 `values` fits 2500 rows and draws 5000: shares of the values, the spread of the other rows of a
 column in that of the training rows, and of dummies (beside four continuous columns, which depend on
@@ -17,6 +18,9 @@ the log-density of fresh rows.
 `integrals` sums the density over Gauss-Legendre nodes between the knots of both columns.
 
 `ends` tells the gap of 2000 rows of two independent columns to the true log-density.
+
+`order` tells the mean log-density of fresh rows, and by how much it changes where the columns are
+in another order, and half of them have the other sign.
 """
 
 import argparse
@@ -27,9 +31,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from scipy import stats
-from sklearn.datasets import make_moons
+from sklearn.datasets import load_wine, make_moons
 
 import skmanifoldflow
+from skmanifoldflow.datasets import SCurve
 
 ESTIMATORS = ("NoisyInjectiveFlow", "ManifoldPriorFlow", "ChartAtlasFlow", "JointManifoldFlow")
 N = 2500
@@ -220,11 +225,40 @@ def ends(name, state):
         )
 
 
+def order(name, state):
+    """Change of the log-density of fresh rows with the order and the signs of the columns."""
+    rng = np.random.RandomState(state)
+    wine = load_wine().data[rng.permutation(178)]
+    curve = [SCurve(noise=0.05).sample(n, random_state=state + s)[0] for n, s in ORDERED_ROWS]
+    moons = [make_moons(n, noise=0.1, random_state=state + s)[0] for n, s in ORDERED_ROWS]
+    for kind, (X, test) in {
+        "moons": moons,
+        "S-curve": curve,
+        "wine": (wine[:142], wine[142:]),
+    }.items():
+        n_features = X.shape[1]
+        turned = rng.permutation(n_features)[::-1] if n_features > 2 else np.array([1, 0])
+        signs = np.where(np.arange(n_features) % 2, 1.0, -1.0)
+        model, seconds = fitted(name, X, state)
+        other, _ = fitted(name, signs * X[:, turned], state)
+        scores = model.score_samples(test), other.score_samples(signs * test[:, turned])
+        change = scores[1] - scores[0]
+        print(
+            f"{name:19} {state}  {kind:8} {scores[0].mean():8.3f}  change {change.mean():+.4f}, "
+            f"of a row at most {np.abs(change).max():.4f}  {seconds:.0f} s",
+            flush=True,
+        )
+
+
+#: Numbers of rows to fit and to score, and what is added to the random state.
+ORDERED_ROWS = (1000, 0), (5000, 9)
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("values", "scales", "integrals", "ends"))
+    parser.add_argument("what", choices=("values", "scales", "integrals", "ends", "order"))
     parser.add_argument("--estimators", nargs="+", default=ESTIMATORS, choices=ESTIMATORS)
     parser.add_argument("--states", type=int, nargs="+", default=[0, 1], help="random states")
     args = parser.parse_args()

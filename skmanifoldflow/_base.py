@@ -402,7 +402,8 @@ class BaseManifoldFlow(PlannedFlow, ABC):
         if standardizer is None:
             blocks = ((spread.rows(rows, generator), w) for rows, w in table.blocks())
             pooling = plan.shrinkage.pooling if plan.shrinkage else 0.0
-            standardizer = self._new_standardizer(config, spread.maps).fit_blocks(blocks, pooling)
+            standardizer = self._new_standardizer(config, spread.maps, spread.signed_order)
+            standardizer.fit_blocks(blocks, pooling)
         flow = self._build_flow(config, generator)
         if plan.previous is not None:
             # Part of a new flow is float64, which cannot be filled from MPS. One that was stored by

@@ -1,5 +1,6 @@
 """Which map each column of a table gets, from its description and its rows: numpy only."""
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ class _Piece(NamedTuple):
     is_uniform: bool
 
 
-def column_maps(columns, rows, counted, bounds, noise_floor, is_spread, is_mapped):
+def column_maps(columns, rows, counted, bounds, noise_floor, is_spread, is_mapped, signs):
     """Return the `ColumnMaps` of a table, or None where every column stays as it is.
 
     Parameters
@@ -69,6 +70,8 @@ def column_maps(columns, rows, counted, bounds, noise_floor, is_spread, is_mappe
         Columns whose values may be spread.
     is_mapped : ndarray of bool of shape (D,)
         Columns that get a shape whatever they hold.
+    signs : ndarray of shape (D,)
+        1 or -1: columns whose shape is that of the mirrored one are -1.
     """
     shapes, grids, dummies = {}, {}, []
     seen: set[int] = set()
@@ -87,23 +90,39 @@ def column_maps(columns, rows, counted, bounds, noise_floor, is_spread, is_mappe
         if step is not None:
             # A bound holds values, which are spread on both of its sides.
             bound = (bound[0] - step / 2, bound[1] + step / 2)
+        decimals = _decimals(step, column.offset) if step is not None else -1
+        of_rows = np.asarray(rows[:, j], np.float64)
+        if signs[j] < 0:
+            column, x, of_rows = _mirrored(column), -x[::-1], -of_rows
+            bound = (-bound[1], -bound[0])
         cells = []
         if is_spread[j] or column.kind == "constant":
-            values, counts = np.unique(np.asarray(rows[:, j], np.float64), return_counts=True)
+            values, counts = np.unique(of_rows, return_counts=True)
             cells = _cells(column, values, counts, x, bound, noise_floor)
         rest = x[~np.isin(x, [cell.value for cell in cells])] if cells else x
         if step is not None and len(rest):
-            low, high = float(rest[0]), float(rest[-1])
-            decimals = _decimals(step, column.offset)
-            grids[j] = (step, column.offset, decimals, low, high)
+            low, high = sorted((signs[j] * float(rest[0]), signs[j] * float(rest[-1])))
+            grids[j] = (step, columns[j].offset, decimals, low, high)
         has_bound = np.isfinite(bound).any()
         is_blurred = column.kind == "continuous" and _is_blurred(x, noise_floor)
         if cells or has_bound or is_mapped[j] or is_blurred:
             scale = column.scale or max(abs(column.low), 1.0)
-            shapes[j] = _shape(cells, rest, bound, step or 0.0, scale, len(x))
+            shape = _shape(cells, rest, bound, step or 0.0, scale, len(x))
+            shapes[j] = shape if signs[j] > 0 else shape.mirrored()
     if not shapes and not grids:
         return None
     return ColumnMaps(len(columns), shapes, grids, tuple(dummies))
+
+
+def _mirrored(column):
+    """Return the description of the column times -1."""
+    return replace(
+        column,
+        low=-column.high,
+        high=-column.low,
+        offset=None if column.offset is None else -column.offset,
+        atoms=tuple(atom._replace(value=-atom.value) for atom in column.atoms),
+    )
 
 
 def _decimals(step, offset):

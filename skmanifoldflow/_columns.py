@@ -13,13 +13,24 @@ from ._describe import describe_columns, describe_pixels, some_images
 from ._grid import distinct
 from ._table import ENOUGH_ROWS
 from .backend.column_maps import ColumnMaps
+from .backend.standardize import SignedOrder
 
-__all__ = ["Spread", "dequantization_step", "describe", "spacing", "spread", "spread_of"]
+__all__ = [
+    "Spread",
+    "dequantization_step",
+    "describe",
+    "signed_order",
+    "spacing",
+    "spread",
+    "spread_of",
+]
 
 # With fewer rows nothing is spread that nobody asked for.
 _MIN_ROWS_SPREAD = 40
 # With fewer rows an end is not seen.
 _MIN_ROWS_MAPPED = 500
+# Decimals of a skewness that are no rounding.
+_DECIMALS = 9
 
 
 def describe(estimator, rows, is_image, eps):
@@ -28,6 +39,27 @@ def describe(estimator, rows, is_image, eps):
         # All pixels take the same values, though one of them may have taken few.
         return describe_pixels(rows, eps)
     return describe_columns(rows, column_names(estimator).tolist(), eps)
+
+
+def signed_order(X):
+    """Return the order and the signs that columns have within a fit.
+
+    They are those of what is in the columns, descending by how skewed they are, with long tails to
+    the right, so that a table whose columns were put in another order, or multiplied by -1, gives
+    the same model. Columns that are skewed alike to nine decimals, as symmetric ones are, stay in
+    their order.
+    """
+    # Sorted, because the order of rows does not matter either.
+    columns = np.sort(X[:: -(-len(X) // ENOUGH_ROWS)], axis=0).astype(np.float64)
+    centred = columns - columns.mean(axis=0)
+    largest = np.abs(centred).max(axis=0)
+    centred /= np.where(largest > 0, largest, 1.0)
+    scale = np.sqrt(np.square(centred).mean(axis=0))
+    third = (centred**3).mean(axis=0) / np.where(scale > 0, scale, 1.0) ** 3
+    skewness = third.round(_DECIMALS)
+    order = np.argsort(-np.abs(skewness), kind="stable")
+    signs = np.where(skewness < 0, -1.0, 1.0)[order]
+    return SignedOrder(torch.from_numpy(order), torch.from_numpy(signs))
 
 
 def spacing(values, eps=sys.float_info.epsilon):
@@ -61,10 +93,13 @@ class Spread(NamedTuple):
         Width of the noise U[0, step) that `dequantize` adds.
     maps : ColumnMaps or None
         What spreads and maps columns otherwise.
+    signed_order : SignedOrder or None
+        Order and signs of the columns, which the random numbers go by.
     """
 
     step: torch.Tensor
     maps: ColumnMaps | None
+    signed_order: SignedOrder | None
 
     @property
     def is_random(self):
@@ -73,21 +108,24 @@ class Spread(NamedTuple):
 
     def rows(self, rows, generator):
         """Return float64 rows with their values spread."""
-        if self.maps is not None:
-            return self.maps.spread(rows, generator) if self.maps.is_random else rows
-        if not self.step.any():
+        if not self.is_random:
             return rows
-        return rows + self.step * torch.rand(rows.shape, dtype=rows.dtype, generator=generator)
+        uniform = torch.rand(rows.shape, dtype=rows.dtype, generator=generator)
+        if self.signed_order is not None:
+            uniform = self.signed_order.mirrored(uniform)
+        if self.maps is not None:
+            return self.maps.spread(rows, uniform)
+        return rows + self.step * uniform
 
 
-def spread_of(estimator, rows, counted, is_image, fills_space, eps=sys.float_info.epsilon):
+def spread_of(estimator, rows, counted, is_image, fills_space, order, eps=sys.float_info.epsilon):
     """Return the `Spread` of a fit to rows, whose description `columns_` is known.
 
     The rows are no copies of each other; `counted` returns them as often as they count, some of
     many, in float64. With ``dequantize=True`` and for images there are steps of noise, else maps of
     columns, those with hard ends among them where the estimator maps such and the rows lie on no
-    manifold, as `fills_space` says. `eps` is the relative spacing of the
-    numbers that the rows were given as.
+    manifold, as `fills_space` says. `order` is the `SignedOrder` of the columns, or None, and
+    `eps` the relative spacing of the numbers that the rows were given as.
     """
     n, n_features = rows.shape
     given = estimator.discrete_features
@@ -97,7 +135,7 @@ def spread_of(estimator, rows, counted, is_image, fills_space, eps=sys.float_inf
             f"With image_shape bounded must be one pair (low, high), got {estimator.bounded}."
         )
     if is_image or is_all:
-        return Spread(dequantization_step(estimator, rows, is_image, eps), None)
+        return Spread(dequantization_step(estimator, rows, is_image, eps), None, order)
     is_spread, columns = discrete_features_mask(estimator, n_features), estimator.columns_
     if isinstance(given, str):
         is_spread = np.full(n_features, n >= _MIN_ROWS_SPREAD)
@@ -111,12 +149,14 @@ def spread_of(estimator, rows, counted, is_image, fills_space, eps=sys.float_inf
     is_mapped = np.zeros(n_features, dtype=bool)
     if estimator._maps_hard_ends and n >= _MIN_ROWS_MAPPED:
         is_mapped = hard_ends(columns, some)
-        if is_mapped.any() and not (are_nearly_independent(some) or fills_space()):
+        compared = some if order is None else some[:, order.order.numpy()]
+        if is_mapped.any() and not (are_nearly_independent(compared) or fills_space()):
             is_mapped[:] = False
+    signs = np.ones(n_features) if order is None else order.signs[order.order.argsort()].numpy()
     maps = column_maps(
-        columns, some, counted(), bounds, estimator.noise_floor, is_spread, is_mapped
+        columns, some, counted(), bounds, estimator.noise_floor, is_spread, is_mapped, signs
     )
-    return Spread(torch.zeros(n_features, dtype=torch.float64), maps)
+    return Spread(torch.zeros(n_features, dtype=torch.float64), maps, order)
 
 
 def _with_step(column, values, eps):

@@ -13,7 +13,7 @@ from sklearn.utils import check_consistent_length, check_random_state, column_or
 from sklearn.utils.validation import _check_sample_weight
 
 from ._checks import check_parameters, check_rows, column_bounds, is_pair, warn
-from ._columns import Spread, describe, spread_of
+from ._columns import Spread, describe, signed_order, spread_of
 from ._config import FlowConfig
 from ._dimension import read_distinct_rows
 from ._duplicates import distinct_rows, find_duplicates, row_ranks
@@ -62,13 +62,17 @@ class Plan(NamedTuple):
     guide_coordinates: np.ndarray | None = None
 
 
-def _in_own_order(X, groups, weights, index):
-    """Return rows, groups, weights and indices in an order that depends on the rows alone."""
+def _in_own_order(X, groups, weights, index, columns):
+    """Return rows, groups, weights and indices in an order that depends on the rows alone.
+
+    `columns` is the order of columns that it goes by, or None.
+    """
     if len(X) > ENOUGH_ROWS:
         # They may lie on a disk.
         return X, groups, weights, index
     # Equal rows may differ in their weights and groups.
-    keys = [row_ranks(X)]
+    ranked = X if columns is None else columns.forward(rows_to_tensor(X)).numpy()
+    keys = [row_ranks(ranked)]
     if groups is not None:
         keys.insert(0, np.unique(groups, return_inverse=True)[1])
     if weights is not None:
@@ -116,16 +120,18 @@ class PlannedFlow(FittedFlow, ABC):
         if groups is not None:
             groups = column_or_1d(groups)
             check_consistent_length(X, groups)
-        X, groups, weights, index = _in_own_order(*self._counted(X, groups, sample_weight))
+        choices = replace(self._choices(n_features), bounded=self._bounds(n_features))
+        # A start that has been fitted to the rows set aside cannot be compared on them.
+        is_warm = self.warm_start and hasattr(self, "_config") and not self._is_refitted
+        previous = self._flow if is_warm and self._config.agrees_with(choices) else None
+        X, groups, weights, index = self._counted(X, groups, sample_weight)
+        columns = self._column_order(X, choices, previous)
+        X, groups, weights, index = _in_own_order(X, groups, weights, index, columns)
         table = Table(X, weights)
         n_rows = table.n_counted
 
         random_state = check_random_state(self.random_state)
         self._dtype = X.dtype
-        choices = replace(self._choices(n_features), bounded=self._bounds(n_features))
-        # A start that has been fitted to the rows set aside cannot be compared on them.
-        is_warm = self.warm_start and hasattr(self, "_config") and not self._is_refitted
-        previous = self._flow if is_warm and self._config.agrees_with(choices) else None
         n_restarts = 1 if previous else self.n_init
         order_seed, *seeds = random_state.randint(2**31, size=1 + n_restarts).tolist()
         order = torch.randperm(len(table), generator=make_generator(order_seed))
@@ -136,20 +142,14 @@ class PlannedFlow(FittedFlow, ABC):
             check_parameters(self, X_val)
             validation = rows_to_tensor(X_val)
         else:
-            held_out = split.distinct(split.validation)
-            if len(held_out) and weights is not None:
-                # As many rows as these are worth, for the standard errors of their scores.
-                of_rows = split.weights_of(held_out, weights)
-                n_worth = of_rows.sum().square() / of_rows.square().sum()
-                held_out = held_out[drawn(of_rows, max(2, round(float(n_worth))))]
-            validation = table.take(held_out) if len(held_out) else None
-        is_image = choices.image_shape is not None
+            validation = self._rows_set_aside(table, split)
         # Equal values of rows that repeat are no ties.
         distinct, has_copies = X, split.groups is not None
         if has_copies and len(X) <= ENOUGH_ROWS:
             has_copies = False
             distinct = X[split.distinct(torch.arange(len(X))).numpy()]
         eps = float(np.finfo(X.dtype).eps)
+        is_image = choices.image_shape is not None
         self.columns_ = describe(self, distinct, is_image, eps)
 
         def counted():
@@ -160,7 +160,11 @@ class PlannedFlow(FittedFlow, ABC):
         def fills_space():
             return read_distinct_rows(only).dimension > _SHARE_FILLED * n_features
 
-        spread = spread_of(self, distinct, counted, is_image, fills_space, eps)
+        spread = spread_of(self, distinct, counted, is_image, fills_space, columns, eps)
+
+        def new_standardizer():
+            return self._new_standardizer(choices, spread.maps, columns)
+
         if X_val is not None and self.bounded is not None and spread.step.any():
             if bool((validation.amax(0) + spread.step > self.bounded[1]).any()):
                 raise ValueError(
@@ -173,12 +177,12 @@ class PlannedFlow(FittedFlow, ABC):
 
         def standardized(standardizer=None):
             raw = spread.rows(table.take(read), make_generator(0))
-            standardizer = standardizer or self._new_standardizer(choices, spread.maps)
+            standardizer = standardizer or new_standardizer()
             return standardizer.fit(raw).forward_and_log_det(raw)[0].numpy()
 
         shrinkage = None
-        if not is_image and are_few(len(read), n_features):
-            standardizer = self._new_standardizer(choices, spread.maps)
+        if choices.image_shape is None and are_few(len(read), n_features):
+            standardizer = new_standardizer()
             shrinkage = shrinkage_of(standardized(standardizer), standardizer.scale.numpy())
         if previous:
             config = self._config
@@ -204,6 +208,13 @@ class PlannedFlow(FittedFlow, ABC):
             began=began,
             guide_coordinates=None if guide_coordinates is None else guide_coordinates[index],
         )
+
+    def _column_order(self, X, choices, previous):
+        """Return the order and the signs of columns within the fit, None where they are kept."""
+        if previous:
+            # Its weights are those of columns in their order.
+            return self._standardizer.signed_order
+        return None if choices.image_shape is not None else signed_order(X)
 
     def _bounds(self, n_features):
         """Return `bounded` as tuples of floats, which a configuration compares, or None."""
@@ -277,6 +288,17 @@ class PlannedFlow(FittedFlow, ABC):
                 "each row as groups."
             )
         return split
+
+    @staticmethod
+    def _rows_set_aside(table, split):
+        """Return the raw rows that are validated on, as often as they count, or None."""
+        held_out = split.distinct(split.validation)
+        if len(held_out) and table.weights is not None:
+            # As many rows as these are worth, for the standard errors of their scores.
+            of_rows = split.weights_of(held_out, table.weights)
+            n_worth = of_rows.sum().square() / of_rows.square().sum()
+            held_out = held_out[drawn(of_rows, max(2, round(float(n_worth))))]
+        return table.take(held_out) if len(held_out) else None
 
     def _n_validation(self, n_samples):
         """Return the number of rows that are set aside; copies of rows do not count.

@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+import torch
 from sklearn.base import BaseEstimator
 
 from ._checks import warn
@@ -12,7 +13,7 @@ from .backend.background import Background
 from .backend.column_maps import ColumnMaps
 from .backend.device import make_generator, standard_context
 from .backend.serialization import arrays_from_module, digest, load_arrays
-from .backend.standardize import Standardizer
+from .backend.standardize import SignedOrder, Standardizer
 
 __all__ = ["StoredFlow"]
 
@@ -142,14 +143,19 @@ class StoredFlow(BaseEstimator):
             for name, array in arrays.items()
             if name.startswith("maps.")
         }
-        standardizer = cls._new_standardizer(config, ColumnMaps.like(of_maps) if of_maps else None)
+        order = None
+        if "order" in arrays:
+            # In models of earlier versions columns are in the order of the data.
+            order = SignedOrder(*(torch.tensor(arrays[name]) for name in ("order", "signs")))
+        maps = ColumnMaps.like(of_maps) if of_maps else None
+        standardizer = cls._new_standardizer(config, maps, order)
         load_arrays(standardizer, arrays)
         return standardizer
 
     @staticmethod
-    def _new_standardizer(config, maps=None):
+    def _new_standardizer(config, maps=None, signed_order=None):
         """Return the standardisation of a model, yet to be fitted."""
         bounds = None if maps is not None else config.bounded
         return Standardizer(
-            config.n_features, bounds, config.image_shape, config.is_isotropic, maps
+            config.n_features, bounds, config.image_shape, config.is_isotropic, maps, signed_order
         )

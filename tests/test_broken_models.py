@@ -355,8 +355,9 @@ def test_initialization_of_diagonal_noise_is_factor_analysis_where_that_is_bette
     options = SMALL | {"flow": "additive", "early_stopping": False}
     model = NoisyInjectiveFlow(1, noise_covariance="diag", **options)
     plan = model._plan(X)
-    objective = model._prepare_restart(plan, plan.seeds[0], None).job.objective
-    y = objective.flow.bijection.forward_and_log_det(torch.tensor(X, dtype=torch.float32))[0]
+    restart = model._prepare_restart(plan, plan.seeds[0], None)
+    objective, rows = restart.job.objective, restart.prepare(torch.tensor(X))
+    y = objective.flow.bijection.forward_and_log_det(rows.float())[0]
     latent = objective.flow.latent
     ours = float(latent.log_prob(y).mean().detach())
     y = y.detach().double().numpy()

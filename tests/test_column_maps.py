@@ -129,7 +129,7 @@ def maps_of(X, bounds=None):
     columns = describe_columns(X, range(X.shape[1]), np.finfo(float).eps)
     bounds = bounds or [OPEN] * X.shape[1]
     every = np.ones(X.shape[1], dtype=bool)
-    return column_maps(columns, X, X, bounds, 1e-3, every, ~every)
+    return column_maps(columns, X, X, bounds, 1e-3, every, ~every, np.ones(X.shape[1]))
 
 
 def case(name):
@@ -143,7 +143,9 @@ def case(name):
 
 def spread(maps, x, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return maps.spread(torch.tensor(x.reshape(len(x), -1)), generator)
+    rows = torch.tensor(x.reshape(len(x), -1))
+    uniform = torch.rand(rows.shape, dtype=rows.dtype, generator=generator)
+    return maps.spread(rows, uniform)
 
 
 @pytest.mark.parametrize("name", [*HAVE_SHAPE, *BOUNDED])

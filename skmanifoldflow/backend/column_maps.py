@@ -42,6 +42,16 @@ class Shape(NamedTuple):
     is_uniform: list[bool]
     slopes: tuple[float, float]
 
+    def mirrored(self) -> "Shape":
+        """Return the shape of the column times -1."""
+        return Shape(
+            [-knot for knot in self.knots[::-1]],
+            [1 - rank for rank in self.ranks[::-1]],
+            [None if value is None else 0.0 - value for value in self.values[::-1]],
+            self.is_uniform[::-1],
+            self.slopes[::-1],
+        )
+
 
 class Dummies(NamedTuple):
     """Columns that together encode a category, and the two values of each.
@@ -176,9 +186,11 @@ class ColumnMaps(nn.Module):
 
     # ------------------------------------------------------------------ values and intervals
 
-    def spread(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Return rows (n, D) with values at random places of the intervals that they are in."""
-        uniform = torch.rand(rows.shape, dtype=rows.dtype, generator=generator)
+    def spread(self, rows: Tensor, uniform: Tensor) -> Tensor:
+        """Return rows (n, D) with values at random places of the intervals that they are in.
+
+        Uniform numbers (n, D) are the places, from 0 to 1.
+        """
         step = torch.where(self.set_of >= 0, self.high - self.low, self.grids[:, 0])
         spread = rows + step * (uniform - 0.5)
         columns = self._single()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .column_maps import ColumnMaps
 
-__all__ = ["Standardizer"]
+__all__ = ["SignedOrder", "Standardizer"]
 
 # Rows on the boundary of a bounded column are moved inside by this share of its width, where the
 # logit is finite.
@@ -51,8 +51,38 @@ class _Moments(NamedTuple):
         )
 
 
+class SignedOrder(NamedTuple):
+    """Another order of columns, some of which change their sign.
+
+    Attributes
+    ----------
+    order : Tensor of int of shape (D,)
+        Index of the column that takes each place.
+    signs : Tensor of shape (D,)
+        1 or -1, by place, in float64.
+    """
+
+    order: Tensor
+    signs: Tensor
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return rows (n, D) with their columns in this order and with these signs."""
+        return rows[:, self.order] * self.signs
+
+    def inverse(self, rows: Tensor) -> Tensor:
+        """Return rows (n, D) with their columns in the original order, with their own signs."""
+        return (rows * self.signs)[:, self.order.argsort()]
+
+    def mirrored(self, uniform: Tensor) -> Tensor:
+        """Return uniform numbers (n, D) in the original order, u as 1 - u where the sign is -1."""
+        uniform = torch.where(self.signs < 0, 1 - uniform, uniform)
+        return uniform[:, self.order.argsort()]
+
+
 class Standardizer(nn.Module):
     """Centre and scale each column, or channel of images, after maps of single columns.
+
+    Standardised rows may have their columns in an order of their own.
 
     Computes in float64 on the CPU, whatever the dtype and device of the flow: a column far from
     zero keeps its digits, and a common factor of a power of two changes nothing but the Jacobian.
@@ -69,10 +99,19 @@ class Standardizer(nn.Module):
         One scale for all columns, which keeps angles.
     maps : ColumnMaps or None, default=None
         Maps of columns that come first, in the place of `bounds`.
+    signed_order : SignedOrder or None, default=None
+        Order and signs of the columns of standardised rows; None leaves them as they are.
+
+    Attributes
+    ----------
+    mean, scale : Tensor of shape (D,)
+        Of mapped columns in their order within standardised rows.
     """
 
     mean: Tensor
     scale: Tensor
+    order: Tensor | None
+    signs: Tensor | None
 
     def __init__(
         self,
@@ -81,14 +120,24 @@ class Standardizer(nn.Module):
         image_shape: tuple[int, int, int] | None = None,
         isotropic: bool = False,
         maps: ColumnMaps | None = None,
+        signed_order: SignedOrder | None = None,
     ) -> None:
         super().__init__()
         self.maps = maps
         self.bounds = bounds
         self.isotropic = isotropic
         self.n_channels = image_shape[0] if image_shape else None
+        self.register_buffer("order", signed_order and signed_order.order)
+        self.register_buffer("signs", signed_order and signed_order.signs)
         self.register_buffer("mean", torch.zeros(n_features, dtype=torch.float64))
         self.register_buffer("scale", torch.ones(n_features, dtype=torch.float64))
+
+    @property
+    def signed_order(self) -> SignedOrder | None:
+        """Order and signs of the columns of standardised rows, None where they are unchanged."""
+        if self.order is None or self.signs is None:
+            return None
+        return SignedOrder(self.order, self.signs)
 
     def fit(self, rows: Tensor) -> "Standardizer":
         """Take mean and scale from float64 rows of shape (n, D).
@@ -140,6 +189,12 @@ class Standardizer(nn.Module):
         return weights.repeat_interleave(rows.shape[1] // self.n_channels)
 
     def _unbound(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Map rows to R^D and put their columns in order; return the log-determinant too."""
+        rows, log_det = self._mapped(rows)
+        order = self.signed_order
+        return rows if order is None else order.forward(rows), log_det
+
+    def _mapped(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Map columns, or the box, to R^D; return rows and log-determinant, -inf outside of it."""
         if self.maps is not None:
             return self.maps.forward_and_log_det(rows)
@@ -159,7 +214,7 @@ class Standardizer(nn.Module):
 
     def inverse(self, rows: Tensor) -> Tensor:
         """Return float64 rows (n, D) in data units."""
-        rows = rows * self.scale + self.mean
+        rows = self._unscaled(rows)
         if self.maps is not None:
             return self.maps.inverse(rows)
         if self.bounds is None:
@@ -167,16 +222,27 @@ class Standardizer(nn.Module):
         low, high = self.bounds
         return low + (high - low) * torch.sigmoid(rows)
 
+    def _unscaled(self, rows: Tensor) -> Tensor:
+        """Return mapped rows in the order of the data."""
+        rows, order = rows * self.scale + self.mean, self.signed_order
+        return rows if order is None else order.inverse(rows)
+
     def rounded(self, rows: Tensor) -> Tensor:
         """Return rows in data units with the values that discrete columns and atoms have."""
         return rows if self.maps is None else self.maps.rounded(rows)
 
     def inverse_slope(self, rows: Tensor) -> Tensor:
-        """Return the derivative (n, D) of each column of `inverse` at standardised rows."""
+        """Return the derivatives (n, D) of columns in units of the data at standardised rows.
+
+        Each is that of the column which takes a place, by the standardised one in that place.
+        """
         if self.maps is not None:
-            return self.maps.inverse_slope(rows * self.scale + self.mean) * self.scale
-        if self.bounds is None:
-            return self.scale.expand_as(rows)
-        low, high = self.bounds
-        share = torch.sigmoid(rows * self.scale + self.mean)
-        return (high - low) * share * (1 - share) * self.scale
+            slope = self.maps.inverse_slope(self._unscaled(rows))
+        elif self.bounds is None:
+            slope = torch.ones_like(rows)
+        else:
+            low, high = self.bounds
+            share = torch.sigmoid(self._unscaled(rows))
+            slope = (high - low) * share * (1 - share)
+        order = self.signed_order
+        return (slope if order is None else order.forward(slope)) * self.scale
