@@ -13,12 +13,13 @@ from sklearn.utils import check_consistent_length, check_random_state, column_or
 from sklearn.utils.validation import _check_sample_weight
 
 from ._checks import check_parameters, check_rows, column_bounds, is_pair, warn
-from ._columns import Spread, describe, signed_order, spread_of
+from ._columns import Spread, describe, spread_of
 from ._config import FlowConfig
 from ._dimension import read_distinct_rows
 from ._duplicates import distinct_rows, find_duplicates, row_ranks
 from ._few_rows import Shrinkage, are_few, shrinkage_of
 from ._inference import FittedFlow
+from ._signed_order import signed_order
 from ._split import Split, split_groups, split_rows
 from ._table import ENOUGH_ROWS, Table, counted_once, drawn, rows_to_tensor
 from .backend.device import make_generator, resolve_device, statistics_dtype

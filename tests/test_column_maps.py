@@ -15,7 +15,7 @@ from scipy.stats import kstest, norm
 from skmanifoldflow import ChartAtlasFlow, NoisyInjectiveFlow
 from skmanifoldflow._column_maps import column_maps
 from skmanifoldflow._describe import describe_columns
-from skmanifoldflow.backend.column_maps import ColumnMaps
+from skmanifoldflow.backend.column_maps import ColumnMaps, Shape
 from skmanifoldflow.backend.serialization import arrays_from_module, load_arrays
 
 SMALL = {"n_layers": 2, "hidden_layer_sizes": (8,), "max_iter": 3, "random_state": 0}
@@ -399,3 +399,22 @@ def test_integral_of_one_column_with_zeros():
         grid = np.linspace(low, high, 801)[1:-1]
         total += trapezoid(np.exp(model.score_samples(grid[:, None])), grid)
     assert total == pytest.approx(1, abs=0.01)
+
+
+def test_the_map_of_a_mirrored_shape_is_the_mirrored_map():
+    shape = Shape(
+        knots=[-1.0, 0.0, 0.5, 3.0],
+        ranks=[0.0, 0.3, 0.5, 0.9],
+        values=[None, 0.2, None],
+        is_uniform=[True, True, False],
+        slopes=(0.0, 0.7),
+    )
+    maps, mirrored = (ColumnMaps(1, {0: s}, {}) for s in (shape, shape.mirrored()))
+    x = torch.linspace(-0.99, 4.0, 50, dtype=torch.float64)[:, None]
+    (z, log_det), (other, other_log_det) = (
+        m.forward_and_log_det(s * x) for m, s in ((maps, 1), (mirrored, -1))
+    )
+    np.testing.assert_allclose(other, -z, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(other_log_det, log_det, rtol=1e-12)
+    np.testing.assert_allclose(mirrored.inverse(-z), -x, rtol=1e-9, atol=1e-12)
+    assert mirrored.rounded(torch.tensor([[-0.4]], dtype=torch.float64)) == -0.2

@@ -3,10 +3,12 @@
 import hashlib
 
 import numpy as np
+import torch
 from sklearn.utils import check_array, check_random_state
 
 from .._checks import warn
 from .._duplicates import distinct_rows, row_ranks
+from .._signed_order import signed_order
 from .._table import ENOUGH_ROWS
 from .calibration import calibrate
 from .neighbors import SCALES
@@ -81,7 +83,7 @@ def intrinsic_dimension(X, *, scale=True, random_state=0):
     X = check_array(X, dtype=np.float64, ensure_min_samples=2)
     if len(X) <= ENOUGH_ROWS:
         # The same number in whatever order they come.
-        X = X[np.argsort(row_ranks(X), kind="stable")]
+        X = X[np.argsort(row_ranks(_ordered(X)), kind="stable")]
     report = read_distinct_rows(distinct_rows(X), bool(scale), random_state)
     if report.neighbors and report.agreement == "poor":
         warn(
@@ -94,7 +96,7 @@ def intrinsic_dimension(X, *, scale=True, random_state=0):
 def read_distinct_rows(rows, scale=True, random_state=0):
     """Return the report of rows (n, D) without copies among them."""
     rng = check_random_state(random_state)
-    rows = rows[np.sort(rng.permutation(len(rows))[:_MAX_ROWS])].astype(np.float64)
+    rows = _ordered(rows[np.sort(rng.permutation(len(rows))[:_MAX_ROWS])].astype(np.float64))
     seed = rng.randint(2**31)
     # Several estimators are often fitted to the same rows.
     digest = hashlib.sha256(rows.tobytes()).digest()
@@ -104,6 +106,11 @@ def read_distinct_rows(rows, scale=True, random_state=0):
             del _known[next(iter(_known))]
         _known[key] = _read(rows, scale, seed)
     return _known[key]
+
+
+def _ordered(rows):
+    """Return rows with their columns in an order that does not depend on where they stood."""
+    return signed_order(rows).forward(torch.from_numpy(rows)).numpy()
 
 
 def _read(rows, scale, seed):

@@ -24,7 +24,7 @@ from .._few_rows import n_supported
 from .._geometry import affordable_rows, mean_spectrum, noise_variance_read
 from .._linear import principal_axes
 from ..backend.bijections import squeezed_shapes
-from ..backend.device import standard_context
+from ..backend.device import standard_context, to_host
 from ..backend.flow import Outliers, chunks
 from ..backend.serialization import load_arrays
 from ..backend.training_job import SecondInterrupt
@@ -716,10 +716,13 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         """
         rows = restart.job.validation_rows
         rows = fitted.rows if rows is None else rows.to(fitted.rows)
-        raw, parts = self._from_flow(rows), []
+        flow, parts = self._flow, list(chunks(*rows.shape))
         with torch.no_grad():
-            for chunk in chunks(*rows.shape):
-                rebuilt = self._embed(self._flow, self._flow.project(rows[chunk]))
-                parts.append((rebuilt - raw[chunk]).norm(dim=1))
-        distances = torch.cat(parts).numpy()
+            u = torch.cat([flow.project(rows[part]) for part in parts])
+            points = torch.cat([flow.embed(u[part]) for part in parts])
+            self._typical_distance = float((points - rows).norm(dim=1).median())
+            self._mean_row = to_host(fitted.rows).mean(0).numpy()
+            u = torch.cat([self._nearer(flow, rows[part], u[part]) for part in parts])
+            rebuilt = torch.cat([self._embed(flow, u[part]) for part in parts])
+        distances = (rebuilt - self._from_flow(rows)).norm(dim=1).numpy()
         return np.array([distances.mean(), np.quantile(distances, _HIGH_QUANTILE)])

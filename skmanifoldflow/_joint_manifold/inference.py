@@ -2,11 +2,14 @@
 
 from numbers import Integral
 
+import numpy as np
+import torch
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_is_fitted
 
 from .._checks import check_coordinates
 from .._manifold_density import ManifoldDensityMixin
+from .._nearest import nearer_coordinates
 from ..backend.device import standard_context
 
 __all__ = ["StagedFlow"]
@@ -15,9 +18,32 @@ __all__ = ["StagedFlow"]
 class StagedFlow(ManifoldDensityMixin):
     """Methods of a fitted model that take a stage."""
 
+    #: Median distance of training rows from their points on the manifold, and mean of these rows,
+    #: in standardised units; None in models of earlier versions, whose coordinates are the flow's.
+    _typical_distance: float | None = None
+    _mean_row: np.ndarray | None = None
+
+    def _project(self, flow, rows):
+        x = self._to_flow(flow, rows)[0]
+        return self._nearer(flow, x, flow.project(x))
+
+    def _nearer(self, flow, x, u):
+        """Return coordinates of standardised rows, others than u where these rebuild them poorly.
+
+        With as many coordinates as columns there is nothing to rebuild.
+        """
+        if self._typical_distance is None or self.n_components_ == self.n_features_in_:
+            return u
+        mean = torch.tensor(self._mean_row)
+        return nearer_coordinates(flow, x, u, self._typical_distance, mean)
+
     @standard_context()
     def transform(self, X, stage=None):
         """Return the manifold coordinates of rows.
+
+        They are those of the flow. Where the point that these have on the manifold is farther from
+        the row than five times the median distance of the training rows, or than twice that and the
+        mean of these rows, they are those of a nearer point, found by a search.
 
         Parameters
         ----------
@@ -59,8 +85,10 @@ class StagedFlow(ManifoldDensityMixin):
         self._check_output_names(stage)
 
         def coordinates(flow, rows):
-            z, _ = flow.bijection.forward_and_log_det(self._to_flow(flow, rows)[0])
-            latent = flow.latent.stages[stage - 1]
+            u = self._project(flow, rows)
+            if stage == 1:
+                return u
+            latent, z = flow.latent.stages[stage - 1], flow.latent.embed(u)
             return flow.latent.project_stage(z, stage).to(latent.mean) @ latent.components
 
         return self._per_chunk(X, coordinates, X.dtype, X.shape[1])

@@ -435,7 +435,8 @@ def test_distances_of_reconstructions(curve, curve_model):
     distance = np.linalg.norm(curve_model.reconstruct(fresh) - fresh, axis=1)
     mean, high = curve_model.reconstruction_distances_
     assert mean == pytest.approx(distance.mean(), rel=0.5)
-    assert high == pytest.approx(np.quantile(distance, 0.99), rel=0.7)
+    # Of the hundred rows set aside one is above it.
+    assert np.quantile(distance, 0.94) < high < np.quantile(distance, 0.999)
     scaled = JointManifoldFlow(1, random_state=0, **FROZEN).fit(100 * curve)
     unscaled = JointManifoldFlow(1, random_state=0, **FROZEN).fit(curve)
     np.testing.assert_allclose(
