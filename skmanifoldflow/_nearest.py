@@ -13,9 +13,12 @@ __all__ = ["nearer_coordinates"]
 _FAR, _FAR_BESIDE_MEAN = 5.0, 2.0
 # Points of the manifold, drawn from the model, among which a search begins; how many of the nearest
 # ones are tried, and the steps of each.
-_N_DRAWS, _N_STARTS, _N_STEPS = 2048, 4, 20
-# Damping of the first step, and its factors after steps that were of use and that were not.
-_DAMPING, _LESS, _MORE = 1e-2, 0.2, 5.0
+_N_DRAWS, _N_STARTS, _N_STEPS = 2048, 4, 12
+# Damping of the first step, its factors after steps that were of use and that were not, and the
+# largest one.
+_DAMPING, _LESS, _MORE, _MOST = 1e-2, 0.2, 5.0, 1e4
+# Relative gain of a step that is the last one.
+_LAST_GAIN = 1e-3
 
 
 @torch.no_grad()
@@ -71,21 +74,30 @@ def _nearest(flow: ManifoldFlow, x: Tensor, u: Tensor, draws: Tensor, points: Te
 def _minimized(flow: ManifoldFlow, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """Return coordinates (n, d) after steps towards rows, and the squared distances (n,) left."""
 
-    def squared_distance(u: Tensor) -> Tensor:
+    def squared_distance(u: Tensor, x: Tensor) -> Tensor:
         return (flow.embed(u) - x).square().sum(1).nan_to_num(torch.inf)
 
-    damping, squares = torch.full((len(u), 1), _DAMPING, dtype=torch.float64), squared_distance(u)
+    u, squares = u.clone(), squared_distance(u, x)
+    damping = torch.full((len(u), 1), _DAMPING, dtype=torch.float64)
+    moving = torch.arange(len(u))
     for _ in range(_N_STEPS):
-        points, jacobian = flow.embedding_jacobian(u)
+        start, before = u[moving], squares[moving]
+        points, jacobian = flow.embedding_jacobian(start)
         jacobian = to_host(jacobian).double().nan_to_num(0.0)
-        residual = to_host(points - x).double().nan_to_num(0.0)
+        residual = to_host(points - x[moving]).double().nan_to_num(0.0)
         normal = jacobian.mT @ jacobian
+        diagonal = damping[moving] * normal.diagonal(dim1=1, dim2=2)
         # A direction that moves no point is not followed.
-        damped = normal + torch.diag_embed(damping * normal.diagonal(dim1=1, dim2=2) + 1e-12)
+        damped = normal + torch.diag_embed(diagonal + 1e-12)
         step = torch.linalg.solve(damped, jacobian.mT @ residual[:, :, None])
-        tried = u - step.squeeze(2).to(u)
-        after = squared_distance(tried)
-        is_better = after < squares
-        u, squares = torch.where(is_better[:, None], tried, u), after.minimum(squares)
-        damping = damping * torch.where(is_better.cpu(), _LESS, _MORE)[:, None]
+        tried = start - step.squeeze(2).to(start)
+        after = squared_distance(tried, x[moving])
+        is_better = after < before
+        u[moving] = torch.where(is_better[:, None], tried, start)
+        squares[moving] = after.minimum(before)
+        damping[moving] *= torch.where(is_better.cpu(), _LESS, _MORE)[:, None]
+        is_last = is_better & (after > (1 - _LAST_GAIN) * before)
+        moving = moving[~is_last.cpu() & (damping[moving, 0] < _MOST)]
+        if not len(moving):
+            break
     return u, squares
