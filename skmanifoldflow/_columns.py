@@ -15,14 +15,7 @@ from ._table import ENOUGH_ROWS
 from .backend.column_maps import ColumnMaps
 from .backend.standardize import SignedOrder
 
-__all__ = [
-    "Spread",
-    "dequantization_step",
-    "describe",
-    "spacing",
-    "spread",
-    "spread_of",
-]
+__all__ = ["Spread", "dequantization_step", "describe", "spacing", "spread", "spread_of"]
 
 # With fewer rows nothing is spread that nobody asked for.
 _MIN_ROWS_SPREAD = 40

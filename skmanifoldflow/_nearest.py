@@ -55,7 +55,8 @@ def nearer_coordinates(
     draws = flow.project(flow.sample(_N_DRAWS, make_generator(0), manifold_deviation=0.0))
     points = flow.embed(draws)
     x, found, u = x[is_far], u[is_far], u.clone()
-    for rows in chunks(len(x), _N_DRAWS):
+    n_entries = max(_N_DRAWS, (1 + _N_STARTS) * x.shape[1] * u.shape[1])
+    for rows in chunks(len(x), n_entries):
         found[rows] = _nearest(flow, x[rows], found[rows], draws, points).to(u)
     u[is_far] = found
     return u

@@ -720,7 +720,8 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         with torch.no_grad():
             u = torch.cat([flow.project(rows[part]) for part in parts])
             points = torch.cat([flow.embed(u[part]) for part in parts])
-            self._typical_distance = float((points - rows).norm(dim=1).median())
+            typical = float((points - rows).norm(dim=1).median())
+            self._typical_distance = max(typical, self.noise_floor)
             self._mean_row = to_host(fitted.rows).mean(0).numpy()
             u = torch.cat([self._nearer(flow, rows[part], u[part]) for part in parts])
             rebuilt = torch.cat([self._embed(flow, u[part]) for part in parts])
