@@ -41,6 +41,9 @@ __all__ = ["JointManifoldFlow"]
 # PCA has the least squared error of all linear manifolds: if nothing is curved, the Huber penalty
 # has an error that is some per cent larger.
 _PCA_MARGIN = 1.1
+# Least R^2 of the guide's coordinates of rows left out. Below it a part of the rows is elsewhere,
+# as where a flow cannot reach a picture from its random weights.
+_LEAST_GUIDE_SCORE = 0.9
 # Share of the rows that are rebuilt better than the high quantile of their distances.
 _HIGH_QUANTILE = 0.99
 
@@ -180,8 +183,9 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         Smallest improvement of the score, in nats per row.
     n_init : int, default=3
         Largest number of fits from different random weights. Another fit is made only if the last
-        one reconstructs rows worse than PCA with as many components. Of the fits that reconstruct
-        as well as PCA (of all fits, if none does), the one with the best validation score is kept;
+        one reconstructs rows worse than PCA with as many components, or if its `guide_score_` is
+        below 0.9. Of the fits without such a fault (of all, if none is), the one with the best
+        validation score is kept;
         with a guide, of those that are not worse than that by one standard error, the one with the
         best `guide_score_`.
     warm_start : bool, default=False
@@ -633,9 +637,16 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         return self._log(plan, ", ".join(filter(None, (restart, stage))), n_later)
 
     def _rank(self, restart, report):
-        return self._is_settled(restart.result), super()._rank(restart, report)
+        stages = restart.result
+        has_found = self._finds_manifold(stages), self._is_settled(stages)
+        return *has_found, super()._rank(restart, report)
 
     def _is_settled(self, stages):
+        """Tell whether a trained restart has found the manifold, and the picture of its guide."""
+        # The score is no number without a guide.
+        return self._finds_manifold(stages) and not stages.guide_score < _LEAST_GUIDE_SCORE
+
+    def _finds_manifold(self, stages):
         """Tell whether the reconstructions of a trained restart are as good as those of PCA."""
         slack = self.noise_floor**2
         return stages.reconstruction_error <= _PCA_MARGIN * stages.pca_error + slack
@@ -699,7 +710,7 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         self.deviation_scale_ = latent.scales().cpu().numpy()
         outliers = objective.outliers
         self.outlier_share_ = 0.0 if outliers is None else float(outliers.share)
-        if not self._is_settled(stages):
+        if not self._finds_manifold(stages):
             warn(
                 f"The manifold was not found: rows set aside are reconstructed with a mean squared "
                 f"error of {self.reconstruction_error_:.3g} per entry in standardised units, "

@@ -384,3 +384,22 @@ def test_of_level_starts_the_closest_to_the_guide_is_kept(roll, monkeypatch):
         model = JointManifoldFlow(2, guide="precomputed", **SMALL).fit(X, guide_coordinates=u)
     assert len(seen) == 3
     assert model.guide_score_ == 0.9
+
+
+def test_a_guide_that_is_not_reached_is_tried_again(roll, monkeypatch):
+    """The second start, which is close to the guide, is kept, though the first scores better."""
+    X, u = roll
+    guide_scores, train, seen = [0.8, 0.95], estimator_module.train_stages, []
+
+    def train_stages(job, log):
+        stages, k = train(job, log), len(seen)
+        seen.append(job)
+        stages.report.best_score = -float(k)
+        row_scores = torch.full((60,), -float(k), dtype=torch.float64)
+        found = {"reconstruction_error": 0.0, "row_scores": row_scores}
+        return replace(stages, guide_score=guide_scores[k], **found)
+
+    monkeypatch.setattr(estimator_module, "train_stages", train_stages)
+    model = JointManifoldFlow(2, guide="precomputed", **SMALL).fit(X, guide_coordinates=u)
+    assert len(seen) == 2
+    assert model.guide_score_ == 0.95
