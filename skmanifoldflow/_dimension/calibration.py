@@ -116,7 +116,7 @@ def calibrate(prepared: Prepared, n_draws, seed) -> Calibrated:
     if noise:
         dimension = _with_known_noise(reference, ratio, start)
         estimate = dimension * float(np.exp(np.log(ratio(dimension)).mean()))
-    elif _is_explained(reference, ratio(None)):
+    elif _is_explained(reference, ratio):
         dimension = int(reference.own_gaps.argmax()) + 1
         estimate = dimension * float(np.exp(np.log(ratio(None)).mean()))
     else:
@@ -179,13 +179,18 @@ def _whitened(rows, mixture):
     return (rows - mean) @ axes[:, kept] / np.sqrt(variances[kept])
 
 
-def _is_explained(reference, ratios):
-    """Tell whether samples of the mixture with its noise are like the rows, at all scales."""
+def _is_explained(reference, ratio):
+    """Tell whether samples of the mixture with its noise are like the rows, at all scales.
+
+    What is left at the largest scale is then less than one dimension more.
+    """
     widest = int(reference.own_gaps.argmax())
     gap = max(reference.own_gaps[widest], reference.log_gaps[widest])
     if reference.own_gaps[widest] < np.log(_OWN_GAP) or gap < np.log(_CLEAR_GAP):
         return False
-    logs = np.log(ratios)
+    logs = np.log(ratio(None))
+    if (widest + 1) * ratio(widest + 1)[-1] >= widest + 2:
+        return False
     return (
         abs((logs[1:5] if len(logs) > 1 else logs).mean()) < _EXPLAINED_MEAN
         and np.abs(logs).max() < _EXPLAINED
