@@ -24,6 +24,9 @@ _OWN_GAP, _CLEAR_GAP = 2.5, 4.0
 # Condition of a linear map, squared and doubled, that rows of one normal distribution may have
 # gone through; larger ratios of their variances are those to noise.
 _MAX_CONDITION = 200.0
+# What a gap counts where noise is not known. The last direction of a hull is thin where parts are
+# too few to be flat.
+_GAP_WEIGHT = 0.5
 # Two estimates agree within this difference of their logarithms.
 _AGREE = 0.1
 # Estimates by scale that differ by no more are level.
@@ -123,7 +126,7 @@ def calibrate(prepared: Prepared, n_draws, seed) -> Calibrated:
         estimate = _on_the_manifold(ratio, start, q)
         dimensions = np.arange(1, q + 1)
         off = np.log(dimensions / estimate) / accuracy(dimensions)
-        dimension = int(np.argmax(reference.log_gaps - 0.5 * off**2)) + 1
+        dimension = int(np.argmax(_GAP_WEIGHT * reference.log_gaps - 0.5 * off**2)) + 1
     calibrated = dimension * ratio(dimension)
     by_scale = np.column_stack([own, calibrated])
     return Calibrated(
@@ -182,19 +185,18 @@ def _whitened(rows, mixture):
 def _is_explained(reference, ratio):
     """Tell whether samples of the mixture with its noise are like the rows, at all scales.
 
-    What is left at the largest scale is then less than one dimension more.
+    The estimates of rows with noise fall with the scale, to less than one dimension more.
     """
     widest = int(reference.own_gaps.argmax())
     gap = max(reference.own_gaps[widest], reference.log_gaps[widest])
     if reference.own_gaps[widest] < np.log(_OWN_GAP) or gap < np.log(_CLEAR_GAP):
         return False
-    logs = np.log(ratio(None))
-    if (widest + 1) * ratio(widest + 1)[-1] >= widest + 2:
+    logs, d = np.log(ratio(None)), widest + 1
+    if abs((logs[1:5] if len(logs) > 1 else logs).mean()) >= _EXPLAINED_MEAN:
         return False
-    return (
-        abs((logs[1:5] if len(logs) > 1 else logs).mean()) < _EXPLAINED_MEAN
-        and np.abs(logs).max() < _EXPLAINED
-    )
+    if np.abs(logs).max() >= _EXPLAINED:
+        return False
+    return _level(ratio, d)[1] > accuracy(d) and d * ratio(d)[-1] < d + 1
 
 
 def _with_known_noise(reference, ratio, start):
@@ -224,6 +226,15 @@ def _on_the_manifold(ratio, start, largest):
         tried.add(d)
         estimate, fall = _level(ratio, d)
         d = int(np.clip(round(estimate), 1, largest))
+
+    def off(d):
+        """Return how far from d samples in d dimensions calibrate the estimate."""
+        return abs(np.log(_level(ratio, d)[0] / d)) / accuracy(d)
+
+    # More than one dimension may be near what it calibrates.
+    for step in (-1, 1):
+        while 1 <= d + step <= largest and off(d + step) < off(d):
+            d += step
     if fall > accuracy(d):
         while d > 1 and abs(np.log(_level(ratio, d - 1)[0] / (d - 1))) < _AGREE:
             d -= 1

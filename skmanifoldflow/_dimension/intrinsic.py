@@ -17,8 +17,9 @@ __all__ = ["intrinsic_dimension", "read_distinct_rows"]
 
 # Rows that are read, at most, and in the other units, where the reading is for comparison.
 _MAX_ROWS, _MAX_COMPARED_ROWS = 2500, 1000
-# Sets of samples over which estimates are averaged.
-_N_DRAWS = 3
+# Sets of samples over which estimates are averaged: of fewer rows more, unless they are so few that
+# a fit of them takes no longer than this.
+_N_DRAWS, _MAX_DRAWS, _MIN_ROWS_OF_MORE = 3, 8, 200
 # Largest ratio of the spreads of columns that counts as equal.
 _EQUAL_SPREAD = 2.0
 # The last readings, by what was read.
@@ -111,7 +112,10 @@ def _read(rows, scale, seed):
     prepared = prepare_rows(rows, scale)
     if len(rows) < 3 or not prepared.rows.shape[1]:
         return DimensionReport(1, n_rows=len(rows), scale=scale)
-    found = calibrate(prepared, _N_DRAWS, seed)
+    n_draws = _N_DRAWS
+    if len(rows) >= _MIN_ROWS_OF_MORE:
+        n_draws = min(_N_DRAWS * _MAX_ROWS // len(rows), _MAX_DRAWS)
+    found = calibrate(prepared, n_draws, seed)
     other = None
     if not _has_equal_spread(rows):
         few = prepare_rows(rows[:: -(-len(rows) // _MAX_COMPARED_ROWS)], not scale)
