@@ -27,6 +27,9 @@ _MAX_CONDITION = 200.0
 # What a gap counts where noise is not known. The last direction of a hull is thin where parts are
 # too few to be flat.
 _GAP_WEIGHT = 0.5
+# Parts of a mixture are dense in the middle, which rows of many shapes are not, so that calibrated
+# estimates are rather too large. One that is too small counts so many times as much.
+_TOO_SMALL = 1.5
 # Two estimates agree within this difference of their logarithms.
 _AGREE = 0.1
 # Estimates by scale that differ by no more are level.
@@ -229,7 +232,8 @@ def _on_the_manifold(ratio, start, largest):
 
     def off(d):
         """Return how far from d samples in d dimensions calibrate the estimate."""
-        return abs(np.log(_level(ratio, d)[0] / d)) / accuracy(d)
+        log = np.log(_level(ratio, d)[0] / d) / accuracy(d)
+        return max(log, -_TOO_SMALL * log)
 
     # More than one dimension may be near what it calibrates.
     for step in (-1, 1):
