@@ -24,9 +24,6 @@ _OWN_GAP, _CLEAR_GAP = 2.5, 4.0
 # Condition of a linear map, squared and doubled, that rows of one normal distribution may have
 # gone through; larger ratios of their variances are those to noise.
 _MAX_CONDITION = 200.0
-# What a gap counts where noise is not known. The last direction of a hull is thin where parts are
-# too few to be flat.
-_GAP_WEIGHT = 0.5
 # Parts of a mixture are dense in the middle, which rows of many shapes are not, so that calibrated
 # estimates are rather too large. One that is too small counts so many times as much.
 _TOO_SMALL = 1.5
@@ -76,8 +73,13 @@ class _Reference(NamedTuple):
 
 
 def accuracy(dimension):
-    """Return the relative error of a calibrated estimate in so many dimensions."""
+    """Return the relative error of calibrated estimates, scale by scale, in so many dimensions."""
     return np.minimum(0.025 + 0.002 * np.square(dimension), 0.16)
+
+
+def tolerance(dimension):
+    """Return the relative error of a calibrated estimate over scales, in so many dimensions."""
+    return np.minimum(0.03 + 0.0002 * np.power(dimension, 3), 0.16)
 
 
 def calibrate(prepared: Prepared, n_draws, seed) -> Calibrated:
@@ -128,8 +130,8 @@ def calibrate(prepared: Prepared, n_draws, seed) -> Calibrated:
     else:
         estimate = _on_the_manifold(ratio, start, q)
         dimensions = np.arange(1, q + 1)
-        off = np.log(dimensions / estimate) / accuracy(dimensions)
-        dimension = int(np.argmax(_GAP_WEIGHT * reference.log_gaps - 0.5 * off**2)) + 1
+        off = np.log(dimensions / estimate) / tolerance(dimensions)
+        dimension = int(np.argmax(reference.log_gaps - 0.5 * off**2)) + 1
     calibrated = dimension * ratio(dimension)
     by_scale = np.column_stack([own, calibrated])
     return Calibrated(
@@ -232,13 +234,13 @@ def _on_the_manifold(ratio, start, largest):
 
     def off(d):
         """Return how far from d samples in d dimensions calibrate the estimate."""
-        log = np.log(_level(ratio, d)[0] / d) / accuracy(d)
-        return max(log, -_TOO_SMALL * log)
+        level, fall = _level(ratio, d)
+        log = np.log(level / d) / tolerance(d)
+        return np.inf if fall > tolerance(d) else max(log, -_TOO_SMALL * log)
 
-    # More than one dimension may be near what it calibrates.
-    for step in (-1, 1):
-        while 1 <= d + step <= largest and off(d + step) < off(d):
-            d += step
+    # One dimension less may be nearer to what it calibrates.
+    while d > 1 and off(d - 1) < off(d):
+        d -= 1
     if fall > accuracy(d):
         while d > 1 and abs(np.log(_level(ratio, d - 1)[0] / (d - 1))) < _AGREE:
             d -= 1

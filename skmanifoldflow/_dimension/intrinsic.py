@@ -42,9 +42,10 @@ def intrinsic_dimension(X, *, scale=True, random_state=0):
         Rows. Copies, exact or nearly so, count once.
     scale : bool, default=True
         Whether to standardise the columns, by the standard deviation of values clipped to the
-        quantiles .01 and .99. The dimension then does not depend on units. Columns keep their units
-        where they have noise of one size in common, which shows that they share a unit. False takes
-        the units of the data: columns that are far smaller than others then count as noise.
+        quantiles .01 and .99, and to map those that are skewed or have long tails to normal scores.
+        The dimension then does not depend on units. Columns keep their units where they have noise
+        of one size in common, which shows that they share a unit. False takes the units of the
+        data: columns that are far smaller than others then count as noise.
     random_state : int, RandomState instance or None, default=0
         Source of the rows that are read where there are more than 2500, and of the samples. The
         default gives the same rows the same number at every call.

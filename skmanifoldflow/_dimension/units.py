@@ -58,8 +58,9 @@ def prepare_rows(rows, scale):
     """Express rows in units that do not depend on those of their columns.
 
     Columns are standardised robustly, those that are constant or repeat others are left out, and so
-    are the directions in which probabilistic PCA finds noise alone. Where columns share noise of
-    one size they share a unit too, which is kept.
+    are the directions in which probabilistic PCA finds noise alone. Columns that are skewed or have
+    long tails become normal ones. Where columns share noise of one size they share a unit too,
+    which is kept.
 
     Parameters
     ----------
