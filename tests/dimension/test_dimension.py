@@ -193,7 +193,7 @@ def test_dimension(name, dimension):
         "S-curve with noise": lambda: SCurve(noise=0.05).sample(n, random_state=7)[0],
         "sphere": lambda: Sphere(4, 15, noise=0.0).sample(n, random_state=7)[0],
         "sphere with noise": lambda: Sphere(4, 15, noise=0.05).sample(n, random_state=7)[0],
-        "torus times sphere": lambda: TorusSphere(noise=0.0).sample(n, random_state=7)[0],
+        "torus times sphere": lambda: TorusSphere(noise=0.0).sample(2500, random_state=7)[0],
         "bent sheet": lambda: bent_sheet(rng, n, 5, 20),
         "bent sheet with noise": lambda: bent_sheet(rng, n, 3, 20, 0.05),
         "normal": lambda: rng.standard_normal((n, 4)),
