@@ -45,9 +45,9 @@ plt.show()
 # A fading square
 # ---------------
 # Images of 32 x 32 pixels, black but for a square of one random grey value, and next to no noise.
-# Of 1024 variances a single one stands out. In grey values the images have one dimension. By
-# itself the report takes each pixel in units of its own, so that the noise of black ones counts
-# as much as the square, and it says that this reading is not to be trusted.
+# Of 1024 variances a single one stands out. The report finds that all pixels share noise of one
+# size, below which it reads nothing, so that the images have one dimension: in grey values and in
+# units of the pixels.
 square = FadingSquare(noise=0.001)
 X, grey = square.sample(500, random_state=0)
 flow = ManifoldPriorFlow(

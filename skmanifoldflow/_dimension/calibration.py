@@ -24,6 +24,9 @@ _OWN_GAP, _CLEAR_GAP = 2.5, 4.0
 # Condition of a linear map, squared and doubled, that rows of one normal distribution may have
 # gone through; larger ratios of their variances are those to noise.
 _MAX_CONDITION = 200.0
+# Parts of a mixture are dense in the middle, which rows of many shapes are not, so that calibrated
+# estimates are rather too large. One that is too small counts so many times as much.
+_TOO_SMALL = 1.5
 # Two estimates agree within this difference of their logarithms.
 _AGREE = 0.1
 # Estimates by scale that differ by no more are level.
@@ -70,8 +73,13 @@ class _Reference(NamedTuple):
 
 
 def accuracy(dimension):
-    """Return the relative error of a calibrated estimate in so many dimensions."""
+    """Return the relative error of calibrated estimates, scale by scale, in so many dimensions."""
     return np.minimum(0.025 + 0.002 * np.square(dimension), 0.16)
+
+
+def tolerance(dimension):
+    """Return the relative error of a calibrated estimate over scales, in so many dimensions."""
+    return np.minimum(0.03 + 0.0002 * np.power(dimension, 3), 0.16)
 
 
 def calibrate(prepared: Prepared, n_draws, seed) -> Calibrated:
@@ -116,13 +124,13 @@ def calibrate(prepared: Prepared, n_draws, seed) -> Calibrated:
     if noise:
         dimension = _with_known_noise(reference, ratio, start)
         estimate = dimension * float(np.exp(np.log(ratio(dimension)).mean()))
-    elif _is_explained(reference, ratio(None)):
+    elif _is_explained(reference, ratio):
         dimension = int(reference.own_gaps.argmax()) + 1
         estimate = dimension * float(np.exp(np.log(ratio(None)).mean()))
     else:
         estimate = _on_the_manifold(ratio, start, q)
         dimensions = np.arange(1, q + 1)
-        off = np.log(dimensions / estimate) / accuracy(dimensions)
+        off = np.log(dimensions / estimate) / tolerance(dimensions)
         dimension = int(np.argmax(reference.log_gaps - 0.5 * off**2)) + 1
     calibrated = dimension * ratio(dimension)
     by_scale = np.column_stack([own, calibrated])
@@ -179,17 +187,21 @@ def _whitened(rows, mixture):
     return (rows - mean) @ axes[:, kept] / np.sqrt(variances[kept])
 
 
-def _is_explained(reference, ratios):
-    """Tell whether samples of the mixture with its noise are like the rows, at all scales."""
+def _is_explained(reference, ratio):
+    """Tell whether samples of the mixture with its noise are like the rows, at all scales.
+
+    The estimates of rows with noise fall with the scale, to less than one dimension more.
+    """
     widest = int(reference.own_gaps.argmax())
     gap = max(reference.own_gaps[widest], reference.log_gaps[widest])
     if reference.own_gaps[widest] < np.log(_OWN_GAP) or gap < np.log(_CLEAR_GAP):
         return False
-    logs = np.log(ratios)
-    return (
-        abs((logs[1:5] if len(logs) > 1 else logs).mean()) < _EXPLAINED_MEAN
-        and np.abs(logs).max() < _EXPLAINED
-    )
+    logs, d = np.log(ratio(None)), widest + 1
+    if abs((logs[1:5] if len(logs) > 1 else logs).mean()) >= _EXPLAINED_MEAN:
+        return False
+    if np.abs(logs).max() >= _EXPLAINED:
+        return False
+    return _level(ratio, d)[1] > accuracy(d) and d * ratio(d)[-1] < d + 1
 
 
 def _with_known_noise(reference, ratio, start):
@@ -219,6 +231,16 @@ def _on_the_manifold(ratio, start, largest):
         tried.add(d)
         estimate, fall = _level(ratio, d)
         d = int(np.clip(round(estimate), 1, largest))
+
+    def off(d):
+        """Return how far from d samples in d dimensions calibrate the estimate."""
+        level, fall = _level(ratio, d)
+        log = np.log(level / d) / tolerance(d)
+        return np.inf if fall > tolerance(d) else max(log, -_TOO_SMALL * log)
+
+    # One dimension less may be nearer to what it calibrates.
+    while d > 1 and off(d - 1) < off(d):
+        d -= 1
     if fall > accuracy(d):
         while d > 1 and abs(np.log(_level(ratio, d - 1)[0] / (d - 1))) < _AGREE:
             d -= 1

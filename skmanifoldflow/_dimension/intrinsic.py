@@ -19,8 +19,9 @@ __all__ = ["intrinsic_dimension", "read_distinct_rows"]
 
 # Rows that are read, at most, and in the other units, where the reading is for comparison.
 _MAX_ROWS, _MAX_COMPARED_ROWS = 2500, 1000
-# Sets of samples over which estimates are averaged.
-_N_DRAWS = 3
+# Sets of samples over which estimates are averaged: of fewer rows more, unless they are so few that
+# a fit of them takes no longer than this.
+_N_DRAWS, _MAX_DRAWS, _MIN_ROWS_OF_MORE = 3, 8, 200
 # Largest ratio of the spreads of columns that counts as equal.
 _EQUAL_SPREAD = 2.0
 # The last readings, by what was read.
@@ -43,9 +44,10 @@ def intrinsic_dimension(X, *, scale=True, random_state=0):
         Rows. Copies, exact or nearly so, count once.
     scale : bool, default=True
         Whether to standardise the columns, by the standard deviation of values clipped to the
-        quantiles .01 and .99. The dimension then does not depend on units. Columns keep their units
-        where they have noise of one size in common, which shows that they share a unit. False takes
-        the units of the data: columns that are far smaller than others then count as noise.
+        quantiles .01 and .99, and to map those that are skewed or have long tails to normal scores.
+        The dimension then does not depend on units. Columns keep their units where they have noise
+        of one size in common, which shows that they share a unit. False takes the units of the
+        data: columns that are far smaller than others then count as noise.
     random_state : int, RandomState instance or None, default=0
         Source of the rows that are read where there are more than 2500, and of the samples. The
         default gives the same rows the same number at every call.
@@ -118,7 +120,10 @@ def _read(rows, scale, seed):
     prepared = prepare_rows(rows, scale)
     if len(rows) < 3 or not prepared.rows.shape[1]:
         return DimensionReport(1, n_rows=len(rows), scale=scale)
-    found = calibrate(prepared, _N_DRAWS, seed)
+    n_draws = _N_DRAWS
+    if len(rows) >= _MIN_ROWS_OF_MORE:
+        n_draws = min(_N_DRAWS * _MAX_ROWS // len(rows), _MAX_DRAWS)
+    found = calibrate(prepared, n_draws, seed)
     other = None
     if not _has_equal_spread(rows):
         few = prepare_rows(rows[:: -(-len(rows) // _MAX_COMPARED_ROWS)], not scale)

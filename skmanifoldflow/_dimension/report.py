@@ -4,10 +4,6 @@ from dataclasses import dataclass
 
 __all__ = ["DimensionReport"]
 
-# Dimensions that differ by no more than one, or by this share, are in fair agreement, and those
-# that differ by more than the second share contradict each other.
-_FAIR, _POOR = 0.25, 0.5
-
 
 @dataclass(frozen=True)
 class DimensionReport:
@@ -80,16 +76,24 @@ class DimensionReport:
     def agreement(self):
         """How well the readings agree: "good", "fair" or "poor".
 
-        "good" if nearest neighbours and the spectrum differ from `dimension` by at most half a
-        dimension or a tenth of it, "fair" if one of them does not but is within a quarter or one
-        dimension, and "poor" if nearest neighbours are farther off, or there are no scales.
+        A reading is near if it differs from `dimension` by at most half a dimension or a tenth of
+        it, and not far if by at most one or a quarter. "good" if `estimate` and at least half of
+        `calibrated_by_scale` are near, "poor" if `estimate` or all of `calibrated_by_scale` are
+        far, or there are no scales, and "fair" otherwise.
         """
         if not self.neighbors:
             return "poor"
-        off = abs(self.estimate - self.dimension)
-        if off <= max(0.5, 0.1 * self.dimension):
+        near, not_far = self._near, max(1.0, 0.25 * self.dimension)
+        estimate = abs(self.estimate - self.dimension)
+        scales = sorted(abs(one - self.dimension) for one in self.calibrated_by_scale)
+        if max(estimate, scales[(len(scales) - 1) // 2]) <= near:
             return "good"
-        return "fair" if off <= max(1.0, 0.25 * self.dimension) else "poor"
+        return "fair" if max(estimate, scales[0]) <= not_far else "poor"
+
+    @property
+    def _near(self):
+        """Distance from `dimension` of readings that agree with it."""
+        return max(0.5, 0.1 * self.dimension)
 
     def __str__(self):
         """Return the report in words."""
@@ -100,6 +104,7 @@ class DimensionReport:
                 f"of {self.n_parts} local part{'s' * (self.n_parts > 1)} comes after {self.gap}: "
                 f"the agreement is {self.agreement}."
             )
+            sentences += self._by_scale()
         else:
             sentences.append("They are too few for nearest neighbours.")
         if self.noise:
@@ -110,6 +115,20 @@ class DimensionReport:
                 f"Their dimension {units} is {self.other_units}: the sizes of the columns matter."
             )
         return " ".join(sentences)
+
+    def _by_scale(self):
+        """Return a sentence on readings by scale that are not all near the dimension."""
+        readings = self.calibrated_by_scale
+        if max(abs(one - self.dimension) for one in readings) <= self._near:
+            return []
+        first, last = readings[0], readings[-1]
+        if abs(first - last) <= self._near:
+            return [f"Scale by scale they say {min(readings):.1f} to {max(readings):.1f}."]
+        change, cause = ("fall", "with noise") if first > last else ("rise", "where rows bend")
+        return [
+            f"Scale by scale they {change} from {first:.1f} at {self.neighbors[0]} neighbours to "
+            f"{last:.1f} at {self.neighbors[-1]}, as {cause}."
+        ]
 
 
 def _count(dimension):

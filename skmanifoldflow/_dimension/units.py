@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import ndtri
 
 from .._linear import principal_axes, supported_components
 from .neighbors import neighbor_distances
@@ -14,6 +15,12 @@ __all__ = ["LEAST_NOISE", "Prepared", "prepare_rows"]
 LEAST_NOISE = 0.02
 # Quantiles to which values are clipped before a column is measured.
 _CLIPPED = 0.01, 0.99
+# Distance of the 5 % and the 95 % quantile from the median, the larger in the smaller, of columns
+# that are skewed; distance of the outer hundredths, in that of the quarters, of those with long
+# tails; and standard deviation in that of clipped values. Exponential columns have 3.6, 4.1, 1.1.
+_SKEWED, _LONG_TAILED, _GROSS = 3.0, 8.0, 1.5
+# Rows between the knots of the map to normal scores.
+_ROWS_PER_KNOT = 32
 # Share of its length that is left of a column that repeats others, and share of the largest
 # variance along an axis that is rounding.
 _REPEATED = 1e-7
@@ -25,6 +32,10 @@ _FLAT = 1.2
 _BELOW = 4.0
 _SHARE_OF_AXES = 0.25
 _EXCESS_KURTOSIS = 0.3
+# Lower edge in the upper one, by its root, from which on the least variances say nothing.
+_NEARLY_SQUARE = 0.8
+# Standard deviation, in that of noise, of columns that are not standardised to more.
+_LEAST_SPREAD = 5.0
 # Share of the hull that lies in as many columns from which on the others are columns of noise, and
 # the nats per row by which the columns of the hull then have to depend on each other.
 _WITHIN_COLUMNS = 0.98
@@ -47,8 +58,9 @@ def prepare_rows(rows, scale):
     """Express rows in units that do not depend on those of their columns.
 
     Columns are standardised robustly, those that are constant or repeat others are left out, and so
-    are the directions in which probabilistic PCA finds noise alone. Where columns share noise of
-    one size they share a unit too, which is kept.
+    are the directions in which probabilistic PCA finds noise alone. Columns that are skewed or have
+    long tails become normal ones. Where columns share noise of one size they share a unit too,
+    which is kept.
 
     Parameters
     ----------
@@ -70,8 +82,8 @@ def prepare_rows(rows, scale):
     standardised = _standardised(rows)
     kept = ~_repeats(standardised)
     rows, standardised = rows[:, kept], standardised[:, kept]
-    hull, noise = _noise_hull(rows)
-    n_axes = None
+    hull, found = _noise_hull(rows)
+    n_axes, noise = None, found
     if hull is not None:
         n_axes = hull.shape[1]
         rows = (rows @ hull) @ hull.T
@@ -79,23 +91,65 @@ def prepare_rows(rows, scale):
             # So little noise says that columns share a unit, but not that it is a good one.
             noise = 0.0
             rows = rows[:, rows.std(axis=0) > _ROUNDING * rows.std()]
-            standardised = _standardised(rows)
+            standardised = _standardised(rows, _LEAST_SPREAD * found)
     if scale and noise == 0.0:
         rows = standardised
+        if hull is None:
+            rows = _with_normal_scores(rows)
     rows, variances = _along_axes(rows, n_axes)
     unit = np.sqrt(variances.mean()) if len(variances) else 1.0
     return Prepared(rows / unit, float(noise / unit), float(noise * largest))
 
 
-def _standardised(rows):
-    """Return rows with columns of mean 0 and, but for extreme values, of variance 1."""
-    rows = rows / np.maximum(np.abs(rows).max(axis=0, initial=0.0), np.finfo(float).tiny)
+def _standardised(rows, least=0.0):
+    """Return rows with columns of mean 0 and, but for extreme values, of variance 1.
+
+    A standard deviation counts as `least` where it is less.
+    """
+    largest = np.maximum(np.abs(rows).max(axis=0, initial=0.0), np.finfo(float).tiny)
+    rows = rows / largest
     low, high = np.quantile(rows, _CLIPPED, axis=0)
     clipped = np.clip(rows, low, high)
     # The bulk of a column of rare values may be constant.
     deviation = rows.std(axis=0)
     bulk = clipped.std(axis=0)
-    return (rows - clipped.mean(axis=0)) / np.where(bulk > 1e-3 * deviation, bulk, deviation)
+    deviation = np.where(bulk > 1e-3 * deviation, bulk, deviation)
+    return (rows - clipped.mean(axis=0)) / np.maximum(deviation, least / largest)
+
+
+def _with_normal_scores(rows):
+    """Return rows with the columns mapped to normal ones that are skewed or have long tails."""
+    rows = rows.copy()
+    for j in np.flatnonzero(_is_far_from_normal(rows)):
+        rows[:, j] = _normal_scores(rows[:, j])
+    return rows
+
+
+def _is_far_from_normal(rows):
+    """Tell which standardised columns (D,) are skewed or have long tails."""
+    quantiles = np.quantile(rows, [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99], axis=0)
+    low, below, lower, middle, upper, above, high = quantiles
+    sides = np.sort([middle - below, above - middle], axis=0)
+    is_skewed = sides[1] > _SKEWED * sides[0]
+    return is_skewed | (high - low > _LONG_TAILED * (upper - lower)) | (rows.std(axis=0) > _GROSS)
+
+
+def _normal_scores(column):
+    """Return a column mapped to a nearly normal one, of variance 1.
+
+    The map is linear between every 32nd value, and the second, fourth, ... at the ends, so that
+    neighbours on a curve stay as they are.
+    """
+    n = len(column)
+    values, counts = np.unique(column, return_counts=True)
+    if len(values) < 2:
+        return column
+    ranks = np.cumsum(counts) - 0.5 * counts
+    places = np.r_[1, 2, 4, 8, 16, np.arange(_ROWS_PER_KNOT, n / 2, _ROWS_PER_KNOT)]
+    inner = np.searchsorted(ranks, np.r_[0, places, n - places]).clip(max=len(values) - 1)
+    knots = np.union1d(inner, len(values) - 1)
+    scores = np.interp(column, values[knots], ndtri(ranks[knots] / n))
+    return (scores - scores.mean()) / scores.std()
 
 
 def _repeats(rows):
@@ -135,19 +189,20 @@ def _noise_hull(rows):
     The basis is None where no such noise is found.
     """
     n, n_features = rows.shape
-    if n_features <= _MIN_NOISE_AXES or n <= n_features:
+    n_axes = min(n_features, n - 1)
+    if n_axes <= _MIN_NOISE_AXES:
         return None, 0.0
     mean, axes, variances = principal_axes(rows)
     q = _first_flat(variances, n)
     if q is None:
         return None, 0.0
-    n_noise, noise_variance = n_features - q, variances[q:].mean()
-    hull, noise_axes = axes[:, :q], axes[:, q:]
+    n_noise, noise_variance = n_axes - q, variances[q:].mean()
+    hull, noise_axes = axes[:, :q], axes[:, q:n_axes]
     is_above = np.exp(np.log(variances[:q]).mean()) >= _BELOW * noise_variance
     is_gap = variances[q - 1] >= _BELOW * variances[q]
-    if not is_above or not (is_gap or n_noise >= _SHARE_OF_AXES * n_features):
+    if not is_above or not (is_gap or n_noise >= _SHARE_OF_AXES * n_axes):
         return None, 0.0
-    whitened = (rows - mean) @ noise_axes / np.sqrt(variances[q:])
+    whitened = (rows - mean) @ noise_axes / np.sqrt(variances[q:n_axes])
     kurtosis = (whitened**4).mean() - 3
     if abs(kurtosis) > _EXCESS_KURTOSIS + 5 * np.sqrt(24 / (n * n_noise)):
         return None, 0.0
@@ -162,14 +217,20 @@ def _noise_hull(rows):
 def _first_flat(variances, n):
     """Return the first axis from which on all variances (D,) are equal up to sampling, or None.
 
-    The edges are those of Marchenko & Pastur (1967).
+    The edges are those of Marchenko & Pastur (1967). Of fewer rows than columns the variances that
+    are not zero are looked at, and where these are about as many the upper edge alone.
     """
-    for q in range(1, len(variances) - _MIN_NOISE_AXES + 1):
-        rest = variances[q:]
-        edge = np.sqrt(len(rest) / n)
-        if rest[-1] <= _ROUNDING**2 * variances[0] or edge >= 1:
+    n_axes = min(len(variances), n - 1)
+    for q in range(1, n_axes - _MIN_NOISE_AXES + 1):
+        rest, aspect = variances[q:n_axes], (len(variances) - q) / (n - 1 - q)
+        edge = np.sqrt(min(aspect, 1 / aspect))
+        if rest[-1] <= _ROUNDING**2 * variances[0]:
             continue
-        if rest[0] <= _FLAT * ((1 + edge) / (1 - edge)) ** 2 * rest[-1]:
+        if edge < _NEARLY_SQUARE:
+            is_flat = rest[0] <= _FLAT * ((1 + edge) / (1 - edge)) ** 2 * rest[-1]
+        else:
+            is_flat = rest[0] <= _FLAT * (1 + np.sqrt(aspect)) ** 2 * variances[q:].mean()
+        if is_flat:
             return q
     return None
 

@@ -16,10 +16,8 @@ __all__ = ["about_dimension", "has_many_values", "steps_of_repeats"]
 MANY_VALUES, _FEW_ROWS = 10, 100
 # Rows that are looked at: readings take fewer.
 _MAX_ROWS = 20_000
-# Share of the rows from which on a value is more than one of a scale, and the ratio of distances of
-# the 5 % and the 95 % quantile from the median of columns with long tails; that of an exponential
-# distribution is 3.6.
-_SHARE_OF_SPIKE, _LONG_TAIL = 0.5, 3.0
+# Share of the rows from which on a value is more than one of a scale.
+_SHARE_OF_SPIKE = 0.5
 
 
 def about_dimension(data):
@@ -43,15 +41,16 @@ def about_dimension(data):
         )
         return report, answer
     readings = {min(report.dimension, n_columns)}
-    if data.image_shape is None and _may_mislead(X):
+    # Values such as years put rows on lines and planes.
+    if data.image_shape is None and steps_of_repeats(X).any():
         readings.add(min(_reading(_as_normal(X)).dimension, n_columns))
     low, high = min(readings), max(readings)
     of = "of numbers" if is_taken.all() else "that take many values"
     if low < high:
         answer.sentences += [
             f"Between {low} and {high}, of {n_columns} columns {of}.",
-            "Long tails or values that repeat leave it open: the two are readings in the units of "
-            "the columns, and of their ranks.",
+            "Values that repeat leave it open: the two are readings in the units of the columns, "
+            "and of their ranks.",
         ]
         return report, answer
     if low == n_columns:
@@ -71,17 +70,6 @@ def _reading(X):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return intrinsic_dimension(X)
-
-
-def _may_mislead(X):
-    """Tell whether columns have long tails, or values that repeat.
-
-    Long tails look like curves, and values such as years put rows on lines and planes.
-    """
-    low, middle, high = np.quantile(X, [0.05, 0.5, 0.95], axis=0)
-    below, above = middle - low, high - middle
-    has_tail = np.maximum(below, above) > _LONG_TAIL * np.minimum(below, above)
-    return bool(steps_of_repeats(X).any() or has_tail.any())
 
 
 def _as_normal(X):

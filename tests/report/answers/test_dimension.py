@@ -24,19 +24,17 @@ def test_dimensions_without_a_manifold(columns, said):
     assert answer.sentences[0].startswith(said)
 
 
-@pytest.mark.parametrize("kind", ["long tails", "years"])
-def test_independent_columns_are_not_said_to_follow_from_each_other(kind):
+def test_independent_columns_are_not_said_to_follow_from_each_other():
     rng = np.random.RandomState(0)
-    if kind == "long tails":
-        X = np.exp(rng.standard_normal((2000, 4)))
-    else:
-        X = np.column_stack([rng.standard_normal(1000), 1932 + 4 * rng.randint(21, size=1000)])
+    X = np.column_stack([rng.standard_normal(1000), 1932 + 4 * rng.randint(21, size=1000)])
     report, answer = about_dimension(table_of(X))
     # Whatever it reads in the units of the columns.
     assert report.dimension < X.shape[1]
-    low, high = answer.sentences[0].removeprefix("Between ").split(", of ")[0].split(" and ")
-    assert (int(low), int(high)) == (report.dimension, X.shape[1])
+    assert answer.sentences[0].startswith("Between 1 and 2, of 2 columns of numbers")
     assert not any("sure" in sentence for sentence in answer.sentences)
+    # Long tails alone do not mislead it.
+    _, answer = about_dimension(table_of(np.exp(2 * rng.standard_normal((2000, 4)))))
+    assert answer.sentences[0].startswith("As many as there are columns of numbers, 4")
 
 
 def test_one_column_of_many_values_among_others_of_few():
