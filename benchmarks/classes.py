@@ -36,7 +36,7 @@ def load(name, data_dir, n_rows):
         X, y = load_keel(name, data_dir, with_class=True)
     else:
         X, y = getattr(sklearn.datasets, f"load_{name}")(return_X_y=True)
-    kept = np.random.RandomState(0).permutation(len(X))[:n_rows]
+    kept = np.sort(np.random.RandomState(0).permutation(len(X))[:n_rows])
     return X[kept], y[kept]
 
 

@@ -152,7 +152,7 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y):
-        """Fit the density of each class, and the temperature on rows out of fold.
+        """Fit the density of each class, and how sure it is to be on rows out of fold.
 
         Parameters
         ----------
