@@ -1,4 +1,4 @@
-"""Densities of classes on rows they were not fitted to, and the temperature that these tell."""
+"""Densities of classes on rows they were not fitted to, and how sure these may be."""
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -11,16 +11,36 @@ from .._folds import check_partition
 from .members import scores_of
 
 __all__ = [
-    "best_temperature",
+    "best_calibration",
     "class_folds",
     "fitted_to_classes",
     "log_posterior",
     "scores_out_of_fold",
+    "with_pooled_noise",
 ]
 
 _N_FOLDS = 3
 # Range of the temperature. Below 1 it would make classes that never meet ever surer.
-_TEMPERATURES = 1.0, 1e4
+_TEMPERATURES = (1.0, 1e4)
+# Temperatures that are compared before the best is refined.
+_N_TEMPERATURES = 30
+
+
+def with_pooled_noise(X, y, groups, deviation, rng):
+    """Return rows (n, D) with normal noise of a multiple of the standard deviations within classes.
+
+    These are of the rows about the means of their classes y. Noise is the same for the rows of one
+    of the groups (n,) of copies.
+    """
+    if not deviation:
+        return X
+    counts = np.bincount(y)
+    centred = X.astype(np.float64)
+    for k in range(len(counts)):
+        centred[y == k] -= centred[y == k].mean(axis=0)
+    scale = np.sqrt(np.square(centred).sum(axis=0) / max(1, len(X) - len(counts)))
+    noise = rng.standard_normal((groups.max() + 1, X.shape[1]))
+    return X + (deviation * scale * noise[groups]).astype(X.dtype)
 
 
 def class_folds(X, y, groups, classes, cv, rng):
@@ -49,10 +69,11 @@ def fitted_to_classes(density, X, y, classes):
     return [clone(density).fit(X[y == k]) for k in classes]
 
 
-def scores_out_of_fold(density, X, y, labels, classes, folds, n_jobs):
+def scores_out_of_fold(density, noisy, X, y, labels, classes, folds, n_jobs):
     """Return the log-densities (n, n_classes) of rows under classes, fitted without the rows.
 
-    They are NaN but for some of the classes, whose labels the error has, and their rows.
+    The densities are fitted to noisy rows. Scores are NaN but for some of the classes, whose labels
+    the error has, and their rows.
     """
 
     def score(train, test):
@@ -62,7 +83,7 @@ def scores_out_of_fold(density, X, y, labels, classes, folds, n_jobs):
                 f"Class '{labels[classes[is_absent.argmax()]]}' has no rows in the training part "
                 "of a fold of cv: give stratified folds, such as StratifiedKFold."
             )
-        return test, scores_of(fitted_to_classes(density, X[train], y[train], classes), X[test])
+        return test, scores_of(fitted_to_classes(density, noisy[train], y[train], classes), X[test])
 
     scores = np.full((len(X), len(labels)), np.nan)
     for test, of_fold in Parallel(n_jobs=n_jobs)(delayed(score)(*fold) for fold in folds):
@@ -70,24 +91,42 @@ def scores_out_of_fold(density, X, y, labels, classes, folds, n_jobs):
     return scores
 
 
-def log_posterior(scores, priors, temperature):
+def log_posterior(scores, priors, temperature, prior_weight):
     """Return the log-probabilities (n, n_classes) of the classes."""
     # Where a row has no density under any class nothing is told of it.
     scores = np.where((scores == -np.inf).all(axis=1, keepdims=True), 0.0, scores)
     with np.errstate(divide="ignore"):
-        return log_softmax(scores / temperature + np.log(priors), axis=1)
+        told = np.log1p(-prior_weight) + log_softmax(scores / temperature + np.log(priors), axis=1)
+        return np.logaddexp(told, np.log(prior_weight) + np.log(priors))
 
 
-def best_temperature(scores, y, priors):
-    """Return the temperature at which rows (n, n_classes) have the most probable classes y."""
+def best_calibration(scores, y, priors):
+    """Return the temperature and the prior weight at which rows have the most probable classes y.
+
+    `scores` (n, n_classes) are their log-densities.
+    """
     if (priors > 0).sum() < 2:
         # A single class is certain at any temperature.
-        return 1.0
+        return 1.0, 0.0
+    # Classes that are impossible are so with any of them.
+    rows = np.flatnonzero(priors[y] > 0)
+    scores, y = scores[rows], y[rows]
+    untold, index = priors[y], np.arange(len(y))
+
+    def best_weight(log_temperature):
+        told = np.exp(log_posterior(scores, priors, np.exp(log_temperature), 0.0)[index, y])
+
+        def loss(weight):
+            return -np.log((1 - weight) * told + weight * untold).mean()
+
+        # It is convex in the weight.
+        return minimize_scalar(loss, bounds=(0, 1), method="bounded")
 
     def loss(log_temperature):
-        log_proba = log_posterior(scores, priors, np.exp(log_temperature))[np.arange(len(y)), y]
-        # A row that is impossible under its class is so at any temperature.
-        return -log_proba[np.isfinite(log_proba)].mean()
+        return best_weight(log_temperature).fun
 
-    bounds = tuple(np.log(_TEMPERATURES))
-    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+    grid = np.log(np.geomspace(*_TEMPERATURES, _N_TEMPERATURES))
+    k = int(np.argmin([loss(t) for t in grid]))
+    bounds = grid[max(k - 1, 0)], grid[min(k + 1, len(grid) - 1)]
+    best = minimize_scalar(loss, bounds=bounds, method="bounded").x
+    return float(np.exp(best)), float(best_weight(best).x)

@@ -1,21 +1,23 @@
 """DensityClassifier: a density for each class, and the rule of Bayes."""
 
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.multiclass import check_classification_targets
 
 from .._checks import check_rows, list_names, warn
 from .._duplicates import find_duplicates
-from .base import DENSITY, DocumentedEstimator, new_density
+from .base import DENSITY, SMOOTH, DocumentedEstimator, new_density
 from .calibration import (
-    best_temperature,
+    best_calibration,
     class_folds,
     fitted_to_classes,
     log_posterior,
     scores_out_of_fold,
+    with_pooled_noise,
 )
 from .members import scores_of
 from .novelty import p_values
@@ -32,19 +34,32 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
 
     By the rule of Bayes the class k of a row x has the probability
 
-    .. math:: P(k \mid x) \propto \pi_k \, p_k(x)^{1/T}
+    .. math::
+
+        P(k \mid x) = (1 - w) \frac{\pi_k \, p_k(x)^{1/T}}{\sum_j \pi_j \, p_j(x)^{1/T}} + w \pi_k
 
     with the priors :math:`\pi_k` and the densities :math:`p_k` of the classes. Log-densities of
-    many columns add up the errors of all of them, and with T = 1 the probabilities would be too
-    sure of themselves. The temperature T is the one of 1 and more that fits held-out rows best
-    [1]_: rows are scored in three folds by densities that were fitted without them. The same scores
-    give the p-values.
+    many columns add up the errors of all of them, and with T = 1 and w = 0, the rule of Bayes
+    itself, the probabilities would be too sure of themselves. The temperature T, 1 at least, makes
+    all rows less sure [1]_; the weight w is the share of rows that the densities say nothing of, so
+    that a few rows in which they err by far do not set the temperature of all. Both are the ones
+    that fit held-out rows best: rows are scored in three folds by densities that were fitted
+    without them. The same scores give the p-values.
+
+    Where a column is constant within a class, as pixels and dummies are, its rows do not tell how
+    far a new one may be, and their density has no scale that those of other classes can be compared
+    with. What is common to all classes has: the densities are fitted to rows with normal noise, of
+    `noise_floor` times the standard deviation of each column within classes, pooled over all of
+    them. For normal densities it is a form of regularised discriminant analysis [2]_.
 
     Parameters
     ----------
     density : estimator instance, default=None
         Density with `fit` and `score_samples`, a copy of which is fitted to the rows of each class;
-        None is :class:`NoisyInjectiveFlow`.
+        None is ``NoisyInjectiveFlow(noise_floor=0.1)``, as in :class:`NoveltyDetector`.
+    noise_floor : float, default=0.1
+        Standard deviation of the noise in the training rows of the densities, in standard
+        deviations within classes. 0 leaves rows as they are.
     priors : array-like of shape (n_classes,), default=None
         Probabilities of the classes, in the order of `classes_`; None takes their shares of the
         training rows.
@@ -54,7 +69,7 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
     n_jobs : int, default=None
         Folds fitted at the same time.
     random_state : int, RandomState instance or None, default=None
-        Source of the folds, and of every random state of the density that is None.
+        Source of the folds, of the noise, and of every random state of the density that is None.
 
     Attributes
     ----------
@@ -67,6 +82,8 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
     temperature_ : float
         The temperature T. It is that of the classes with at least six rows that are no copies; 1
         where there are no two of these.
+    prior_weight_ : float
+        The weight w, of the same classes.
     calibration_scores_ : list of ndarray
         Log-densities of the rows of each class out of fold, ascending, in nats in the units of X;
         empty for a class with fewer than six rows that are no copies, which are not split.
@@ -82,11 +99,6 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
 
     Notes
     -----
-    A column that is constant within a class and not within others, as pixels are, makes the density
-    of a flow sharper than it ought to be, and new rows of the class impossible: `temperature_` is
-    then large. Add noise to the training rows, some tenths of the standard deviation of each
-    column, or take a density that is regularised, such as ``GaussianMixture(reg_covar=...)``.
-
     A fit takes four fits of each class. Where the classes matter and what lies between them does
     not, a classifier that is trained to tell them apart is often the better one.
 
@@ -94,6 +106,8 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
     ----------
     .. [1] Guo, Pleiss, Sun & Weinberger, "On calibration of modern neural networks", ICML 2017,
            https://arxiv.org/abs/1706.04599.
+    .. [2] Friedman, "Regularized discriminant analysis", Journal of the American Statistical
+           Association 84, 1989.
 
     Examples
     --------
@@ -112,14 +126,25 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
 
     _parameter_constraints: dict = {
         "density": DENSITY,
+        "noise_floor": [Interval(Real, 0, None, closed="left")],
         "priors": ["array-like", None],
         "cv": ["cv_object"],
         "n_jobs": [None, Integral],
         "random_state": ["random_state"],
     }
 
-    def __init__(self, density=None, *, priors=None, cv=None, n_jobs=None, random_state=None):
+    def __init__(
+        self,
+        density=None,
+        *,
+        noise_floor=0.1,
+        priors=None,
+        cv=None,
+        n_jobs=None,
+        random_state=None,
+    ):
         self.density = density
+        self.noise_floor = noise_floor
         self.priors = priors
         self.cv = cv
         self.n_jobs = n_jobs
@@ -127,7 +152,7 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y):
-        """Fit the density of each class, and the temperature on rows out of fold.
+        """Fit the density of each class, and how sure it is to be on rows out of fold.
 
         Parameters
         ----------
@@ -173,10 +198,11 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
             )
         self.class_prior_ = self._priors(counts)
         rng = check_random_state(self.random_state)
-        density, n_classes = new_density(self.density, rng), len(self.classes_)
-        self.temperature_ = 1.0
+        density, n_classes = new_density(self.density, rng, **SMOOTH), len(self.classes_)
+        self.temperature_, self.prior_weight_ = 1.0, 0.0
         self.calibration_scores_ = [np.empty(0)] * n_classes
         groups = find_duplicates(X).groups
+        noisy = with_pooled_noise(X, y, groups, self.noise_floor, rng)
         n_distinct = np.array([len(np.unique(groups[y == k])) for k in range(n_classes)])
         kept = np.flatnonzero(n_distinct >= _MIN_ROWS_SPLIT)
         if len(kept) < n_classes:
@@ -189,14 +215,16 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
             )
         if len(kept):
             folds = class_folds(X, y, groups, kept, self.cv, rng)
-            scores = scores_out_of_fold(density, X, y, self.classes_, kept, folds, self.n_jobs)
+            scores = scores_out_of_fold(
+                density, noisy, X, y, self.classes_, kept, folds, self.n_jobs
+            )
             for k in kept:
                 self.calibration_scores_[k] = np.sort(scores[y == k, k])
             is_kept = np.isin(y, kept)
-            self.temperature_ = best_temperature(
+            self.temperature_, self.prior_weight_ = best_calibration(
                 scores[is_kept][:, kept], np.searchsorted(kept, y[is_kept]), self.class_prior_[kept]
             )
-        self.densities_ = fitted_to_classes(density, X, y, range(n_classes))
+        self.densities_ = fitted_to_classes(density, noisy, y, range(n_classes))
         return self
 
     def _priors(self, counts):
@@ -242,7 +270,8 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
         (2, 3)
         """
         X = self._check_rows(X)
-        return log_posterior(scores_of(self.densities_, X), self.class_prior_, self.temperature_)
+        scores = scores_of(self.densities_, X)
+        return log_posterior(scores, self.class_prior_, self.temperature_, self.prior_weight_)
 
     def predict_proba(self, X):
         """Probability of each class.

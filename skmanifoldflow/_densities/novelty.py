@@ -9,16 +9,11 @@ from sklearn.utils._param_validation import Interval
 
 from .._checks import check_rows, warn
 from .._folds import split_folds, takes_groups
-from .._noisy_injective import NoisyInjectiveFlow
 from ..model_selection import cross_val_score_samples
-from .base import DENSITY, DocumentedEstimator, new_density
+from .base import DENSITY, SMOOTH, DocumentedEstimator, new_density
 from .explanation import column_candidates, column_contributions
 
 __all__ = ["NoveltyDetector", "p_values"]
-
-# Standard deviation of the noise of the default density, in those of the columns: strange rows
-# are often within streaks and spikes of the density of normal ones, and noise washes these out.
-_NOISE_FLOOR = 0.1
 
 
 class NoveltyDetector(OutlierMixin, DocumentedEstimator):
@@ -162,8 +157,7 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
         """
         X = check_rows(self, X, ensure_min_samples=2)
         rng = check_random_state(self.random_state)
-        smooth = NoisyInjectiveFlow(noise_floor=_NOISE_FLOOR)
-        density = new_density(smooth if self.density is None else self.density, rng)
+        density = new_density(self.density, rng, **SMOOTH)
         folds = split_folds(X, self.cv, groups, rng)
         has_groups = groups is not None and takes_groups(density)
         params = {"groups": np.asarray(groups)} if has_groups else {}

@@ -1,70 +1,76 @@
-"""A multivariate t distribution: the background of rows that no other density expects."""
+"""The background of heavy tails as a density of its own: rows that no other density expects."""
 
 import numpy as np
-from scipy.special import gammaln
-from sklearn.covariance import ledoit_wolf
+import torch
 
 from .._checks import check_rows
+from .._few_rows import FewRows, are_few, shrinkage_of
+from .._table import rows_to_tensor
+from ..backend.background import Background
+from ..backend.device import make_generator, standard_context
+from ..backend.standardize import Standardizer
 from .base import BaseDensity
 
 __all__ = ["StudentT"]
 
-# Degrees of freedom: the least whole number for which there is a covariance.
-_NU = 3.0
-_N_STEPS = 50
+# The least scale, in those of the columns.
+_FLOOR = 1e-3
 
 
 class StudentT(BaseDensity):
-    r"""Multivariate t distribution with 3 degrees of freedom and a shrunk covariance.
+    """Multivariate t distribution with 3 degrees of freedom, at maximum likelihood.
 
-    .. math:: p(x) \propto |S|^{-1/2} (1 + (x - m)^T S^{-1} (x - m) / \nu)^{-(\nu + D) / 2}
-
-    with m the mean of the rows and S their covariance, shrunk after Ledoit & Wolf (2004), times the
-    factor of the highest likelihood. Its log-density falls with the logarithm of the distance.
+    It is the background of every flow (:class:`~skmanifoldflow.backend.background.Background`),
+    fitted as it is there: where rows are few, to rows with their shrunk covariance.
 
     Attributes
     ----------
     location_ : ndarray of shape (n_features,)
-        The mean m.
+        The centre m.
     scale_ : ndarray of shape (n_features, n_features)
         The matrix S.
     """
 
+    @standard_context()
     def fit(self, X, y=None):
         """Fit the distribution to rows (n, D); y is ignored."""
-        X = check_rows(self, X, ensure_min_samples=2).astype(np.float64)
-        n_features = X.shape[1]
-        self.location_ = X.mean(axis=0)
-        # Columns may have any units; one that is constant has its own as its scale.
-        deviations = X.std(axis=0)
-        deviations[deviations <= 1e-12 * np.abs(self.location_)] = 1.0
-        covariance = ledoit_wolf((X - self.location_) / deviations)[0]
-        covariance[np.diag_indices(n_features)] += 1e-6
-        self.scale_ = covariance * np.outer(deviations, deviations)
-        distances, factor = self._squared_distances(X), 1.0
-        for _ in range(_N_STEPS):
-            # The EM step of the factor alone.
-            weights = (_NU + n_features) / (_NU + distances / factor)
-            factor = max(float((weights * distances).mean()) / n_features, 1e-9)
-        self.scale_ = factor * self.scale_
+        X = check_rows(self, X, ensure_min_samples=2)
+        n_features, generator = X.shape[1], make_generator(0)
+        raw = rows_to_tensor(X)[torch.randperm(len(X), generator=generator)]
+        self._standardizer = Standardizer(n_features).fit(raw)
+        rows = self._standardizer.forward_and_log_det(raw)[0]
+        scale, shrinkage = self._standardizer.scale.numpy(), None
+        if are_few(len(rows), n_features):
+            shrinkage = shrinkage_of(rows.numpy(), scale)
+        if shrinkage is not None:
+            self._standardizer.fit_blocks([(raw, None)], shrinkage.pooling)
+            rows = self._standardizer.forward_and_log_det(raw)[0]
+            rows = FewRows(shrinkage, rows).sample(rows, generator)
+        self._background = Background(n_features).fit(rows, _FLOOR)
         return self
 
-    def _squared_distances(self, X):
-        self._root = np.linalg.cholesky(self.scale_)
-        return np.square(np.linalg.solve(self._root, (X - self.location_).T)).sum(axis=0)
+    @property
+    def location_(self):
+        """The centre in the units of the rows."""
+        return self._standardizer.inverse(self._background.location[None])[0].numpy()
 
+    @property
+    def scale_(self):
+        """The matrix S in the units of the rows."""
+        root, scale = self._background.root.numpy(), self._standardizer.scale.numpy()
+        root = np.diag(root) if root.ndim == 1 else root
+        return scale[:, None] * (root @ root.T) * scale
+
+    @standard_context()
     def score_samples(self, X):
         """Return the log-density (n,) of rows, in nats in the units of X."""
         X = self._check_rows(X)
-        n_features = X.shape[1]
-        distances = self._squared_distances(X.astype(np.float64))
-        constant = gammaln((_NU + n_features) / 2) - gammaln(_NU / 2)
-        constant -= n_features / 2 * np.log(_NU * np.pi) + np.log(np.diag(self._root)).sum()
-        return (constant - (_NU + n_features) / 2 * np.log1p(distances / _NU)).astype(X.dtype)
+        rows, log_det = self._standardizer.forward_and_log_det(rows_to_tensor(X))
+        return (self._background.log_prob(rows) + log_det).numpy().astype(X.dtype)
 
+    @standard_context()
     def sample(self, n_samples=1, *, random_state=None):
         """Draw rows (n_samples, D)."""
         rng = self._check_sample(n_samples, random_state)
-        z = rng.standard_normal((n_samples, self.n_features_in_))
-        scale = np.sqrt(_NU / rng.chisquare(_NU, size=(n_samples, 1)))
-        return self.location_ + scale * (z @ np.linalg.cholesky(self.scale_).T)
+        generator = make_generator(rng.randint(2**31))
+        return self._standardizer.inverse(self._background.sample(n_samples, generator)).numpy()

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 from sklearn.base import clone
 from sklearn.calibration import calibration_curve
-from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
+from sklearn.discriminant_analysis import (
+    LinearDiscriminantAnalysis,
+    QuadraticDiscriminantAnalysis,
+)
 from sklearn.metrics import log_loss
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import KFold, PredefinedSplit, RepeatedKFold, ShuffleSplit
@@ -13,6 +16,11 @@ from sklearn.neighbors import KernelDensity
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skmanifoldflow import DensityClassifier, NoisyInjectiveFlow
+from skmanifoldflow._densities.calibration import (
+    best_calibration,
+    log_posterior,
+    with_pooled_noise,
+)
 
 
 def three_classes(n, seed=0):
@@ -32,10 +40,12 @@ def rows():
 def test_is_quadratic_discriminant_analysis_but_for_the_temperature(rows):
     X, y = rows
     new = three_classes(500, seed=1)[0]
-    model = DensityClassifier(GaussianMixture(reg_covar=0), random_state=0).fit(X, y)
+    density = GaussianMixture(reg_covar=0)
+    model = DensityClassifier(density, noise_floor=0, random_state=0).fit(X, y)
     # Normal distributions of normal rows are calibrated.
     assert model.temperature_ == pytest.approx(1, abs=0.1)
-    model.temperature_ = 1.0
+    assert model.prior_weight_ < 0.03
+    model.temperature_, model.prior_weight_ = 1.0, 0.0
     # Its covariances have the divisor n - 1.
     theirs = QuadraticDiscriminantAnalysis(store_covariance=True).fit(X, y)
     np.testing.assert_allclose(model.predict_proba(new), theirs.predict_proba(new), atol=0.01)
@@ -48,9 +58,11 @@ def test_priors_move_the_odds(rows):
     X, y = rows
     priors = [0.8, 0.1, 0.1]
     own, given = (
-        DensityClassifier(GaussianMixture(), priors=p, cv=3).fit(X, y) for p in (None, priors)
+        DensityClassifier(GaussianMixture(), priors=p, cv=3, random_state=0).fit(X, y)
+        for p in (None, priors)
     )
     own.temperature_ = given.temperature_ = 1.0
+    own.prior_weight_ = given.prior_weight_ = 0.0
     odds = [m.predict_proba(X)[:, 0] / m.predict_proba(X)[:, 1] for m in (given, own)]
     shares = own.class_prior_
     np.testing.assert_allclose(odds[0] / odds[1], 8 * shares[1] / shares[0], rtol=1e-6)
@@ -73,14 +85,14 @@ def test_temperature_calibrates_densities_that_are_too_sure():
     found, expected = calibration_curve(t == "a", proba[:, 0], n_bins=5)
     np.testing.assert_allclose(found, expected, atol=0.06)
     tempered = log_loss(t, proba)
-    model.temperature_ = 1.0
+    model.temperature_, model.prior_weight_ = 1.0, 0.0
     assert tempered < log_loss(t, model.predict_proba(T)) - 0.3
 
 
-def test_temperature_is_that_of_rows_out_of_fold(rows):
+def test_temperature_and_weight_are_those_of_rows_out_of_fold(rows):
     X, y = (part[:300] for part in rows)
     kernel, cv = KernelDensity(bandwidth=0.3), KFold(3)
-    model = DensityClassifier(kernel, cv=cv).fit(X, y)
+    model = DensityClassifier(kernel, noise_floor=0, cv=cv).fit(X, y)
     scores, classes = np.empty((300, 3)), np.unique(y)
     for train, test in cv.split(X):
         for k, label in enumerate(classes):
@@ -88,14 +100,34 @@ def test_temperature_is_that_of_rows_out_of_fold(rows):
             scores[test, k] = KernelDensity(bandwidth=0.3).fit(X[members]).score_samples(X[test])
     shares = np.array([(y == label).mean() for label in classes])
 
-    def loss(inverse):
-        weights = np.exp(scores * inverse) * shares
-        return log_loss(y, weights / weights.sum(axis=1, keepdims=True))
+    def loss(parameters):
+        inverse, weight = parameters
+        odds = np.exp(scores * inverse) * shares
+        told = odds / odds.sum(axis=1, keepdims=True)
+        return log_loss(y, (1 - weight) * told + weight * shares)
 
-    best = minimize_scalar(loss, bounds=(1e-3, 2), method="bounded").x
-    assert model.temperature_ == pytest.approx(1 / best, rel=1e-2)
+    bounds = [(1e-3, 1), (1e-9, 1)]
+    best = minimize(loss, [0.5, 0.05], bounds=bounds, method="Nelder-Mead")
+    assert loss([1 / model.temperature_, model.prior_weight_]) < best.fun + 1e-5
+    assert 0.01 < model.prior_weight_ == pytest.approx(best.x[1], rel=0.1)
     for k, label in enumerate(classes):
         np.testing.assert_allclose(model.calibration_scores_[k], np.sort(scores[y == label, k]))
+
+
+def test_wrong_labels_do_not_set_the_temperature():
+    """Of two normal distributions, whose log-densities are three times too large."""
+    rng = np.random.RandomState(0)
+    z = rng.randint(2, size=20_000)
+    x = rng.standard_normal(len(z)) + np.where(z, 1.5, -1.5)
+    scores = -1.5 * np.square(x[:, None] - [-1.5, 1.5])
+    y = np.where(rng.uniform(size=len(z)) < 0.1, 1 - z, z)
+    temperature, weight = best_calibration(scores, y, np.array([0.5, 0.5]))
+    assert temperature == pytest.approx(3, rel=0.1)
+    # A row of unknown class has the right label all the same in half of the cases.
+    assert weight == pytest.approx(0.2, abs=0.02)
+    posterior = np.exp(log_posterior(scores, [0.5, 0.5], temperature, weight)[:, 1])
+    found, expected = calibration_curve(y, posterior, n_bins=8, strategy="quantile")
+    np.testing.assert_allclose(found, expected, atol=0.03)
 
 
 def test_p_values_say_which_rows_are_of_no_class(rows):
@@ -142,6 +174,46 @@ def test_bad_input(rows):
         DensityClassifier(GaussianMixture()).fit(X[:300], np.r_[y[:299], ["d"]])
 
 
+# ------------------------------------------------------------------ noise
+
+
+def test_noise_adds_the_pooled_variances_to_those_of_each_class():
+    """Regularised discriminant analysis (Friedman, 1989), with the formula of scikit-learn."""
+    X, y = three_classes(10_000)
+    X[:, 3] += X[:, 0]
+    theirs = QuadraticDiscriminantAnalysis(store_covariance=True).fit(X, y)
+    pooled = LinearDiscriminantAnalysis(store_covariance=True).fit(X, y).covariance_
+    model = DensityClassifier(GaussianMixture(), noise_floor=0.7, random_state=0).fit(X, y)
+    for density, covariance in zip(model.densities_, theirs.covariance_, strict=True):
+        expected = covariance + 0.7**2 * np.diag(np.diag(pooled))
+        np.testing.assert_allclose(density.covariances_[0], expected, atol=0.2)
+
+
+def test_dummies_that_are_constant_in_a_class():
+    """Their zeros are evidence for the class as strong as they are rare in the other one."""
+    rng = np.random.RandomState(0)
+    y = np.repeat([0, 1], 500)
+    dummies = rng.uniform(size=(1000, 2)) < np.where(y, 0.5, 0.0)[:, None]
+    X, new = np.c_[rng.standard_normal(1000), dummies], rng.standard_normal((500, 3)) * [1, 0, 0]
+    density = GaussianMixture(4, reg_covar=1e-12, random_state=0)
+    odd = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
+    for units in [1, 1, 1], [1, 1e-3, 1e3]:
+        model = DensityClassifier(density, random_state=0).fit(X * units, y)
+        # Of the rows of the other class a quarter has two zeros.
+        assert model.predict_proba(new * units)[:, 0].mean() == pytest.approx(0.8, abs=0.06)
+        assert model.predict_proba(odd * units)[:, 1].min() > 0.95
+
+
+def test_copies_have_the_same_noise():
+    X, y = three_classes(40)
+    labels = np.unique(y, return_inverse=True)[1]
+    groups = np.tile(np.arange(40), 3)
+    rng = np.random.RandomState(0)
+    noisy = with_pooled_noise(np.tile(X, (3, 1)), np.tile(labels, 3), groups, 0.5, rng)
+    np.testing.assert_array_equal(noisy, np.tile(noisy[:40], (3, 1)))
+    assert (np.std(noisy[:40] - X, axis=0) > 0.2).all()
+
+
 # ------------------------------------------------------------------ folds and rare classes
 
 
@@ -173,7 +245,8 @@ def test_a_class_of_copies_of_a_single_row(rows):
 @pytest.mark.parametrize("cv", [None, KFold(3)])
 def test_a_rare_class_leaves_the_others_calibrated(cv, rows):
     X, y = (part[:300] for part in rows)
-    model = DensityClassifier(GaussianMixture(reg_covar=0.1), cv=cv, random_state=0)
+    density = GaussianMixture(reg_covar=0.1)
+    model = DensityClassifier(density, noise_floor=0, cv=cv, random_state=0)
     alone = clone(model).fit(X, y)
     rare = X[:3] + 20.0
     with pytest.warns(UserWarning, match=r"are not calibrated: 0 rare \(3\)"):

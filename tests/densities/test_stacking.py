@@ -249,6 +249,18 @@ def test_the_background_is_a_t_distribution(rows):
     assert grid.z_of_samples(np.exp(exact.logpdf(grid.points)), drawn) < 4
 
 
+def test_the_background_knows_few_rows_and_no_units():
+    X = np.random.RandomState(0).standard_normal((220, 15))
+    few, new = X[:20], X[20:]
+    # The covariance of so few rows is a shrunk one: that of the distribution costs a nat at most.
+    exact = multivariate_t(np.zeros(15), np.eye(15), df=3).logpdf(new).mean()
+    model = StudentT().fit(few)
+    assert model.score(new) > exact - 1
+    units = 2.0 ** np.array([-20, 20, *range(13)])
+    scaled = StudentT().fit(X * units).score_samples(X * units) + np.log(units).sum()
+    np.testing.assert_allclose(scaled, StudentT().fit(X).score_samples(X), atol=1e-6)
+
+
 def test_a_constant_column_has_the_density_of_noise(rows):
     """No member gains without bound where a column is constant."""
     X = np.c_[rows[:100], np.full(100, 7.0)]
