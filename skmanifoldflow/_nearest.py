@@ -18,7 +18,7 @@ _N_DRAWS, _N_STARTS, _N_STEPS = 2048, 4, 12
 # largest one.
 _DAMPING, _LESS, _MORE, _MOST = 1e-2, 0.2, 5.0, 1e4
 # Relative gain of a step that is the last one.
-_LAST_GAIN = 1e-3
+_LAST_GAIN = 1e-5
 
 
 @torch.no_grad()

@@ -117,7 +117,7 @@ def test_of_several_restarts_the_best_is_kept(rows):
     with interrupted(), interrupt_after(3):
         model.fit(rows)
     assert max(model.validation_scores_) == pytest.approx(max(best), abs=0.02)
-    assert max(best) - min(best) > 0.05
+    assert max(best) - min(best) > 0.03
 
 
 def test_a_finished_restart_is_kept(rows):

@@ -336,15 +336,18 @@ def test_some_of_many_rows_stand_for_all(Estimator, many, rng, is_weighted):
     plan = model._plan(X, weights)
     restart = model._prepare_restart(plan, 0, None)
     assert len(restart.job.rows.sample) == 60
-    assert abs(float(restart.job.rows.sample[:, 0].mean())) < 0.5
+    order = restart.standardizer.signed_order
+    assert abs(float(order.inverse(restart.job.rows.sample)[:, 0].mean())) < 0.5
     assert plan.split.n_validation == len(plan.split.distinct(plan.split.validation)) == 60
-    mean = np.average(X, axis=0, weights=weights)
-    np.testing.assert_allclose(restart.standardizer.mean.numpy(), mean, atol=1e-6)
+    mean, standardizer = np.average(X, axis=0, weights=weights), restart.standardizer
+    found = standardizer.signed_order.inverse(standardizer.mean[None])[0]
+    np.testing.assert_allclose(found.numpy(), mean, atol=1e-6)
     rows, split, _ = model._fitted_rows(plan, restart)
     assert len(rows) == 60
     assert split.n_validation == 3
     # The rows are in the order of the table, and those of the split are what it says.
-    assert bool((rows[:, 0].diff() >= 0).all())
+    times = standardizer.signed_order.inverse(rows)[:, 0]
+    assert bool((times.diff() >= 0).all())
     held_out = {tuple(row) for row in rows[split.validation].tolist()}
     known = restart.standardizer.forward_and_log_det(plan.table.take(plan.split.validation))[0]
     assert held_out <= {tuple(row) for row in known.to(rows).tolist()}

@@ -7,7 +7,7 @@ import torch
 from sklearn.utils import check_array, check_random_state
 
 from .._checks import warn
-from .._duplicates import distinct_rows, row_ranks
+from .._duplicates import distinct_rows, row_keys, row_ranks
 from .._signed_order import signed_order
 from .._table import ENOUGH_ROWS
 from .calibration import calibrate
@@ -98,7 +98,10 @@ def intrinsic_dimension(X, *, scale=True, random_state=0):
 def read_distinct_rows(rows, scale=True, random_state=0):
     """Return the report of rows (n, D) without copies among them."""
     rng = check_random_state(random_state)
-    rows = _ordered(rows[np.sort(rng.permutation(len(rows))[:_MAX_ROWS])].astype(np.float64))
+    rows = rows[np.sort(rng.permutation(len(rows))[:_MAX_ROWS])].astype(np.float64)
+    # Rows of whole numbers are equal by chance, and such neighbours tell nothing.
+    rows = rows[np.sort(np.unique(row_keys(rows), return_index=True)[1])]
+    rows = _ordered(rows)
     seed = rng.randint(2**31)
     # Several estimators are often fitted to the same rows.
     digest = hashlib.sha256(rows.tobytes()).digest()

@@ -77,7 +77,9 @@ class Background(nn.Module):
         centred = rows - self.location
         if self.is_diagonal:
             return (centred / self.root).square().sum(1)
-        return torch.linalg.solve_triangular(self.root, centred.T, upper=False).square().sum(0)
+        whitened = torch.linalg.solve_triangular(self.root, centred.T, upper=False)
+        # Rows so far away that numbers overflow may be a difference of two infinities.
+        return whitened.square().sum(0).nan_to_num(torch.inf, torch.inf)
 
     def log_prob(self, rows: Tensor) -> Tensor:
         """Return the log-density (n,) of rows under the t distribution alone."""
