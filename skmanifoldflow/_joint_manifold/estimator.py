@@ -185,9 +185,8 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
         Largest number of fits from different random weights. Another fit is made only if the last
         one reconstructs rows worse than PCA with as many components, or if its `guide_score_` is
         below 0.9. Of the fits without such a fault (of all, if none is), the one with the best
-        validation score is kept;
-        with a guide, of those that are not worse than that by one standard error, the one with the
-        best `guide_score_`.
+        validation score is kept; with a guide, of those that are not worse than that by one
+        standard error, the one with the best `guide_score_`.
     warm_start : bool, default=False
         Whether to start from the weights of the previous fit, if the number of columns and the
         parameters that shape the model are the same; `n_init` is then ignored. A Ctrl-C in a
