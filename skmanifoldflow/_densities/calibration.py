@@ -93,11 +93,13 @@ def scores_out_of_fold(density, noisy, X, y, labels, classes, folds, n_jobs):
 
 def log_posterior(scores, priors, temperature, prior_weight):
     """Return the log-probabilities (n, n_classes) of the classes."""
-    # Where a row has no density under any class nothing is told of it.
-    scores = np.where((scores == -np.inf).all(axis=1, keepdims=True), 0.0, scores)
     with np.errstate(divide="ignore"):
-        told = np.log1p(-prior_weight) + log_softmax(scores / temperature + np.log(priors), axis=1)
-        return np.logaddexp(told, np.log(prior_weight) + np.log(priors))
+        log_priors = np.log(priors)
+        logits = (scores + log_priors) / temperature
+        # Where a row has no density under any class nothing is told of it.
+        logits = np.where((scores == -np.inf).all(axis=1, keepdims=True), log_priors, logits)
+        told = np.log1p(-prior_weight) + log_softmax(logits, axis=1)
+        return np.logaddexp(told, np.log(prior_weight) + log_priors)
 
 
 def best_calibration(scores, y, priors):

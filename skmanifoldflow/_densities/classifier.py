@@ -36,7 +36,8 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
 
     .. math::
 
-        P(k \mid x) = (1 - w) \frac{\pi_k \, p_k(x)^{1/T}}{\sum_j \pi_j \, p_j(x)^{1/T}} + w \pi_k
+        P(k \mid x) = (1 - w) \frac{(\pi_k \, p_k(x))^{1/T}}{\sum_j (\pi_j \, p_j(x))^{1/T}}
+        + w \pi_k
 
     with the priors :math:`\pi_k` and the densities :math:`p_k` of the classes. Log-densities of
     many columns add up the errors of all of them, and with T = 1 and w = 0, the rule of Bayes

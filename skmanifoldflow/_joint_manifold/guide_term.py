@@ -94,7 +94,7 @@ class GuideTerm(nn.Module):
         # The start gives each coordinate unit variance.
         std = self.coordinates.std(0).clamp_min(torch.finfo(like.dtype).eps)
         with torch.no_grad():
-            u = _manifold_parts(bijection, self.rows, len(std))
+            u = bijection.forward_and_log_det(self.rows)[0][:, : len(std)]
         # Axes have no sign of their own.
         self.signs = torch.where((u * self.coordinates).sum(0) < 0, -1.0, 1.0).to(like)
         self.log_scale = nn.Parameter(std.log())
@@ -104,22 +104,21 @@ class GuideTerm(nn.Module):
         """Return the factors (d,) that turn manifold parts into the units of the guide."""
         return self.signs * self.log_scale.exp()
 
-    def predict(self, bijection: Bijection, rows: Tensor) -> Tensor:
-        """Return the coordinates (n, d) of rows in units of the guide."""
-        u = _manifold_parts(bijection, rows, len(self.shift))
+    def predict(self, z: Tensor) -> Tensor:
+        """Return the coordinates (n, d) of latent rows (n, D) in units of the guide."""
+        u = z[:, : len(self.shift)]
         return u * self.scale().to(u) + self.shift.to(u)
 
     def is_strong(self, progress: float) -> bool:
         """Tell whether the weight is the larger one at a share of the training."""
         return progress < self.annealing
 
-    def loss(self, bijection: Bijection, progress: float) -> Tensor:
-        """Return the weighted error of some rows."""
-        rows, coordinates = self._draw()
-        error = (self.predict(bijection, rows) - coordinates).abs().mean()
+    def loss(self, z: Tensor, coordinates: Tensor, progress: float) -> Tensor:
+        """Return the weighted error of latent rows (n, D) that should have given coordinates."""
+        error = (self.predict(z) - coordinates).abs().mean()
         return self.weight * (self.start_factor if self.is_strong(progress) else 1.0) * error
 
-    def _draw(self) -> tuple[Tensor, Tensor]:
+    def draw(self) -> tuple[Tensor, Tensor]:
         """Return rows (n, D) and the coordinates (n, d) that they should have."""
         weights, neighbors = self.guided.weights, self.guided.neighbors
         if weights is None:
@@ -141,10 +140,6 @@ class GuideTerm(nn.Module):
         rows, coordinates = (t.to(self.rows) for t in self.guided.left_out)
         if len(rows) < 2:
             return math.nan
-        error = (self.predict(bijection, rows) - coordinates).square().sum()
+        z = bijection.forward_and_log_det(rows)[0]
+        error = (self.predict(z) - coordinates).square().sum()
         return float(1 - error / (coordinates - coordinates.mean(0)).square().sum())
-
-
-def _manifold_parts(bijection: Bijection, rows: Tensor, n_components: int) -> Tensor:
-    """Return the manifold parts (n, d) of rows."""
-    return bijection.forward_and_log_det(rows)[0][:, :n_components]

@@ -122,17 +122,23 @@ class JointLikelihood(Objective):
         u = self.latent.project_stage(z, self.stage)
         return rows - self.flow.decode(self.latent.embed_stage(u, self.stage))
 
-    def _log_prob(self, x: Tensor, *, has_outliers: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-        """Return latent rows, the log-density (n,) of rows and their weights (n, 1).
+    def _log_prob(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return latent rows, the log-density (n,) of rows and their weights (n, 1)."""
+        z, log_det = self.flow.bijection.forward_and_log_det(x)
+        return z, *self._mixed(x, z, log_det)
+
+    def _mixed(
+        self, x: Tensor, z: Tensor, log_det: Tensor, *, has_outliers: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Return the log-density (n,) of rows x with latent rows z, and their weights (n, 1).
 
         The weight of a row is its probability of not being an outlier.
         """
-        z, log_det = self.flow.bijection.forward_and_log_det(x)
         log_prob = self.latent.log_prob(z) + log_det
         if self.outliers is None or not has_outliers:
-            return z, log_prob, z.new_ones(len(z), 1)
+            return log_prob, z.new_ones(len(z), 1)
         log_prob, weight = self.outliers.mix(x, log_prob)
-        return z, log_prob, weight.detach().to(z)[:, None]
+        return log_prob, weight.detach().to(z)[:, None]
 
     def _fit_scale(self, residuals: Tensor, weight: Tensor, **kwargs: Any) -> Tensor:
         floor = self.min_scale * self.noise_floor
@@ -146,7 +152,14 @@ class JointLikelihood(Objective):
         guide = self.guide if self.stage == 1 else None
         # Rows that a strong guide takes away from where the density is must not be given up.
         has_outliers = guide is None or not guide.is_strong(progress)
-        z, log_prob, weight = self._log_prob(noisy, has_outliers=has_outliers)
+        x = noisy
+        if guide is not None:
+            # One pass for the rows of both terms is faster than two.
+            rows, coordinates = guide.draw()
+            x = torch.cat([noisy, rows])
+        z, log_det = self.flow.bijection.forward_and_log_det(x)
+        z, z_guided = z[: len(batch)], z[len(batch) :]
+        log_prob, weight = self._mixed(noisy, z, log_det[: len(batch)], has_outliers=has_outliers)
         loss = -log_prob.mean()
         if self.outliers is not None and has_outliers:
             self.outliers.update(noisy, weight[:, 0])
@@ -160,7 +173,7 @@ class JointLikelihood(Objective):
             log_prob = (weight * self.latent.penalty.log_prob(residuals, self.scale)).sum(1)
             loss = loss - self.reconstruction * log_prob.mean()
         if guide is not None:
-            loss = loss + guide.loss(self.flow.bijection, progress)
+            loss = loss + guide.loss(z_guided, coordinates, progress)
         return loss
 
     def update_closed_form(self, rows: Tensor, *, roughly: bool = False) -> None:
