@@ -109,14 +109,11 @@ class GuideTerm(nn.Module):
         u = z[:, : len(self.shift)]
         return u * self.scale().to(u) + self.shift.to(u)
 
-    def is_strong(self, progress: float) -> bool:
-        """Tell whether the weight is the larger one at a share of the training."""
-        return progress < self.annealing
-
     def loss(self, z: Tensor, coordinates: Tensor, progress: float) -> Tensor:
         """Return the weighted error of latent rows (n, D) that should have given coordinates."""
         error = (self.predict(z) - coordinates).abs().mean()
-        return self.weight * (self.start_factor if self.is_strong(progress) else 1.0) * error
+        factor = self.start_factor if progress < self.annealing else 1.0
+        return self.weight * factor * error
 
     def draw(self) -> tuple[Tensor, Tensor]:
         """Return rows (n, D) and the coordinates (n, d) that they should have."""

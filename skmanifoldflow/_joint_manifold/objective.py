@@ -47,6 +47,8 @@ class JointLikelihood(Objective):
     flow: ManifoldFlow
     # Share of the training after which the noise has reached its floor.
     annealing = 0.5
+    # Share of a training with a guide after which rows may be outliers.
+    guide_reaches = 0.75
     # Averaged weights give a smoother manifold than those of a single step.
     averaging = 0.05
     # Smallest scale of residuals, relative to the floor of the noise.
@@ -150,8 +152,8 @@ class JointLikelihood(Objective):
     def loss(self, batch: Tensor, progress: float) -> Tensor:
         noisy = batch + self.noise(progress) * randn(tuple(batch.shape), batch, self.generator)
         guide = self.guide if self.stage == 1 else None
-        # Rows that a strong guide takes away from where the density is must not be given up.
-        has_outliers = guide is None or not guide.is_strong(progress)
+        # Rows that the map of a guide has not reached yet must not be given up.
+        has_outliers = guide is None or progress >= self.guide_reaches
         x = noisy
         if guide is not None:
             # One pass for the rows of both terms is faster than two.
