@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .._linear import principal_axes
-from .mixture import LocalMixture, fit_local_mixtures
+from .mixture import LocalMixture, fit_local_mixtures, near_the_best
 from .neighbors import SCALES, neighbor_dimensions
 from .units import LEAST_NOISE, Prepared
 
@@ -145,9 +145,10 @@ def _n_scales(n):
 
 
 def _fit_reference(rows, noise, rng):
-    """Fit mixtures of 1, 2, 4, ... parts and choose the one with the best score held out.
+    """Fit mixtures of 1, 2, 4, ... parts and choose one by the scores held out.
 
-    A single normal distribution is chosen where its score is within two standard errors.
+    It is a single normal distribution where that is within two standard errors of the best, and
+    otherwise the smallest within one: more parts than it takes lie across each other.
     """
     n = len(rows)
     order = rng.permutation(n)
@@ -162,16 +163,14 @@ def _fit_reference(rows, noise, rng):
         variances = np.maximum(variances, LEAST_NOISE**2)
         mixtures = [LocalMixture(np.ones(1), mean[None], axes[None], variances[None])]
         scores = [np.zeros(1)]
-    best = int(np.argmax([score.mean() for score in scores]))
-    ahead = scores[best] - scores[0]
-    if ahead.mean() <= 2 * ahead.std() / np.sqrt(len(ahead)):
-        best = 0
+    is_one = near_the_best(scores, 2.0)[0]
+    chosen = 0 if is_one else near_the_best(scores).index(True)
     floor = 2 * LEAST_NOISE**2
     logs = np.array([m.weights @ np.log(np.maximum(m.variances, floor)) for m in mixtures])
     # The last axis has nothing after it.
     gaps = np.column_stack([logs[:, :-1] - logs[:, 1:], np.zeros(len(logs))])
-    spectrum = np.exp(logs[best] - logs[best, 0])
-    return _Reference(mixtures[best], gaps.mean(axis=0), gaps[best], spectrum)
+    spectrum = np.exp(logs[chosen] - logs[chosen, 0])
+    return _Reference(mixtures[chosen], gaps.mean(axis=0), gaps[chosen], spectrum)
 
 
 def _whitened(rows, mixture):

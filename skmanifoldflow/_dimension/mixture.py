@@ -7,7 +7,7 @@ from scipy.special import logsumexp
 
 from .._mixture_of_pca import MAX_COMPLETE_FEATURES, MixtureOfPCA, fit_mixtures, spread_rows
 
-__all__ = ["LocalMixture", "fit_local_mixture", "fit_local_mixtures"]
+__all__ = ["LocalMixture", "fit_local_mixture", "fit_local_mixtures", "near_the_best"]
 
 # Numbers of parts that are compared, and largest number of rows that they are fitted to.
 _N_PARTS = (1, 2, 4, 8, 16, 32)
@@ -77,7 +77,7 @@ def fit_local_mixture(rows, held_out, noise):
     mixtures, scores = fit_local_mixtures(rows, held_out, noise)
     if not mixtures:
         return None, -np.inf
-    chosen = _near_the_best(scores).index(True)
+    chosen = near_the_best(scores).index(True)
     return mixtures[chosen], float(scores[chosen].mean())
 
 
@@ -97,13 +97,13 @@ def fit_local_mixtures(rows, held_out, noise):
         mixtures.append(LocalMixture(weights, mixture.means, mixture.axes, mixture.scales**2))
         scores.append(logsumexp(mixture.log_joint(held_out), axis=1))
         # After two numbers in a row that are clearly worse, larger ones are taken to be worse too.
-        if not any(_near_the_best(scores)[-2:]):
+        if not any(near_the_best(scores)[-2:]):
             break
     return mixtures, scores
 
 
-def _near_the_best(scores):
-    """Tell which scores are within one standard error of the best mean."""
+def near_the_best(scores, n_errors=1.0):
+    """Tell which scores, each (n,), are within some standard errors of the best mean."""
     best = max(scores, key=np.mean)
-    errors = [(best - score).std() / np.sqrt(len(best)) for score in scores]
+    errors = [n_errors * (best - s).std() / np.sqrt(len(best)) for s in scores]
     return [bool((best - s).mean() <= error) for s, error in zip(scores, errors, strict=True)]

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import digamma
 
-__all__ = ["SCALES", "neighbor_dimensions", "neighbor_distances"]
+__all__ = ["SCALES", "nearest_neighbors", "neighbor_dimensions", "neighbor_distances"]
 
 #: A scale is that of the neighbours of order k and 2k.
 SCALES = (1, 2, 4, 8, 16, 32)
@@ -18,16 +18,24 @@ _MOST = 2.0
 _MAX_TREE_FEATURES = 8
 
 
-def neighbor_distances(rows, n_neighbors):
-    """Return the distances (n, n_neighbors) of each row to its nearest neighbours, ascending."""
+def nearest_neighbors(rows, n_neighbors):
+    """Return distances of each row to its nearest neighbours, ascending, and which rows these are.
+
+    Both have the shape (n, n_neighbors).
+    """
     # At the top of the module these imports would take half of the time of the package's.
     from scipy.spatial import KDTree
     from sklearn.neighbors import NearestNeighbors
 
     if rows.shape[1] <= _MAX_TREE_FEATURES:
-        return KDTree(rows, leafsize=16).query(rows, k=n_neighbors + 1)[0][:, 1:]
-    neighbors = NearestNeighbors(n_neighbors=n_neighbors, algorithm="brute").fit(rows)
-    return neighbors.kneighbors()[0]
+        distances, index = KDTree(rows, leafsize=16).query(rows, k=n_neighbors + 1)
+        return distances[:, 1:], index[:, 1:]
+    return NearestNeighbors(n_neighbors=n_neighbors, algorithm="brute").fit(rows).kneighbors()
+
+
+def neighbor_distances(rows, n_neighbors):
+    """Return the distances (n, n_neighbors) of each row to its nearest neighbours, ascending."""
+    return nearest_neighbors(rows, n_neighbors)[0]
 
 
 def neighbor_dimensions(rows, n_scales=6):

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from .._linear import principal_axes, supported_components
-from .neighbors import neighbor_distances
+from .neighbors import nearest_neighbors, neighbor_distances
 from .spectra import LEAST_GAP
 
 __all__ = ["LEAST_NOISE", "Prepared", "prepare_rows"]
@@ -26,12 +26,16 @@ _ROWS_PER_KNOT = 32
 _REPEATED = 1e-7
 _ROUNDING = 1e-10
 # Noise of one size in all columns: variances along at least three axes that are equal up to
-# sampling and this factor, a quarter of the others or less, and normal.
+# sampling and this factor, a quarter of the others or less, and normal. Bends of a curved sheet
+# can be so too, but are much the same in rows that are near each other.
 _MIN_NOISE_AXES = 3
 _FLAT = 1.2
 _BELOW = 4.0
 _SHARE_OF_AXES = 0.25
 _EXCESS_KURTOSIS = 0.3
+# Correlation, beyond five standard errors, of what counts as noise in a row with that in the row
+# nearest in the hull: of noise it is 0.
+_TOLD_BY_THE_PLACE = 0.1
 # Lower edge in the upper one, by its root, from which on the least variances say nothing.
 _NEARLY_SQUARE = 0.8
 # Standard deviation, in that of noise, of columns that are not standardised to more.
@@ -205,6 +209,10 @@ def _noise_hull(rows):
     whitened = (rows - mean) @ noise_axes / np.sqrt(variances[q:n_axes])
     kurtosis = (whitened**4).mean() - 3
     if abs(kurtosis) > _EXCESS_KURTOSIS + 5 * np.sqrt(24 / (n * n_noise)):
+        return None, 0.0
+    nearest = nearest_neighbors((rows - mean) @ hull, 1)[1][:, 0]
+    correlation = (whitened * whitened[nearest]).mean()
+    if correlation > _TOLD_BY_THE_PLACE + 5 / np.sqrt(n * n_noise):
         return None, 0.0
     # Small columns beside large ones are noise only if the large ones are no other quantities.
     share = np.square(hull).sum(axis=1)

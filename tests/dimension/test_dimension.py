@@ -30,7 +30,15 @@ from skmanifoldflow._dimension import (
     read_spectrum,
     spectral_dimension,
 )
-from skmanifoldflow.datasets import Helix, SCurve, Sphere, StickAndBall, SwissRoll, TorusSphere
+from skmanifoldflow.datasets import (
+    Helix,
+    RandomNetwork,
+    SCurve,
+    Sphere,
+    StickAndBall,
+    SwissRoll,
+    TorusSphere,
+)
 
 SMALL = {"n_layers": 4, "hidden_layer_sizes": (32,), "max_iter": 30, "random_state": 0}
 
@@ -144,6 +152,17 @@ def test_small_columns_are_no_noise_beside_other_quantities():
     ball, _ = Sphere(4, 5, noise=0.0).sample(2000, random_state=0)
     X = np.c_[100 * rng.uniform(size=(2000, 2)), ball]
     assert prepare_rows(X, True).noise == 0.0
+
+
+def test_bends_are_no_noise():
+    """The last five variances of this network are equal and its axes normal, without any noise."""
+    rng = np.random.RandomState(0)
+    X, _ = RandomNetwork(8, 20).sample(2500, random_state=105)
+    assert prepare_rows(X, True).noise == 0.0
+    noisy = prepare_rows(
+        X[:, :5] @ rng.standard_normal((5, 20)) + rng.normal(0, 0.1, X.shape), True
+    )
+    assert noisy.noise_in_data == pytest.approx(0.1, rel=0.02)
 
 
 def test_very_large_and_very_small_numbers():
