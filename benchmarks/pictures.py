@@ -188,7 +188,7 @@ def row_fashion(args):
         rng = np.random.RandomState(seed)
         train, some = rng.permutation(len(X))[:10_000], rng.permutation(len(test))[:2000]
         rows = [(r + rng.random_sample(r.shape)) / 256 for r in (X[train], test[some])]
-        shape = {"image_shape": (1, 28, 28), "max_iter": 30}
+        shape = {"image_shape": (1, 28, 28), "max_iter": 60}
         compare(args, seed, rows[0], y[train], rows[1], y_test[some], **shape)
 
 
