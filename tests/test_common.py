@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers import ESTIMATORS, every_estimator, without_background
 from scipy.integrate import trapezoid
+from scipy.stats import multivariate_normal
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV
@@ -31,7 +32,8 @@ from skmanifoldflow import ChartAtlasFlow, JointManifoldFlow, NoisyInjectiveFlow
 from skmanifoldflow.datasets import SCurve
 
 SMALL = {"max_iter": 3, "n_layers": 2, "hidden_layer_sizes": (8,)}
-SETTINGS = [{}, {**SMALL, "early_stopping": False}]
+# Few epochs: what is checked does not depend on them.
+SETTINGS = [{"max_iter": 4}, {**SMALL, "early_stopping": False}]
 # What makes the initialization of an estimator a normal distribution, where its defaults do not.
 NORMAL_INITIALIZATION = {JointManifoldFlow: {"penalty": "gaussian"}}
 
@@ -46,6 +48,14 @@ def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
 
+@every_estimator
+def test_a_fit_with_the_defaults(Estimator, rows):
+    """It is a better density of a curved surface than a normal distribution."""
+    normal = multivariate_normal(rows.mean(axis=0), np.cov(rows.T))
+    model = Estimator(random_state=0).fit(rows)
+    assert model.score(rows) > normal.logpdf(rows).mean() + 0.2
+
+
 EXTRA_CHECKS = [
     check_param_validation,
     check_transformer_get_feature_names_out,
@@ -58,7 +68,7 @@ EXTRA_CHECKS = [
 
 
 @pytest.mark.parametrize("check", EXTRA_CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("settings", SETTINGS, ids=["default", "small"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=["few epochs", "small"])
 @every_estimator
 def test_extra_scikit_learn_checks(Estimator, settings, check):
     check(Estimator.__name__, Estimator(**settings))

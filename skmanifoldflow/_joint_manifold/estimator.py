@@ -321,15 +321,15 @@ class JointManifoldFlow(StagedFlow, BaseManifoldFlow):
     --------
     >>> from skmanifoldflow import JointManifoldFlow
     >>> from skmanifoldflow.datasets import SCurve
-    >>> X, _ = SCurve(noise=0.05).sample(500, random_state=0)
-    >>> model = JointManifoldFlow(2, n_layers=4, max_iter=40, random_state=0).fit(X)
+    >>> X, _ = SCurve(noise=0.05).sample(300, random_state=0)
+    >>> model = JointManifoldFlow(2, n_layers=4, max_iter=30, random_state=0).fit(X)
     >>> model.transform(X).shape
-    (500, 2)
+    (300, 2)
     >>> model.reconstruction_error_ < model.pca_reconstruction_error_
     True
     >>> model.sample(3, manifold_deviation=0.0, random_state=0).shape
     (3, 3)
-    >>> unrolled = JointManifoldFlow(2, n_layers=4, guide="isomap", max_iter=40, random_state=0)
+    >>> unrolled = JointManifoldFlow(2, n_layers=4, guide="isomap", max_iter=30, random_state=0)
     >>> bool(unrolled.fit(X).guide_score_ > 0.9)
     True
     """

@@ -134,14 +134,14 @@ def test_density_is_near_the_exact_one(curve_model):
 def test_stages_do_not_lower_the_held_out_likelihood():
     """Coordinates with two clusters: a second stage is far better than a normal u."""
     rng = np.random.RandomState(0)
-    t = rng.choice([-2.0, 2.0], size=1500) + 0.3 * rng.randn(1500)
-    X = np.column_stack([t, 0.3 * t**2]) + 0.05 * rng.randn(1500, 2)
+    t = rng.choice([-2.0, 2.0], size=700) + 0.3 * rng.randn(700)
+    X = np.column_stack([t, 0.3 * t**2]) + 0.05 * rng.randn(700, 2)
     model = JointManifoldFlow(1, n_stages=3, random_state=0, **{**SMALL, "max_iter": 30}).fit(X)
     assert model.stage_components_ == (1, 1, 1)
     steps = np.diff(model.stage_scores_)
     assert steps[0] > 0.3
     assert steps[1] > -0.01
-    test = X[rng.permutation(1500)]
+    test = X[rng.permutation(700)]
     scores = [model.score_samples(test, stage=k).mean() for k in (1, 2, 3)]
     assert scores[1] > scores[0] + 0.3
     assert model.score(test) == pytest.approx(scores[2])
@@ -217,7 +217,7 @@ def test_the_best_stage_is_used(nested, monkeypatch):
             return replace(train(*args), scores=scores)
 
         monkeypatch.setattr(module, "train_stages", scored)
-        other = JointManifoldFlow(**model.get_params()).fit(X)
+        other = JointManifoldFlow(**model.get_params() | {"max_iter": 8}).fit(X)
         assert other.best_stage_ == best
         np.testing.assert_array_equal(other.score_samples(X), other.score_samples(X, stage=best))
         assert other.score(X) == pytest.approx(other.score_samples(X, stage=best).mean())
@@ -291,7 +291,7 @@ def test_a_manifold_as_good_as_pca_is_kept(factor_rows, fits):
     assert model.reconstruction_error_ < 1.1 * model.pca_reconstruction_error_
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_heavy_tails_resist_outliers(seed):
     """One row in twenty is a gross outlier.
 

@@ -399,14 +399,14 @@ def test_image_score_is_the_change_of_variables():
 def test_images_on_a_curved_surface():
     """A surface that fills five columns but for noise; its linear model has no gap at two."""
     rng = np.random.RandomState(0)
-    t = rng.uniform(-1, 1, size=(3000, 2))
+    t = rng.uniform(-1, 1, size=(1500, 2))
     bent = np.c_[t, t[:, 0] ** 2, t[:, 1] ** 2, t[:, 0] * t[:, 1]] * [1.5, 1.2, 2, 1.5, 2]
     basis = np.linalg.qr(rng.randn(36, 5))[0]
-    X = bent @ basis.T + 0.01 * rng.randn(3000, 36)
+    X = bent @ basis.T + 0.01 * rng.randn(1500, 36)
     settings = {**IMAGE, "image_shape": (1, 6, 6), "hidden_layer_sizes": (8, 64)}
-    model = ManifoldPriorFlow(max_iter=25, learning_rate_init=5e-3, **settings).fit(X[:2500])
-    normal = multivariate_normal(X[:2500].mean(0), np.cov(X[:2500].T)).logpdf(X[2500:]).mean()
-    assert model.score(X[2500:]) > normal + 2
+    model = ManifoldPriorFlow(max_iter=25, learning_rate_init=5e-3, **settings).fit(X[:1200])
+    normal = multivariate_normal(X[:1200].mean(0), np.cov(X[:1200].T)).logpdf(X[1200:]).mean()
+    assert model.score(X[1200:]) > normal + 2
     assert model.intrinsic_dimension_ == 2
     model = ManifoldPriorFlow(max_iter=1, early_stopping=False, **settings).fit(X[:39])
     assert model.dimension_report_.spectral_dimension != 2
@@ -414,8 +414,8 @@ def test_images_on_a_curved_surface():
 
 @pytest.mark.filterwarnings("ignore:.*hold many ties.*:UserWarning")
 def test_a_fading_square_has_one_dimension():
-    X, coordinates = FadingSquare().sample(300, random_state=0)
-    X = X.reshape(-1, 32, 32)[:, 7:25, 7:25].reshape(300, -1).astype(np.float32)
+    X, coordinates = FadingSquare().sample(150, random_state=0)
+    X = X.reshape(-1, 32, 32)[:, 7:25, 7:25].reshape(150, -1).astype(np.float32)
     settings = {**IMAGE, "image_shape": (1, 18, 18)}
     model = ManifoldPriorFlow(max_iter=1, isometry=0.0, **settings).fit(X)
     assert model.intrinsic_dimension_ == 1

@@ -133,7 +133,10 @@ def assert_same_as_by_layer(name, n_features, n_context, inverse, dtype):
 def test_gradients_are_those_of_finite_differences(name, n_context, inverse):
     chain = build(name, 3, n_context)
     x, context, inputs = inputs_of(chain, 3, n_context, n_rows=2)
-    assert torch.autograd.gradcheck(lambda *_: by_kernels(chain, x, context, inverse), inputs)
+    # fast_mode: along a random direction of each input, and not along every axis.
+    assert torch.autograd.gradcheck(
+        lambda *_: by_kernels(chain, x, context, inverse), inputs, fast_mode=True
+    )
 
 
 @every_chain
