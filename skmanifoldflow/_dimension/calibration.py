@@ -19,7 +19,7 @@ _HELD_OUT_SHARE, _MIN_HELD_OUT = 0.1, 10
 # The mixture explains the noise of rows if their estimates and those of its samples differ by so
 # little on average and at each scale, and its spectrum has a
 # gap of its own that is clear, there or on average.
-_EXPLAINED_MEAN, _EXPLAINED = 0.07, 0.15
+_EXPLAINED_MEAN, _EXPLAINED = 0.13, 0.2
 _OWN_GAP, _CLEAR_GAP = 2.5, 4.0
 # Condition of a linear map, squared and doubled, that rows of one normal distribution may have
 # gone through; larger ratios of their variances are those to noise.
@@ -27,6 +27,8 @@ _MAX_CONDITION = 200.0
 # Parts of a mixture are dense in the middle, which rows of many shapes are not, so that calibrated
 # estimates are rather too large. One that is too small counts so many times as much.
 _TOO_SMALL = 1.5
+# By so much more may noise that is not explained make them too large.
+_NOISE = 2.0
 # Two estimates agree within this difference of their logarithms.
 _AGREE = 0.1
 # Estimates by scale that differ by no more are level.
@@ -70,6 +72,7 @@ class _Reference(NamedTuple):
     log_gaps: np.ndarray
     own_gaps: np.ndarray
     spectrum: np.ndarray
+    bends: list
 
 
 def accuracy(dimension):
@@ -102,21 +105,26 @@ def calibrate(prepared: Prepared, n_draws, seed) -> Calibrated:
         no_scale = np.empty((0, 2))
         return Calibrated(dimension, np.nan, no_scale, reference.spectrum, 1)
     own = neighbor_dimensions(rows, n_scales)
-    memory: dict[int | None, np.ndarray] = {}
+    memory: dict[tuple[int, bool], np.ndarray] = {}
 
-    def ratio(d):
-        """Return by scale the estimates of the rows over those of samples in d dimensions."""
-        if d not in memory:
+    def ratio(d, with_rest=False):
+        """Return by scale the estimates of the rows over those of samples in d dimensions.
+
+        With the rest the samples have all that bends of the parts do not explain as noise.
+        """
+        key = int(d), with_rest
+        if key not in memory:
             logs = []
+            least = LEAST_NOISE if with_rest else np.hypot(LEAST_NOISE, noise)
             for _ in range(n_draws):
                 sample = reference.mixture.sample(
-                    len(rows), rng, np.hypot(LEAST_NOISE, noise if d is not None else 0.0), d
+                    len(rows), rng, least, d, reference.bends, with_rest=with_rest
                 )
-                if noise and d is not None:
+                if noise:
                     sample = sample + noise * rng.standard_normal(sample.shape)
                 logs.append(np.log(own / neighbor_dimensions(sample, n_scales)))
-            memory[d] = np.exp(np.mean(logs, axis=0))
-        return memory[d]
+            memory[key] = np.exp(np.mean(logs, axis=0))
+        return memory[key]
 
     # Normal rows of so many dimensions would have this estimate.
     r = own[1:3].mean() if n_scales > 2 else own.mean()
@@ -126,12 +134,10 @@ def calibrate(prepared: Prepared, n_draws, seed) -> Calibrated:
         estimate = dimension * float(np.exp(np.log(ratio(dimension)).mean()))
     elif _is_explained(reference, ratio):
         dimension = int(reference.own_gaps.argmax()) + 1
-        estimate = dimension * float(np.exp(np.log(ratio(None)).mean()))
+        estimate = dimension * float(np.exp(np.log(ratio(dimension, True)).mean()))
     else:
         estimate = _on_the_manifold(ratio, start, q)
-        dimensions = np.arange(1, q + 1)
-        off = np.log(dimensions / estimate) / tolerance(dimensions)
-        dimension = int(np.argmax(reference.log_gaps - 0.5 * off**2)) + 1
+        dimension, estimate = _at_a_gap(reference.log_gaps, ratio, estimate)
     calibrated = dimension * ratio(dimension)
     by_scale = np.column_stack([own, calibrated])
     return Calibrated(
@@ -166,11 +172,15 @@ def _fit_reference(rows, noise, rng):
     is_one = near_the_best(scores, 2.0)[0]
     chosen = 0 if is_one else near_the_best(scores).index(True)
     floor = 2 * LEAST_NOISE**2
-    logs = np.array([m.weights @ np.log(np.maximum(m.variances, floor)) for m in mixtures])
+    bends = [m.bends(noisy) for m in mixtures]
+    unbent = [m.unbent_variances(b) for m, b in zip(mixtures, bends, strict=True)]
+    logs = np.array(
+        [m.weights @ np.log(np.maximum(u, floor)) for m, u in zip(mixtures, unbent, strict=True)]
+    )
     # The last axis has nothing after it.
     gaps = np.column_stack([logs[:, :-1] - logs[:, 1:], np.zeros(len(logs))])
     spectrum = np.exp(logs[chosen] - logs[chosen, 0])
-    return _Reference(mixtures[chosen], gaps.mean(axis=0), gaps[chosen], spectrum)
+    return _Reference(mixtures[chosen], gaps.mean(axis=0), gaps[chosen], spectrum, bends[chosen])
 
 
 def _whitened(rows, mixture):
@@ -195,7 +205,8 @@ def _is_explained(reference, ratio):
     gap = max(reference.own_gaps[widest], reference.log_gaps[widest])
     if reference.own_gaps[widest] < np.log(_OWN_GAP) or gap < np.log(_CLEAR_GAP):
         return False
-    logs, d = np.log(ratio(None)), widest + 1
+    d = widest + 1
+    logs = np.log(ratio(d, True))
     if abs((logs[1:5] if len(logs) > 1 else logs).mean()) >= _EXPLAINED_MEAN:
         return False
     if np.abs(logs).max() >= _EXPLAINED:
@@ -206,10 +217,13 @@ def _is_explained(reference, ratio):
 def _with_known_noise(reference, ratio, start):
     """Return the dimension whose samples, with the noise of the rows, are like them at all scales.
 
-    From `start`, which noise makes too large, downwards.
+    That of the widest gap first, and from `start`, which noise makes too large, downwards those
+    that could do better.
     """
     scores: dict[int, float] = {}
-    for d in range(start, 0, -1):
+    for d in (int(reference.log_gaps.argmax()) + 1, *range(start, 0, -1)):
+        if reference.log_gaps[d - 1] <= max(scores.values(), default=-np.inf):
+            continue
         misfit = np.square(np.log(ratio(d))).mean()
         scores[d] = reference.log_gaps[d - 1] - 0.5 * misfit / accuracy(d) ** 2
         best = max(scores, key=lambda one: scores[one])
@@ -244,6 +258,24 @@ def _on_the_manifold(ratio, start, largest):
         while d > 1 and abs(np.log(_level(ratio, d - 1)[0] / (d - 1))) < _AGREE:
             d -= 1
     return _level(ratio, d)[0]
+
+
+def _at_a_gap(log_gaps, ratio, estimate):
+    """Return the dimension near an estimate after which the variances fall most, and the estimate.
+
+    Noise that is not explained makes estimates too large, so that of a smaller dimension with a
+    clearly wider gap what its own samples calibrate may be farther off.
+    """
+    dimensions = np.arange(1, len(log_gaps) + 1)
+    scores = log_gaps - 0.5 * (np.log(dimensions / estimate) / tolerance(dimensions)) ** 2
+    d = int(scores.argmax()) + 1
+    lower = int(log_gaps[:d].argmax()) + 1
+    if log_gaps[lower - 1] - log_gaps[d - 1] > np.log(_OWN_GAP):
+        level = _level(ratio, lower)[0]
+        off = np.log(level / lower) / (_NOISE * tolerance(lower))
+        if log_gaps[lower - 1] - 0.5 * off**2 > scores[d - 1]:
+            return lower, level
+    return d, estimate
 
 
 def _level(ratio, d):
