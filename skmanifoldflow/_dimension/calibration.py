@@ -17,8 +17,8 @@ __all__ = ["Calibrated", "calibrate"]
 # Rows that are set aside to compare mixtures.
 _HELD_OUT_SHARE, _MIN_HELD_OUT = 0.1, 10
 # The mixture explains the noise of rows if their estimates and those of its samples differ by so
-# little on average and at each scale, and its spectrum has a
-# gap of its own that is clear, there or on average.
+# little on average and at each scale, and its spectrum has a gap of its own that is clear, there
+# or on average.
 _EXPLAINED_MEAN, _EXPLAINED = 0.13, 0.2
 _OWN_GAP, _CLEAR_GAP = 2.5, 4.0
 # Condition of a linear map, squared and doubled, that rows of one normal distribution may have
@@ -27,7 +27,7 @@ _MAX_CONDITION = 200.0
 # Parts of a mixture are dense in the middle, which rows of many shapes are not, so that calibrated
 # estimates are rather too large. One that is too small counts so many times as much.
 _TOO_SMALL = 1.5
-# By so much more may noise that is not explained make them too large.
+# Noise that is not explained may make them too large by so many tolerances.
 _NOISE = 2.0
 # Two estimates agree within this difference of their logarithms.
 _AGREE = 0.1
@@ -49,7 +49,8 @@ class Calibrated(NamedTuple):
     by_scale : ndarray of shape (n_scales, 2)
         Estimates by nearest neighbours: of the rows, and calibrated.
     spectrum : ndarray of shape (q,)
-        Geometric mean of the variances in the parts of the mixture, the largest 1.
+        Geometric mean of the variances in the parts of the mixture that bends do not explain, the
+        first 1.
     n_parts : int
         Number of its parts.
     """
@@ -62,10 +63,11 @@ class Calibrated(NamedTuple):
 
 
 class _Reference(NamedTuple):
-    """The mixture that samples are drawn from, and the gaps in spectra of all that were fitted.
+    """The mixture that samples are drawn from, its bends, and the gaps in spectra of all fitted.
 
-    `log_gaps` (q,) is, at index d - 1, the mean log-ratio of variances d and d + 1 over mixtures
-    of 1, 2, 4, ... parts, and `own_gaps` that of the mixture alone.
+    Variances are those that bends do not explain. `log_gaps` (q,) is, at index d - 1, the mean
+    log-ratio of variances d and d + 1 over mixtures of 1, 2, 4, ... parts, and `own_gaps` that of
+    the mixture alone.
     """
 
     mixture: LocalMixture

@@ -36,7 +36,7 @@ def intrinsic_dimension(X, *, scale=True, random_state=0):
     samples of a reference whose dimension is known, a mixture of probabilistic PCAs [2]_ of the
     rows. What noise, curvature and high dimension do to the estimate [1]_, they do to both. Of the
     dimensions near the calibrated estimate the one is taken after which the variances in the parts
-    of the mixture fall most.
+    of the mixture fall most, other than by bends.
 
     Parameters
     ----------

@@ -29,8 +29,9 @@ class DimensionReport:
     estimate : float
         What nearest neighbours say in all; NaN where there are no scales.
     spectrum : tuple of float
-        Variances in the parts of the reference, a mixture of normal distributions, relative to the
-        largest, in descending order: geometric means over the parts.
+        Variances along the axes of the parts of the reference, a mixture of normal distributions,
+        as far as they are no quadratic functions of the axes before them, relative to the first:
+        geometric means over the parts.
     n_parts : int
         Number of these parts.
     gap : int

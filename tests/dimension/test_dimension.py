@@ -194,6 +194,7 @@ def bent_sheet(rng, n, d, n_features, noise=0.0):
         ("torus times sphere", 4),
         ("bent sheet", 5),
         ("bent sheet with noise", 3),
+        ("network with noise", 5),
         ("normal", 4),
         ("cube", 3),
         ("faces of a cube", 3),
@@ -215,6 +216,7 @@ def test_dimension(name, dimension):
         "torus times sphere": lambda: TorusSphere(noise=0.0).sample(2500, random_state=7)[0],
         "bent sheet": lambda: bent_sheet(rng, n, 5, 20),
         "bent sheet with noise": lambda: bent_sheet(rng, n, 3, 20, 0.05),
+        "network with noise": lambda: RandomNetwork(5, 30).sample(n, random_state=107)[0],
         "normal": lambda: rng.standard_normal((n, 4)),
         "cube": lambda: rng.uniform(size=(n, 3)),
         "faces of a cube": lambda: faces,
@@ -427,15 +429,38 @@ def test_mixture_has_the_densities_of_scipy():
         np.testing.assert_allclose(spectra[k], np.linalg.eigvalsh(covariance)[::-1])
 
 
+def test_bends_are_no_dimensions():
+    """A saddle over two axes with noise: what remains, and samples with it and without."""
+    rng = np.random.RandomState(0)
+    u = rng.standard_normal((4000, 2)) * [2.0, 1.0]
+    third = 0.15 * u[:, 0] * u[:, 1] + 0.05 * (u[:, 0] ** 2 - 4)
+    noise = 0.1 * rng.standard_normal((4000, 2))
+    axes = np.linalg.qr(rng.standard_normal((4, 4)))[0]
+    X = np.c_[u, third + noise[:, 0], noise[:, 1]] @ axes.T
+    variances = np.array([[4.0, 1.0, np.var(third) + 0.01, 0.01]])
+    mixture = LocalMixture(np.ones(1), np.zeros((1, 4)), axes[None], variances)
+    bends = mixture.bends(X)
+    left = mixture.unbent_variances(bends)
+    np.testing.assert_allclose(left, [[4.0, 1.0, 0.01, 0.01]], rtol=0.2)
+    for with_rest, variance in ((False, 0.0), (True, 0.01)):
+        drawn = mixture.sample(4000, rng, 0.0, 2, bends, with_rest=with_rest) @ axes
+        np.testing.assert_allclose(drawn[:, :2].var(axis=0), [4.0, 1.0], rtol=0.1)
+        bent = 0.15 * drawn[:, 0] * drawn[:, 1] + 0.05 * (drawn[:, 0] ** 2 - 4)
+        rest = np.c_[drawn[:, 2] - bent, drawn[:, 3]]
+        np.testing.assert_allclose(rest.var(axis=0), variance, atol=0.002)
+
+
 def test_samples_of_a_mixture():
     """Covariance less the noise that was added, and rows on the axes alone."""
     rng = np.random.RandomState(0)
     axes = np.linalg.qr(rng.standard_normal((3, 3)))[0][None]
     variances = np.array([[2.0, 1.0, 0.09]])
     mixture = LocalMixture(np.ones(1), np.zeros((1, 3)), axes, variances)
-    rows = mixture.sample(20_000, rng, 0.3) @ axes[0]
+    # Of so few rows no bend is known.
+    bends = mixture.bends(rng.standard_normal((1, 3)))
+    rows = mixture.sample(20_000, rng, 0.3, 3, bends) @ axes[0]
     np.testing.assert_allclose(rows.var(axis=0), [1.91, 0.91, 0.0], atol=0.05)
-    flat = mixture.sample(100, rng, 0.3, 2) @ axes[0]
+    flat = mixture.sample(100, rng, 0.3, 2, bends) @ axes[0]
     np.testing.assert_allclose(flat[:, 2], 0, atol=1e-12)
 
 
