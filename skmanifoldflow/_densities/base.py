@@ -8,21 +8,25 @@ import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from .._base import BaseManifoldFlow
 from .._checks import check_rows
 from .._inference import mean_log_density
 from .._noisy_injective import NoisyInjectiveFlow
+from .._unwrap import unwrap
 
 __all__ = [
     "DENSITY",
     "SMOOTH",
     "BaseDensity",
     "DocumentedEstimator",
+    "column_log_det",
     "draw",
     "draw_by_seed",
+    "in_mapped_units",
     "new_density",
+    "novelty_scores",
 ]
 
 #: Constraint of the parameter `density`.
@@ -110,6 +114,33 @@ def new_density(density, random_state=None, **default):
         }
         density.set_params(**seeds)
     return density
+
+
+def novelty_scores(density, X):
+    """Return the log-densities (n,) of rows in the units in which columns are modelled, float64."""
+    return in_mapped_units(density.score_samples(X), column_log_det(density, X))
+
+
+def column_log_det(density, X):
+    r"""Return the log-Jacobian (n,) of the maps by which a density models single columns.
+
+    Where values of a column recur or crowd, a map spreads them to a normal distribution. In units
+    of the data the density is then as high as the values are close, which says nothing of how
+    strange a row is: :math:`\log p(x) - \sum_j \log dz_j / dx_j` is the log-density of the mapped
+    columns :math:`z`. It is 0 for densities that have no such maps.
+    """
+    model, steps = unwrap(density)
+    for step in steps:
+        X = step.transform(X)
+    of_model = getattr(model, "_column_log_det", None)
+    return np.zeros(_num_samples(X)) if of_model is None else of_model(X)
+
+
+def in_mapped_units(log_density, log_det):
+    """Return log-densities without a log-Jacobian, -inf where there is no density."""
+    with np.errstate(invalid="ignore"):
+        without = np.subtract(log_density, log_det, dtype=np.float64)
+    return np.where(log_density == -np.inf, -np.inf, without)
 
 
 def draw(density, n_samples, random_state):

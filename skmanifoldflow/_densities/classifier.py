@@ -10,7 +10,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from .._checks import check_rows, list_names, warn
 from .._duplicates import find_duplicates
-from .base import DENSITY, SMOOTH, DocumentedEstimator, new_density
+from .base import DENSITY, SMOOTH, DocumentedEstimator, new_density, novelty_scores
 from .calibration import (
     best_calibration,
     class_folds,
@@ -86,8 +86,8 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
     prior_weight_ : float
         The weight w, of the same classes.
     calibration_scores_ : list of ndarray
-        Log-densities of the rows of each class out of fold, ascending, in nats in the units of X;
-        empty for a class with fewer than six rows that are no copies, which are not split.
+        Scores of the rows of each class out of fold as `NoveltyDetector` has them, ascending, in
+        nats; empty for a class with fewer than six rows that are no copies, which are not split.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -216,11 +216,11 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
             )
         if len(kept):
             folds = class_folds(X, y, groups, kept, self.cv, rng)
-            scores = scores_out_of_fold(
+            scores, of_novelty = scores_out_of_fold(
                 density, noisy, X, y, self.classes_, kept, folds, self.n_jobs
             )
             for k in kept:
-                self.calibration_scores_[k] = np.sort(scores[y == k, k])
+                self.calibration_scores_[k] = np.sort(of_novelty[y == k, k])
             is_kept = np.isin(y, kept)
             self.temperature_, self.prior_weight_ = best_calibration(
                 scores[is_kept][:, kept], np.searchsorted(kept, y[is_kept]), self.class_prior_[kept]
@@ -389,7 +389,7 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
         -------
         p : ndarray of shape (n_samples, n_classes)
             (1 + r) / (1 + n) with r the number of the n training rows of the class that have, out
-            of fold, a density under it no higher; 1 for a class that is not calibrated.
+            of fold, a score under it no higher; 1 for a class that is not calibrated.
 
         Raises
         ------
@@ -409,6 +409,5 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
         (2, 3)
         """
         X = self._check_rows(X)
-        scores = scores_of(self.densities_, X)
-        pairs = zip(self.calibration_scores_, scores.T, strict=True)
-        return np.column_stack([p_values(calibration, s) for calibration, s in pairs])
+        pairs = zip(self.calibration_scores_, self.densities_, strict=True)
+        return np.column_stack([p_values(c, novelty_scores(d, X)) for c, d in pairs])

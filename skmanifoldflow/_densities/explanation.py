@@ -3,6 +3,8 @@
 import numpy as np
 from scipy.special import logsumexp
 
+from .base import in_mapped_units
+
 __all__ = ["column_candidates", "column_contributions"]
 
 # Values of a column among which it is drawn anew: quantiles of the training rows, evenly spaced
@@ -19,12 +21,13 @@ def column_candidates(X):
     return np.sort(np.concatenate([quantiles, even]), axis=0)
 
 
-def column_contributions(score_samples, X, candidates):
-    r"""Return the expected gain in log-density (n, D) if a column is drawn anew given the others.
+def column_contributions(score_samples, X, candidates, log_det=None):
+    r"""Return the expected gain in score (n, D) if a column is drawn anew given the others.
 
-    For column j it is :math:`E[\log p(x_j', x_{-j}) \mid x_{-j}] - \log p(x)`, with the conditional
-    density of :math:`x_j'` by quadrature over the candidates, finer around the best one, and the
-    value that the row has.
+    For column j it is :math:`E[s(x_j', x_{-j}) \mid x_{-j}] - s(x)`, where the score s is the
+    log-density without a log-Jacobian, if there is one. The conditional density of :math:`x_j'` is
+    found by quadrature over the candidates, finer values around the best one, and the value that
+    the row has.
 
     Parameters
     ----------
@@ -34,31 +37,40 @@ def column_contributions(score_samples, X, candidates):
         Rows.
     candidates : ndarray of shape (m, D)
         Values of each column, ascending.
+    log_det : callable or None
+        Log-Jacobians of rows; None takes none from the log-densities.
     """
-    own = score_samples(X)
+
+    def scored(rows):
+        """Return the log-densities of rows, and their scores."""
+        log_density = score_samples(rows)
+        if log_det is None:
+            return np.stack([log_density, log_density])
+        return np.stack([log_density, in_mapped_units(log_density, log_det(rows))])
+
+    own = scored(X)
     contributions = np.empty(X.shape)
     n_at_once = max(1, _N_AT_ONCE // len(candidates))
     for j in range(X.shape[1]):
         for start in range(0, len(X), n_at_once):
             rows = slice(start, start + n_at_once)
             coarse = np.broadcast_to(candidates[:, j], (len(X[rows]), len(candidates)))
-            scores = _with_values(score_samples, X[rows], j, coarse)
-            fine = _around_best(coarse, scores)
+            of_coarse = _with_values(scored, X[rows], j, coarse)
+            fine = _around_best(coarse, of_coarse[1])
+            of_fine = _with_values(scored, X[rows], j, fine)
             values = np.hstack([coarse, fine, X[rows, j, None]])
-            scores = np.hstack(
-                [scores, _with_values(score_samples, X[rows], j, fine), own[rows, None]]
-            )
+            all_scores = np.concatenate([of_coarse, of_fine, own[:, rows, None]], axis=2)
             with np.errstate(invalid="ignore"):
-                contributions[rows, j] = _expected(values, scores) - own[rows]
+                contributions[rows, j] = _expected(values, *all_scores) - own[1, rows]
     # Where no value of one column alone gives a density nothing is gained.
     return np.where(np.isnan(contributions), 0.0, contributions)
 
 
-def _with_values(score_samples, X, j, values):
-    """Return the log-densities (n, m) of rows that have other values (n, m) in column j."""
+def _with_values(scored, X, j, values):
+    """Return what is scored (2, n, m) of rows that have other values (n, m) in column j."""
     rows = np.repeat(X, values.shape[1], axis=0)
     rows[:, j] = values.ravel()
-    return score_samples(rows).reshape(values.shape)
+    return scored(rows).reshape(2, *values.shape)
 
 
 def _around_best(values, scores):
@@ -70,10 +82,12 @@ def _around_best(values, scores):
     return low[:, None] + (high - low)[:, None] * shares
 
 
-def _expected(values, scores):
-    """Return the means (n,) of scores under the densities that they are the logarithms of."""
+def _expected(values, log_density, scores):
+    """Return the means (n,) of scores (n, m) under densities at values (n, m)."""
     order = values.argsort(axis=1)
-    values, scores = (np.take_along_axis(a, order, axis=1) for a in (values, scores))
+    values, log_density, scores = (
+        np.take_along_axis(a, order, axis=1) for a in (values, log_density, scores)
+    )
     # Each value stands for half of the way to its neighbours.
     widths = np.zeros(values.shape)
     widths[:, :-1] += np.diff(values, axis=1) / 2
@@ -81,7 +95,7 @@ def _expected(values, scores):
     # A constant column has no other value to be drawn.
     widths[widths.sum(axis=1) == 0] = 1.0
     with np.errstate(divide="ignore", invalid="ignore"):
-        weights = scores + np.log(widths)
+        weights = log_density + np.log(widths)
         total = logsumexp(weights, axis=1, keepdims=True)
         weights = np.exp(weights - total)
         means = np.where(weights > 0, weights * scores, 0.0).sum(axis=1)

@@ -1,5 +1,6 @@
 """NoveltyDetector: which rows are strange, how sure that is, and which columns make them so."""
 
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -8,9 +9,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
 from .._checks import check_rows, warn
-from .._folds import split_folds, takes_groups
-from ..model_selection import cross_val_score_samples
-from .base import DENSITY, SMOOTH, DocumentedEstimator, new_density
+from .._folds import scores_of_folds, split_folds, takes_groups
+from .base import (
+    DENSITY,
+    SMOOTH,
+    DocumentedEstimator,
+    column_log_det,
+    new_density,
+    novelty_scores,
+)
 from .explanation import column_candidates, column_contributions
 
 __all__ = ["NoveltyDetector", "p_values"]
@@ -20,12 +27,17 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
     r"""Detector of strange rows by a density, with a known rate of false alarms.
 
     It is made for novelty: the training rows are taken for normal, and new rows are judged. A row
-    is strange if its log-density is below those of all but a share `false_positive_rate` of normal
-    rows. Training rows do not tell where that is, since a density is too high at the rows that it
-    was fitted to: a fifth of new rows may lie below the 5 % quantile of the training rows. So
-    each row is scored by a density that was fitted without it, in five folds, and the threshold
+    is strange if its score, a log-density, is below those of all but a share `false_positive_rate`
+    of normal rows. Training rows do not tell where that is, since a density is too high at the rows
+    that it was fitted to: a fifth of new rows may lie below the 5 % quantile of the training rows.
+    So each row is scored by a density that was fitted without it, in five folds, and the threshold
     and the p-values are those of conformal prediction [1]_ with these scores. The density of
     the detector is then fitted to all rows.
+
+    A flow maps columns whose values recur or crowd, such as those with many zeros or a long tail,
+    to nearly normal ones. Its density in units of the data is high wherever values are close to
+    each other, however strange a row is there. Rows are therefore scored by the density of the
+    mapped columns.
 
     Parameters
     ----------
@@ -49,12 +61,12 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
     density_ : estimator instance
         The density, fitted to all rows.
     training_scores_ : ndarray of shape (n_samples,)
-        Log-densities of the training rows out of fold, in their order, in nats in the units of X:
-        which of them are the strangest.
+        `score_samples` of the training rows out of fold, in their order, in nats: which of them are
+        the strangest.
     calibration_scores_ : ndarray of shape (n_samples,)
         The same, ascending.
     offset_ : float
-        Log-density below which a row is strange. It is -inf, and no row is strange, where there are
+        Score below which a row is strange. It is -inf, and no row is strange, where there are
         too few rows for the rate, or more of them than the rate have no density out of fold.
     n_features_in_ : int
         Number of columns seen in `fit`.
@@ -68,6 +80,14 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
 
     Notes
     -----
+    The score of a row is
+
+    .. math:: \log p(x) - \sum_j \log \frac{d z_j}{d x_j},
+
+    where :math:`z_j` is the mapped column j, which is :math:`x_j` itself where it has no map. The
+    flows of this package have maps, also at the end of a pipeline or within another density of it;
+    for other densities the score is the log-density in the units of X.
+
     A fit takes six fits of the density, `n_jobs` of them at the same time. The rate is that of rows
     like the training rows; with n of them it is known to a standard error of
     :math:`\sqrt{\alpha (1 - \alpha) / n}`. The density of all rows is a little better than those of
@@ -161,7 +181,7 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
         folds = split_folds(X, self.cv, groups, rng)
         has_groups = groups is not None and takes_groups(density)
         params = {"groups": np.asarray(groups)} if has_groups else {}
-        scores = cross_val_score_samples(density, X, cv=folds, n_jobs=self.n_jobs, params=params)
+        scores = scores_of_folds(density, X, folds, self.n_jobs, params, novelty_scores)
         self.training_scores_ = scores
         self.calibration_scores_ = np.sort(scores)
         self.density_ = density.fit(X, **params)
@@ -192,7 +212,7 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
         return -np.inf
 
     def score_samples(self, X):
-        """Log-density of rows.
+        """Log-density of rows with mapped columns.
 
         Parameters
         ----------
@@ -201,8 +221,9 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
 
         Returns
         -------
-        log_density : ndarray of shape (n_samples,)
-            Natural logarithm of the density, in the units of X; low for strange rows.
+        scores : ndarray of shape (n_samples,)
+            Natural logarithm of the density of the mapped columns, low for strange rows; see the
+            notes of the class. That in the units of X is ``density_.score_samples(X)``.
 
         Raises
         ------
@@ -222,10 +243,10 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
         (3,)
         """
         X = self._check_rows(X)
-        return self.density_.score_samples(X).astype(np.float64)
+        return novelty_scores(self.density_, X)
 
     def decision_function(self, X):
-        """Log-density of rows above the threshold.
+        """Score of rows above the threshold.
 
         Parameters
         ----------
@@ -303,7 +324,7 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
         -------
         p : ndarray of shape (n_samples,)
             (1 + r) / (1 + n) with r the number of the n training rows that have, out of fold, a
-            density no higher. Of normal rows about a share p has a p-value of p or less.
+            score no higher. Of normal rows about a share p has a p-value of p or less.
 
         Raises
         ------
@@ -328,9 +349,9 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
     def explain(self, X):
         r"""Return the share of each column in the strangeness of each row, in nats.
 
-        It is what the log-density gains if the column is drawn anew given the other columns,
+        It is what the score gains if the column is drawn anew given the other columns,
 
-        .. math:: E[\log p(x_j', x_{-j}) \mid x_{-j}] - \log p(x),
+        .. math:: E[s(x_j', x_{-j}) \mid x_{-j}] - s(x),
 
         the surprise at the value in excess of what there is to expect. The conditional density of
         the column is that of the model, by quadrature over quantiles of the training rows and finer
@@ -366,7 +387,9 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
         array([2])
         """
         X = self._check_rows(X).astype(np.float64)
-        return column_contributions(self.density_.score_samples, X, self._candidates)
+        density = self.density_
+        log_det = partial(column_log_det, density)
+        return column_contributions(density.score_samples, X, self._candidates, log_det)
 
 
 def p_values(calibration_scores, scores):

@@ -12,7 +12,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from .._checks import check_rows
 from .._folds import split_folds
-from .base import BaseDensity, draw, new_density
+from .base import BaseDensity, column_log_det, draw, new_density
 from .members import default_members, exchangeable, fit_members, scores_of
 from .mixing import log_mixture, mixing_weights
 
@@ -237,6 +237,14 @@ class StackingDensity(BaseDensity):
         """
         X = self._check_rows(X)
         return log_mixture(scores_of(self.estimators_, X), self.weights_).astype(X.dtype)
+
+    def _column_log_det(self, X):
+        """Return the log-Jacobian (n,) of the maps of columns of the first member that has any."""
+        for member in self.estimators_:
+            log_det = column_log_det(member, X)
+            if log_det.any():
+                return log_det
+        return np.zeros(len(X))
 
     def sample(self, n_samples=1, *, random_state=None):
         """Draw rows from the model.

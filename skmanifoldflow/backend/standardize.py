@@ -212,6 +212,10 @@ class Standardizer(nn.Module):
         rows, log_det = self._unbound(rows)
         return (rows - self.mean) / self.scale, log_det - self.scale.log().sum()
 
+    def column_log_det(self, rows: Tensor) -> Tensor:
+        """Return the log-determinant (n,) of the maps of columns, or of the box, alone."""
+        return self._mapped(rows)[1]
+
     def inverse(self, rows: Tensor) -> Tensor:
         """Return float64 rows (n, D) in data units."""
         rows = self._unscaled(rows)

@@ -2,15 +2,25 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import multivariate_normal
 from sklearn import config_context
 from sklearn.base import clone
+from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
-from sklearn.model_selection import KFold, ShuffleSplit
+from sklearn.model_selection import GridSearchCV, KFold, ShuffleSplit
 from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skmanifoldflow import NoisyInjectiveFlow, NoveltyDetector, TransformedDensity
+from skmanifoldflow import (
+    NoisyInjectiveFlow,
+    NoveltyDetector,
+    StackingDensity,
+    TransformedDensity,
+)
+from skmanifoldflow._densities.base import column_log_det, novelty_scores
 from skmanifoldflow._densities.explanation import column_candidates, column_contributions
 
 SMALL = {"n_layers": 1, "hidden_layer_sizes": (4,), "max_iter": 2}
@@ -171,6 +181,95 @@ def test_bad_parameters():
     for settings in ({"false_positive_rate": 1.0}, {"density": "flow"}, {"cv": "five"}):
         with pytest.raises(ValueError, match=f"The '{next(iter(settings))}' parameter"):
             NoveltyDetector(**settings).fit(X)
+
+
+# ------------------------------------------------------------------ mapped columns
+
+
+def rows_with_zeros(n, seed=0):
+    """Rows of a column that is mostly 0, a skewed one, and a normal one."""
+    rng = np.random.RandomState(seed)
+    spent = np.where(rng.uniform(size=n) < 0.6, 0.0, rng.exponential(1.0, n))
+    return np.c_[spent, np.exp(1.5 * rng.standard_normal(n)), rng.standard_normal(n)]
+
+
+@pytest.fixture(scope="module")
+def of_zeros():
+    density = NoisyInjectiveFlow(2, n_layers=1, max_iter=8, noise_floor=0.1)
+    return NoveltyDetector(density, cv=3, random_state=0).fit(rows_with_zeros(600))
+
+
+def test_scores_are_the_density_of_mapped_columns(of_zeros):
+    """The Jacobian is that of the map by central differences."""
+    flow, X = of_zeros.density_, rows_with_zeros(40, seed=1)
+    # Away from zero, where differences would leave its step.
+    X = X[(X[:, 0] == 0) | (X[:, 0] > 0.1)]
+    h = 1e-6 * X.std(axis=0)
+
+    def mapped(rows):
+        return flow._standardizer._mapped(torch.from_numpy(rows))[0].numpy()
+
+    slope = (mapped(X + h) - mapped(X - h)) / (2 * h)
+    # A value that recurs is in the middle of its step, where the map is not continuous.
+    is_zero = X[:, 0] == 0
+    step = np.array([[1e-4, 0, 0]])
+    slope[is_zero, 0] = ((mapped(X + 2 * step) - mapped(X + step)) / 1e-4)[is_zero, 0]
+    expected = flow.score_samples(X) - np.log(slope).sum(axis=1)
+    np.testing.assert_allclose(of_zeros.score_samples(X), expected, atol=0.05)
+
+
+def test_zeros_do_not_hide_strange_rows(of_zeros):
+    """The third column is five standard deviations off, at zeros and elsewhere."""
+    rows = rows_with_zeros(500, seed=2)
+    strange = rows + np.array([0, 0, 5])
+    at_zero = strange[rows[:, 0] == 0]
+    for found in (strange, at_zero):
+        is_normal = np.r_[np.ones(len(rows)), np.zeros(len(found))]
+        assert roc_auc_score(is_normal, of_zeros.score_samples(np.r_[rows, found])) > 0.99
+    assert abs((of_zeros.predict(rows) < 0).mean() - 0.05) < 0.04
+    assert (of_zeros.explain(strange[:100]).argmax(axis=1) == 2).mean() > 0.95
+
+
+def test_maps_of_columns_are_found_within_other_estimators():
+    train, X = rows_with_zeros(200), rows_with_zeros(50, seed=1)
+    scaler = StandardScaler().fit(train)
+    params = {**SMALL, "random_state": 0}
+    rows = scaler.transform(train)
+    inner = NoisyInjectiveFlow(**params).fit(rows)
+    expected = column_log_det(inner, scaler.transform(X))
+    assert np.ptp(expected) > 1
+    pipe = make_pipeline(scaler, inner)
+    np.testing.assert_array_equal(column_log_det(pipe, X), expected)
+    search = GridSearchCV(make_pipeline(StandardScaler(), NoisyInjectiveFlow(**params)), {}, cv=2)
+    np.testing.assert_allclose(column_log_det(search.fit(train), X), expected)
+    model = TransformedDensity(NoisyInjectiveFlow(**params)).fit(train)
+    np.testing.assert_allclose(column_log_det(model, X), expected)
+    stack = StackingDensity(
+        [("mixture", GaussianMixture()), ("flow", NoisyInjectiveFlow(**params))]
+    )
+    stack.fit(train)
+    np.testing.assert_array_equal(column_log_det(stack, X), column_log_det(stack.estimators_[1], X))
+    # Others have none.
+    mixture = stack.estimators_[0]
+    np.testing.assert_array_equal(novelty_scores(mixture, X), mixture.score_samples(X))
+
+
+def test_contributions_do_not_depend_on_maps_of_columns():
+    """Those of exp(x) without the log-Jacobian of the logarithm are those of x."""
+    train, X = normal_rows(20_000), normal_rows(40, seed=1)
+    X[:10, 1] += 3
+    normal = multivariate_normal(np.zeros(3), COVARIANCE)
+
+    def log_det(rows):
+        return -np.log(rows).sum(axis=1)
+
+    def score(rows):
+        return normal.logpdf(np.log(rows)) + log_det(rows)
+
+    candidates = np.exp(column_candidates(train))
+    found = column_contributions(score, np.exp(X), candidates, log_det)
+    for j in range(3):
+        np.testing.assert_allclose(found[:, j], expected_gain(X, j), rtol=0.05, atol=0.05)
 
 
 # ------------------------------------------------------------------ columns

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.model_selection import KFold
 
 from ..._densities import NoveltyDetector
-from ..._densities.base import draw
+from ..._densities.base import draw, novelty_scores
 from ..._densities.novelty import p_values
 from ..._noisy_injective import NoisyInjectiveFlow
 from .answer import Answer, number, shortened
@@ -137,7 +137,7 @@ def far_below(density, log_density, n_drawn, rng):
     seen are less dense than its draws, and spread more: the middle, the range of the middle half
     and the distance of the lowest tenth tell by how much.
     """
-    drawn = density.score_samples(draw(density, n_drawn, rng))
+    drawn = novelty_scores(density, draw(density, n_drawn, rng))
     levels = [_LOW_SHARE, 0.25, 0.5, 0.75]
     (low, *box), (our_low, *our_box) = (np.quantile(v, levels) for v in (drawn, log_density))
     ratios = [1.0]
