@@ -129,6 +129,26 @@ def fill_up(X, rng):
             column += step * rng.random_sample(len(X))
 
 
+def spread_values(X, rng, share=0.05, width=0.02):
+    """Spread values that recur, in place: of grids by U[0, step), atoms in a range around them.
+
+    Atoms are values of at least a share of the rows, in columns whose other values seldom recur.
+    Their range is a multiple of the standard deviation of the column.
+    """
+    for column in X.T:
+        values, index, counts = np.unique(column, return_inverse=True, return_counts=True)
+        is_atom = counts >= share * len(X)
+        others = counts[~is_atom]
+        if len(others) and others[others > 1].sum() <= others.sum() / 2:
+            moved = is_atom[index]
+            range_ = width * column.std()
+            column[moved] += range_ * (rng.random_sample(moved.sum()) - 0.5)
+            continue
+        gaps = np.diff(values)
+        # Smaller ones are rounding.
+        column += gaps[gaps > 1e-9 * np.ptp(values)].min() * rng.random_sample(len(X))
+
+
 def load_fashion_mnist(data_dir=None):
     """Official split of Fashion-MNIST: X_train, y_train, X_test, y_test.
 

@@ -104,7 +104,8 @@ def s_curve(args):
     """AUC of 2000 new rows against 2000 uniform rows of the box of the training rows."""
     data = SCurve(noise=0.05)
     print(f"{'density':20} {'mean':>6}  of seeds")
-    results = {name: [] for name in ("exact density", *args.flows)}
+    mixture = "GaussianMixture(10)"
+    results = {name: [] for name in ("exact density", *args.flows, mixture)}
     for seed in seeds_of(args):
         X, T = (
             data.sample(n, random_state=s)[0] for n, s in ((300, 2 * seed), (2000, 2 * seed + 1))
@@ -117,6 +118,8 @@ def s_curve(args):
             # Folds are for the threshold, which the AUC does not see.
             detector = NoveltyDetector(density, cv=2, random_state=seed).fit(X)
             results[name].append(roc_auc_score(is_normal, detector.score_samples(rows)))
+        scores = GaussianMixture(10, random_state=seed).fit(X).score_samples(rows)
+        results[mixture].append(roc_auc_score(is_normal, scores))
     for name, values in results.items():
         print(f"{name:20} {np.mean(values):6.3f}  {np.round(values, 3)}")
 
