@@ -20,8 +20,9 @@ __all__ = ["StackingDensity"]
 
 # Members of less weight are not fitted again to all rows: they would not be noticed.
 _LEAST_WEIGHT = 0.02
-# Share of the rows that is left out by default.
-_SHARE_LEFT_OUT = 0.2
+# Share of the rows that is left out by default, and how many tell weights well enough: of less than
+# so many rows in a fold more folds are left out.
+_SHARE_LEFT_OUT, _ENOUGH_LEFT_OUT = 0.2, 100
 
 
 class StackingDensity(BaseDensity):
@@ -47,8 +48,9 @@ class StackingDensity(BaseDensity):
         bounds the loss of rows far away; and a :class:`ChartAtlasFlow`, for clusters and closed
         curves, which is not trained to the end where it is far behind the others after some epochs.
     cv : int, splitter or iterable, default=None
-        Folds in which rows are scored out of fold for the weights, as in scikit-learn. None leaves
-        a fifth of the rows out, once: each fold costs a fit of every member.
+        Folds in which rows are scored out of fold for the weights, as in scikit-learn. Each costs a
+        fit of every member, so that None leaves a fifth of the rows out once where these are at
+        least 100, and otherwise up to five fifths in turn, until there are so many.
     max_time : float or None, default=None
         Seconds of wall time for the fit, which members with a parameter of that name share: one
         half for the weights, what is left for the members fitted again. None sets no limit.
@@ -163,7 +165,9 @@ class StackingDensity(BaseDensity):
         if self.cv is None:
             # Groups may be of any size. Folds that differ by the rounding of a row are alike.
             wanted = _SHARE_LEFT_OUT * len(X)
-            folds = [min(folds, key=lambda fold: int(abs(len(fold[1]) - wanted)))]
+            folds = sorted(folds, key=lambda fold: int(abs(len(fold[1]) - wanted)))
+            left_out = np.cumsum([len(test) for _, test in folds])
+            folds = folds[: 1 + int(np.searchsorted(left_out, _ENOUGH_LEFT_OUT))]
         if groups is not None:
             groups = column_or_1d(groups)
 

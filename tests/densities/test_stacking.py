@@ -115,13 +115,28 @@ def test_integral_is_one_and_samples_have_the_density(rows):
 
 def test_default_members_and_a_stack_ahead_of_them(rows):
     test = make_moons(1000, noise=0.1, random_state=1)[0] * [3.0, 0.5]
-    model = StackingDensity(random_state=0).fit(rows[:120])
+    model = StackingDensity(cv=2, random_state=0).fit(rows[:120])
     members = [member.score(test) for member in model.estimators_]
     assert model.score(test) > max(members) - 0.1
     assert model.weights_.min() > 0
     assert model.weights_.sum() == pytest.approx(1)
     # The background has a density where no flow has one.
     assert model.score_samples([[1e4, 0.0]])[0] > -70
+
+
+@pytest.mark.parametrize(("n_rows", "n_folds"), [(60, 5), (300, 2), (500, 1)])
+def test_few_rows_are_left_out_more_than_once(n_rows, n_folds, monkeypatch):
+    """A hundred at least, or all; the last fit is to all rows."""
+    sizes, fit = [], GaussianMixture.fit
+
+    def counted(self, X, y=None):
+        sizes.append(len(X))
+        return fit(self, X, y)
+
+    monkeypatch.setattr(GaussianMixture, "fit", counted)
+    X = np.random.RandomState(0).standard_normal((n_rows, 2))
+    StackingDensity([("mixture", GaussianMixture())], random_state=0).fit(X)
+    assert sizes == [n_rows - n_rows // 5] * n_folds + [n_rows]
 
 
 def test_flows_of_a_stack_are_those_that_are_trained_alone(rows):
@@ -222,7 +237,8 @@ def test_bad_parameters(estimators, message, rows):
                 ("mixture", GaussianMixture(init_params="random_from_data")),
                 ("flow", NoisyInjectiveFlow(early_stopping=False, **SMALL)),
                 ("t", StudentT()),
-            ]
+            ],
+            cv=2,
         ),
         ValidatedMixture(),
         StudentT(),
