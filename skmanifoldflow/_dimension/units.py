@@ -44,6 +44,8 @@ _LEAST_SPREAD = 5.0
 # the nats per row by which the columns of the hull then have to depend on each other.
 _WITHIN_COLUMNS = 0.98
 _DEPENDENCE = 0.25
+# Values of standardised columns count as this at most where their squares are compared.
+_FAR = 3.0
 
 
 class Prepared(NamedTuple):
@@ -247,7 +249,9 @@ def _dependence(rows):
     """Return the total correlation of columns in nats per row, by nearest neighbours.
 
     The entropy estimate of Kozachenko & Leonenko (1987) is the mean of the log-distances and what
-    does not depend on the rows; it is compared with that of columns in random order.
+    does not depend on the rows; it is compared with that of columns in random order. In many
+    dimensions neighbours are too far away to tell a sphere from a ball, and it is at least that of
+    normal variables with the correlations of the squares.
     """
     rng = np.random.RandomState(0)
     rows = _standardised(rows)
@@ -256,4 +260,17 @@ def _dependence(rows):
     for one in (shuffled, rows):
         farthest = neighbor_distances(one, 5)[:, -1]
         logs.append(np.log(farthest[farthest > 0]).mean())
-    return rows.shape[1] * (logs[0] - logs[1])
+    return max(rows.shape[1] * (logs[0] - logs[1]), _dependence_of_squares(rows))
+
+
+def _dependence_of_squares(rows):
+    """Return the total correlation of normal variables with the correlations of the squares."""
+    squares = np.square(rows.clip(-_FAR, _FAR))
+    # Those of two values have the same square.
+    squares = squares[:, squares.std(axis=0) > _REPEATED]
+    n, n_columns = squares.shape
+    if n_columns < 2:
+        return 0.0
+    _, log_det = np.linalg.slogdet(np.corrcoef(squares.T))
+    # Chance makes it so large.
+    return -0.5 * log_det - n_columns * (n_columns - 1) / (4 * n)

@@ -30,6 +30,7 @@ from skmanifoldflow._dimension import (
     read_spectrum,
     spectral_dimension,
 )
+from skmanifoldflow._dimension.units import _dependence_of_squares
 from skmanifoldflow.datasets import (
     Helix,
     RandomNetwork,
@@ -195,6 +196,7 @@ def bent_sheet(rng, n, d, n_features, noise=0.0):
         ("bent sheet", 5),
         ("bent sheet with noise", 3),
         ("network with noise", 5),
+        ("six-sphere with noise", 6),
         ("normal", 4),
         ("cube", 3),
         ("faces of a cube", 3),
@@ -216,6 +218,9 @@ def test_dimension(name, dimension):
         "torus times sphere": lambda: TorusSphere(noise=0.0).sample(2500, random_state=7)[0],
         "bent sheet": lambda: bent_sheet(rng, n, 5, 20),
         "bent sheet with noise": lambda: bent_sheet(rng, n, 3, 20, 0.05),
+        "six-sphere with noise": lambda: Sphere(6, 20, noise=0.05).sample(2500, random_state=101)[
+            0
+        ],
         "network with noise": lambda: RandomNetwork(5, 30).sample(n, random_state=107)[0],
         "normal": lambda: rng.standard_normal((n, 4)),
         "cube": lambda: rng.uniform(size=(n, 3)),
@@ -427,6 +432,27 @@ def test_mixture_has_the_densities_of_scipy():
     for k in range(2):
         covariance = slope[k][:, None] * ((axes[k] * variances[k]) @ axes[k].T) * slope[k]
         np.testing.assert_allclose(spectra[k], np.linalg.eigvalsh(covariance)[::-1])
+
+
+def test_dependence_of_squares():
+    """Of columns with a common scale, by the correlation of the squares; of independent ones 0."""
+    rng = np.random.RandomState(0)
+    z = rng.standard_normal((20_000, 7))
+    assert abs(_dependence_of_squares(z)) < 0.005
+    # Squares on a sphere of q - 1 dimensions have the correlations -1 / (q - 1), those of noisy
+    # coordinates x + s e less: cov(x_i^2, x_j^2) = -2 / (q^2 (q + 2)), and to the variance of x^2
+    # come 4 s^2 / q + 2 s^4.
+    q, s = 7, 0.1
+    X = z / np.linalg.norm(z, axis=1, keepdims=True) + s * rng.standard_normal(z.shape)
+    variance = 2 * (q - 1) / (q**2 * (q + 2)) + 4 * s**2 / q + 2 * s**4
+    correlation = np.full((q, q), -2 / (q**2 * (q + 2)) / variance)
+    np.fill_diagonal(correlation, 1)
+    expected = -0.5 * np.linalg.slogdet(correlation)[1]
+    found = _dependence_of_squares(X / X.std(axis=0))
+    assert expected > 0.4
+    assert found == pytest.approx(expected, rel=0.1)
+    # Of columns of two values the squares are all the same.
+    assert _dependence_of_squares(np.sign(z)) == 0
 
 
 def test_bends_are_no_dimensions():
