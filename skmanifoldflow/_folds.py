@@ -5,12 +5,9 @@ from contextvars import ContextVar
 from inspect import Parameter, signature
 
 import numpy as np
-from sklearn.base import clone
 from sklearn.model_selection import GroupKFold, check_cv
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.metadata_routing import _routing_enabled
-from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _check_method_params, _num_samples
 
 from ._duplicates import find_duplicates
 
@@ -18,7 +15,6 @@ __all__ = [
     "check_partition",
     "copies_of",
     "only_scores",
-    "scores_of_folds",
     "scores_suffice",
     "split_folds",
     "takes_groups",
@@ -100,29 +96,6 @@ def check_partition(folds, n_rows):
             "of exactly one fold of cv."
         )
     return order
-
-
-def scores_of_folds(density, X, folds, n_jobs, params, score=None):
-    """Return the score (n,) of each row under a copy of a density that was fitted without it.
-
-    `params` are those of `fit`. `score` is a function of the fitted copy and rows, by default its
-    `score_samples`.
-    """
-    order = check_partition(folds, _num_samples(X))
-
-    def score_fold(train, test):
-        with only_scores():
-            model = clone(density).fit(
-                _safe_indexing(X, train), **_check_method_params(X, params, indices=train)
-            )
-        rows = _safe_indexing(X, test)
-        return model.score_samples(rows) if score is None else score(model, rows)
-
-    scores = Parallel(n_jobs=n_jobs)(delayed(score_fold)(train, test) for train, test in folds)
-    joined = np.concatenate(scores)
-    result = np.empty_like(joined)
-    result[order] = joined
-    return result
 
 
 def takes_groups(density):

@@ -222,14 +222,14 @@ class FittedFlow(
         return self._per_chunk(X, log_density, X.dtype, X.shape[1])
 
     @standard_context()
-    def _column_log_det(self, X):
-        """Return the log-Jacobian (n,) of the maps of columns at rows, 0 without such maps."""
+    def _log_crowding(self, X):
+        """Return how close to each other the values of mapped columns are at rows, in nats (n,)."""
         X = self._check_rows(X)
 
-        def log_det(flow, rows):
-            return self._standardizer.column_log_det(rows)
+        def log_crowding(flow, rows):
+            return self._standardizer.log_crowding(rows)
 
-        return self._per_chunk(X, log_det, X.dtype, X.shape[1])
+        return self._per_chunk(X, log_crowding, X.dtype, X.shape[1])
 
     def score(self, X, y=None, sample_weight=None):
         """Mean log-density of rows.

@@ -7,10 +7,12 @@ from sklearn import get_config
 from sklearn.base import clone, is_classifier
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
-from sklearn.utils import indexable
+from sklearn.utils import _safe_indexing, indexable
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import _check_method_params, _num_samples
 
 from ._base import BaseManifoldFlow
-from ._folds import scores_of_folds, split_folds, takes_groups
+from ._folds import check_partition, only_scores, split_folds, takes_groups
 from ._noisy_injective.estimator import NoisyInjectiveFlow
 from .backend.device import single_threaded, standard_context
 from .backend.training import train_all
@@ -66,11 +68,24 @@ def cross_val_score_samples(estimator, X, *, cv=None, groups=None, n_jobs=None, 
     True
     """
     X, groups = indexable(X, groups)
+    folds = split_folds(X, cv, groups, 0)
+    order = check_partition(folds, _num_samples(X))
     params = dict(params or {})
     if groups is not None and takes_groups(estimator):
         params.setdefault("groups", groups)
-    folds = split_folds(X, cv, groups, 0)
-    return scores_of_folds(estimator, X, folds, n_jobs, params)
+
+    def score(train, test):
+        with only_scores():
+            model = clone(estimator).fit(
+                _safe_indexing(X, train), **_check_method_params(X, params, indices=train)
+            )
+        return model.score_samples(_safe_indexing(X, test))
+
+    scores = Parallel(n_jobs=n_jobs)(delayed(score)(train, test) for train, test in folds)
+    log_density = np.concatenate(scores)
+    result = np.empty_like(log_density)
+    result[order] = log_density
+    return result
 
 
 class StackedSearchCV(GridSearchCV):

@@ -21,12 +21,12 @@ __all__ = [
     "SMOOTH",
     "BaseDensity",
     "DocumentedEstimator",
-    "column_log_det",
     "draw",
     "draw_by_seed",
-    "in_mapped_units",
+    "log_crowding",
     "new_density",
     "novelty_scores",
+    "without_crowding",
 ]
 
 #: Constraint of the parameter `density`.
@@ -117,30 +117,27 @@ def new_density(density, random_state=None, **default):
 
 
 def novelty_scores(density, X):
-    """Return the log-densities (n,) of rows in the units in which columns are modelled, float64."""
-    return in_mapped_units(density.score_samples(X), column_log_det(density, X))
+    """Return the log-densities (n,) of rows without what values gain by crowding, in float64."""
+    return without_crowding(density.score_samples(X), log_crowding(density, X))
 
 
-def column_log_det(density, X):
-    r"""Return the log-Jacobian (n,) of the maps by which a density models single columns.
+def log_crowding(density, X):
+    """Return how close to each other values of columns are at rows, in nats (n,).
 
-    Where values of a column recur or crowd, a map spreads them to a normal distribution. In units
-    of the data the density is then as high as the values are close, which says nothing of how
-    strange a row is: :math:`\log p(x) - \sum_j \log dz_j / dx_j` is the log-density of the mapped
-    columns :math:`z`. It is 0 for densities that have no such maps.
+    Where values of a column recur or crowd, the density in units of the data is as high as they are
+    close, which says nothing of how strange a row is. It is 0 for densities that have no maps of
+    single columns.
     """
     model, steps = unwrap(density)
     for step in steps:
         X = step.transform(X)
-    of_model = getattr(model, "_column_log_det", None)
+    of_model = getattr(model, "_log_crowding", None)
     return np.zeros(_num_samples(X)) if of_model is None else of_model(X)
 
 
-def in_mapped_units(log_density, log_det):
-    """Return log-densities without a log-Jacobian, -inf where there is no density."""
-    with np.errstate(invalid="ignore"):
-        without = np.subtract(log_density, log_det, dtype=np.float64)
-    return np.where(log_density == -np.inf, -np.inf, without)
+def without_crowding(log_density, crowding):
+    """Return log-densities less nats of crowding, in float64."""
+    return np.subtract(log_density, crowding, dtype=np.float64)
 
 
 def draw(density, n_samples, random_state):

@@ -8,7 +8,6 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check
 from sklearn.utils.parallel import Parallel, delayed
 
 from .._folds import check_partition
-from .base import column_log_det, in_mapped_units
 from .members import scores_of
 
 __all__ = [
@@ -73,8 +72,8 @@ def fitted_to_classes(density, X, y, classes):
 def scores_out_of_fold(density, noisy, X, y, labels, classes, folds, n_jobs):
     """Return the log-densities (n, n_classes) of rows under classes, fitted without the rows.
 
-    They come in units of the data, and as scores of novelty. The densities are fitted to noisy
-    rows. Scores are NaN but for some of the classes, whose labels the error has, and their rows.
+    The densities are fitted to noisy rows. Scores are NaN but for some of the classes, whose labels
+    the error has, and their rows.
     """
 
     def score(train, test):
@@ -84,16 +83,12 @@ def scores_out_of_fold(density, noisy, X, y, labels, classes, folds, n_jobs):
                 f"Class '{labels[classes[is_absent.argmax()]]}' has no rows in the training part "
                 "of a fold of cv: give stratified folds, such as StratifiedKFold."
             )
-        densities = fitted_to_classes(density, noisy[train], y[train], classes)
-        scores = scores_of(densities, X[test])
-        log_dets = np.column_stack([column_log_det(one, X[test]) for one in densities])
-        return test, scores, in_mapped_units(scores, log_dets)
+        return test, scores_of(fitted_to_classes(density, noisy[train], y[train], classes), X[test])
 
-    scores, of_novelty = np.full((2, len(X), len(labels)), np.nan)
-    for test, *of_fold in Parallel(n_jobs=n_jobs)(delayed(score)(*fold) for fold in folds):
-        place = np.ix_(test, classes)
-        scores[place], of_novelty[place] = of_fold
-    return scores, of_novelty
+    scores = np.full((len(X), len(labels)), np.nan)
+    for test, of_fold in Parallel(n_jobs=n_jobs)(delayed(score)(*fold) for fold in folds):
+        scores[np.ix_(test, classes)] = of_fold
+    return scores
 
 
 def log_posterior(scores, priors, temperature, prior_weight):

@@ -10,7 +10,15 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from .._checks import check_rows, list_names, warn
 from .._duplicates import find_duplicates
-from .base import DENSITY, SMOOTH, DocumentedEstimator, new_density, novelty_scores
+from .base import (
+    DENSITY,
+    SMOOTH,
+    DocumentedEstimator,
+    log_crowding,
+    new_density,
+    novelty_scores,
+    without_crowding,
+)
 from .calibration import (
     best_calibration,
     class_folds,
@@ -216,16 +224,18 @@ class DensityClassifier(ClassifierMixin, DocumentedEstimator):
             )
         if len(kept):
             folds = class_folds(X, y, groups, kept, self.cv, rng)
-            scores, of_novelty = scores_out_of_fold(
+            scores = scores_out_of_fold(
                 density, noisy, X, y, self.classes_, kept, folds, self.n_jobs
             )
-            for k in kept:
-                self.calibration_scores_[k] = np.sort(of_novelty[y == k, k])
             is_kept = np.isin(y, kept)
             self.temperature_, self.prior_weight_ = best_calibration(
                 scores[is_kept][:, kept], np.searchsorted(kept, y[is_kept]), self.class_prior_[kept]
             )
         self.densities_ = fitted_to_classes(density, noisy, y, range(n_classes))
+        for k in kept:
+            own = y == k
+            crowding = log_crowding(self.densities_[k], X[own])
+            self.calibration_scores_[k] = np.sort(without_crowding(scores[own, k], crowding))
         return self
 
     def _priors(self, counts):

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import logsumexp
 
-from .base import in_mapped_units
+from .base import without_crowding
 
 __all__ = ["column_candidates", "column_contributions"]
 
@@ -21,13 +21,13 @@ def column_candidates(X):
     return np.sort(np.concatenate([quantiles, even]), axis=0)
 
 
-def column_contributions(score_samples, X, candidates, log_det=None):
+def column_contributions(score_samples, X, candidates, crowding=None):
     r"""Return the expected gain in score (n, D) if a column is drawn anew given the others.
 
     For column j it is :math:`E[s(x_j', x_{-j}) \mid x_{-j}] - s(x)`, where the score s is the
-    log-density without a log-Jacobian, if there is one. The conditional density of :math:`x_j'` is
-    found by quadrature over the candidates, finer values around the best one, and the value that
-    the row has.
+    log-density less what values gain by crowding, if that is given. The conditional density of
+    :math:`x_j'` is found by quadrature over the candidates, finer values around the best one, and
+    the value that the row has.
 
     Parameters
     ----------
@@ -37,16 +37,16 @@ def column_contributions(score_samples, X, candidates, log_det=None):
         Rows.
     candidates : ndarray of shape (m, D)
         Values of each column, ascending.
-    log_det : callable or None
-        Log-Jacobians of rows; None takes none from the log-densities.
+    crowding : callable or None
+        Nats of rows that are taken from their log-densities; None takes none.
     """
 
     def scored(rows):
         """Return the log-densities of rows, and their scores."""
         log_density = score_samples(rows)
-        if log_det is None:
+        if crowding is None:
             return np.stack([log_density, log_density])
-        return np.stack([log_density, in_mapped_units(log_density, log_det(rows))])
+        return np.stack([log_density, without_crowding(log_density, crowding(rows))])
 
     own = scored(X)
     contributions = np.empty(X.shape)

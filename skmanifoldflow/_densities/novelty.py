@@ -9,14 +9,16 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
 
 from .._checks import check_rows, warn
-from .._folds import scores_of_folds, split_folds, takes_groups
+from .._folds import split_folds, takes_groups
+from ..model_selection import cross_val_score_samples
 from .base import (
     DENSITY,
     SMOOTH,
     DocumentedEstimator,
-    column_log_det,
+    log_crowding,
     new_density,
     novelty_scores,
+    without_crowding,
 )
 from .explanation import column_candidates, column_contributions
 
@@ -36,8 +38,8 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
 
     A flow maps columns whose values recur or crowd, such as those with many zeros or a long tail,
     to nearly normal ones. Its density in units of the data is high wherever values are close to
-    each other, however strange a row is there. Rows are therefore scored by the density of the
-    mapped columns.
+    each other, however strange a row is there. Rows are therefore scored by the density of such
+    columns after their maps, and by the probability of a value that recurs.
 
     Parameters
     ----------
@@ -82,11 +84,15 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
     -----
     The score of a row is
 
-    .. math:: \log p(x) - \sum_j \log \frac{d z_j}{d x_j},
+    .. math:: \log p(x) - \sum_j c_j(x_j),
 
-    where :math:`z_j` is the mapped column j, which is :math:`x_j` itself where it has no map. The
-    flows of this package have maps, also at the end of a pipeline or within another density of it;
-    for other densities the score is the log-density in the units of X.
+    where :math:`c_j` tells how close the values of column j are to each other. It is the
+    log-derivative of the map of the column, so that the score is the log-density of the mapped
+    column; of a value that is spread over an interval, minus the logarithm of the width, so that it
+    is the log-probability of the value; towards a bound that at the inner end of the interval; and
+    where no rows are that of a straight line through the column. It is 0 for columns without a map.
+    Maps are those of `density_`, a flow of this package, also at the end of a pipeline or within
+    another density of it. Other densities have none, and their score is the log-density.
 
     A fit takes six fits of the density, `n_jobs` of them at the same time. The rate is that of rows
     like the training rows; with n of them it is known to a standard error of
@@ -181,10 +187,11 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
         folds = split_folds(X, self.cv, groups, rng)
         has_groups = groups is not None and takes_groups(density)
         params = {"groups": np.asarray(groups)} if has_groups else {}
-        scores = scores_of_folds(density, X, folds, self.n_jobs, params, novelty_scores)
-        self.training_scores_ = scores
-        self.calibration_scores_ = np.sort(scores)
+        scores = cross_val_score_samples(density, X, cv=folds, n_jobs=self.n_jobs, params=params)
         self.density_ = density.fit(X, **params)
+        # The same for all: in each fold other columns may have maps.
+        self.training_scores_ = without_crowding(scores, log_crowding(self.density_, X))
+        self.calibration_scores_ = np.sort(self.training_scores_)
         self.offset_ = self._threshold(len(X))
         self._candidates = column_candidates(X)
         return self
@@ -212,7 +219,7 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
         return -np.inf
 
     def score_samples(self, X):
-        """Log-density of rows with mapped columns.
+        """Log-density of rows, without what values gain by crowding.
 
         Parameters
         ----------
@@ -222,8 +229,8 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            Natural logarithm of the density of the mapped columns, low for strange rows; see the
-            notes of the class. That in the units of X is ``density_.score_samples(X)``.
+            Nats, low for strange rows; see the notes of the class. The log-density in the units of
+            X is ``density_.score_samples(X)``.
 
         Raises
         ------
@@ -388,8 +395,8 @@ class NoveltyDetector(OutlierMixin, DocumentedEstimator):
         """
         X = self._check_rows(X).astype(np.float64)
         density = self.density_
-        log_det = partial(column_log_det, density)
-        return column_contributions(density.score_samples, X, self._candidates, log_det)
+        crowding = partial(log_crowding, density)
+        return column_contributions(density.score_samples, X, self._candidates, crowding)
 
 
 def p_values(calibration_scores, scores):

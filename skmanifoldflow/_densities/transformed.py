@@ -9,7 +9,7 @@ from sklearn.utils import check_random_state, metadata_routing
 from sklearn.utils._param_validation import HasMethods
 
 from .._checks import check_rows
-from .base import DENSITY, BaseDensity, column_log_det, draw, new_density
+from .base import DENSITY, BaseDensity, draw, log_crowding, new_density
 from .jacobians import has_inverse, in_domain, log_abs_det_jacobian, reaches_all, transformed
 
 __all__ = ["TransformedDensity"]
@@ -227,15 +227,16 @@ class TransformedDensity(BaseDensity):
             log_density[is_inside] = scores - self.log_mass_ + log_det
         return log_density
 
-    def _column_log_det(self, X):
-        """Return the log-Jacobian (n,) of the maps of columns of the density within."""
+    def _log_crowding(self, X):
+        """Return what the transformed values gain by crowding (n,)."""
         X = self._check_rows(X)
-        log_det = np.zeros(len(X))
+        nats = np.zeros(len(X))
         is_inside = in_domain(self.transformer_, X)
         if is_inside.any():
-            Z = transformed(self.transformer_, X[is_inside])
-            log_det[is_inside] = column_log_det(self.density_, Z)
-        return log_det
+            nats[is_inside] = log_crowding(
+                self.density_, transformed(self.transformer_, X[is_inside])
+            )
+        return nats
 
     def sample(self, n_samples=1, *, random_state=None):
         """Draw rows from the model.

@@ -229,7 +229,7 @@ def _with_known_noise(reference, ratio, start):
         misfit = np.square(np.log(ratio(d))).mean()
         scores[d] = reference.log_gaps[d - 1] - 0.5 * misfit / accuracy(d) ** 2
         best = max(scores, key=lambda one: scores[one])
-        if best - d >= 3:
+        if best <= start and best - d >= 3:
             break
     return best
 

@@ -123,7 +123,7 @@ class _Bends(NamedTuple):
         """
         monomials = _monomials(u, len(self.triangle))
         d, size = u.shape[1], monomials.shape[1]
-        share = self._explained(d) / self.n_rows
+        share = np.maximum(self._explained(d) / self.n_rows, np.finfo(float).tiny)
         targets = self.targets[:size, d:] * np.minimum((1 - self.left(d)) / share, 1.0)
         return monomials @ solve_triangular(self.triangle[:size, :size], targets)
 

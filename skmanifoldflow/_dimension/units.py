@@ -46,6 +46,8 @@ _WITHIN_COLUMNS = 0.98
 _DEPENDENCE = 0.25
 # Values of standardised columns count as this at most where their squares are compared.
 _FAR = 3.0
+# Rows per column from which on correlations of squares say something.
+_ROWS_PER_SQUARE = 10
 
 
 class Prepared(NamedTuple):
@@ -269,7 +271,7 @@ def _dependence_of_squares(rows):
     # Those of two values have the same square.
     squares = squares[:, squares.std(axis=0) > _REPEATED]
     n, n_columns = squares.shape
-    if n_columns < 2:
+    if n_columns < 2 or n < _ROWS_PER_SQUARE * n_columns:
         return 0.0
     _, log_det = np.linalg.slogdet(np.corrcoef(squares.T))
     # Chance makes it so large.

@@ -287,6 +287,42 @@ class ColumnMaps(nn.Module):
         z, log_slope = self._beyond(x, z, log_slope)
         return self._put(rows, z), log_det + log_slope.sum(0)
 
+    def log_crowding(self, rows: Tensor) -> Tensor:
+        """Return how close to each other the values of columns are at rows, in nats (n,).
+
+        It is the log-derivative of the maps where these are linear between knots. Of a value that
+        is spread over an interval it is minus the logarithm of the width, so that a density
+        without it tells how probable the value is; towards a bound it is that of the inner end of
+        the interval, and where no rows are that of a straight line through the whole column.
+        """
+        step = (self.high - self.low)[self.set_of >= 0]
+        rows, _ = self._without_dummies(rows)
+        nats = rows.new_zeros(len(rows)) - step.abs().log().sum()
+        if not len(self.columns):
+            return nats
+        x = rows[:, self.columns].T.contiguous()
+        at, _ = self._interval(x, torch.arange(len(self.columns)))
+        of_column = self._log_crowding_by_interval().gather(1, at)
+        first, last = self.knots[:, :1], self.knots.gather(1, self.n_intervals[:, None])
+        for is_out, side in ((x < first, 0), (x > last, 1)):
+            is_open = is_out & ~self._is_closed(side)
+            of_column = torch.where(is_open, self.slopes[:, side, None].log(), of_column)
+        return nats + of_column.sum(0)
+
+    def _log_crowding_by_interval(self) -> Tensor:
+        """Return the logarithms (J, m) that `log_crowding` adds up."""
+        log_width = self.knots.diff(dim=1).log()
+        at_low, at_high = self.ranks[:, :-1] == 0, self.ranks[:, 1:] == 1
+        inner = torch.where(at_low, self.levels[:, 1:], self.levels[:, :-1])
+        log_normal = -0.5 * inner.square() - 0.5 * math.log(2 * math.pi)
+        of_bound = self.ranks.diff(dim=1).log() - log_normal - log_width
+        last = self.n_intervals[:, None]
+        whole = (self.levels.gather(1, last) - self.levels[:, :1]).log()
+        whole = whole - (self.knots.gather(1, last) - self.knots[:, :1]).log()
+        nats = torch.where(self.is_uniform, of_bound, self.levels.diff(dim=1).log() - log_width)
+        nats = torch.where(self._is_gap(), whole, nats)
+        return torch.where(self.is_cell | (at_low & at_high), -log_width, nats)
+
     def _uniform(self, share: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
         """Return normal quantiles at shares of an interval, and their log-derivatives by them."""
         rank = self.ranks.gather(1, at)

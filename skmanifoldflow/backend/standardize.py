@@ -212,9 +212,9 @@ class Standardizer(nn.Module):
         rows, log_det = self._unbound(rows)
         return (rows - self.mean) / self.scale, log_det - self.scale.log().sum()
 
-    def column_log_det(self, rows: Tensor) -> Tensor:
-        """Return the log-determinant (n,) of the maps of columns, or of the box, alone."""
-        return self._mapped(rows)[1]
+    def log_crowding(self, rows: Tensor) -> Tensor:
+        """Return how close to each other the values of mapped columns are at rows, in nats (n,)."""
+        return rows.new_zeros(len(rows)) if self.maps is None else self.maps.log_crowding(rows)
 
     def inverse(self, rows: Tensor) -> Tensor:
         """Return float64 rows (n, D) in data units."""

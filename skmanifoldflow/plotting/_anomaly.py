@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.utils import check_array, column_or_1d
 
-from .._densities.explanation import column_candidates, column_contributions
+from .._densities.explanation import column_candidates
 from ._base import Unwrapped, check_figure, check_matplotlib
 from ._colors import ACCENT_COLOR, DATA_COLOR
 from ._places import robust_range
@@ -159,10 +159,7 @@ class AnomalyDisplay:
         shown = unwrapped.to_shown(X)
         rows = check_array(of_model)
         # In the columns of the model, which need not be those that are shown.
-        candidates = getattr(model, "_candidates", None)
-        if candidates is None:
-            candidates = column_candidates(rows)
-        shares = column_contributions(unwrapped.score, rows[order].astype(float), candidates)
+        shares = unwrapped.explain(rows[order].astype(float), column_candidates(rows))
         names = unwrapped.column_names(shown.shape[1])
         if shown.shape[1] != rows.shape[1]:
             shown, names = rows, getattr(model, "feature_names_in_", None)

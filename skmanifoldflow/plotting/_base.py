@@ -15,6 +15,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from .._densities.base import draw_by_seed
+from .._densities.explanation import column_contributions
 from .._unwrap import unwrap
 
 __all__ = [
@@ -97,8 +98,16 @@ class Unwrapped:
         return np.asarray(self.model.inverse_transform(coordinates))
 
     def score(self, rows):
-        """Return the log-densities of rows of the model."""
-        return _unnamed(self.model.score_samples, rows)
+        """Return the log-densities of rows of the model, of a detector those of its density."""
+        is_detector = hasattr(self.model, "p_value") and hasattr(self.model, "density_")
+        model = self.model.density_ if is_detector else self.model
+        return _unnamed(model.score_samples, rows)
+
+    def explain(self, rows, candidates):
+        """Return the shares of columns in the strangeness of rows of the model."""
+        if hasattr(self.model, "explain"):
+            return _unnamed(self.model.explain, rows)
+        return column_contributions(self.score, rows, candidates)
 
     def score_decoded(self, coordinates):
         """Return the log-densities at coordinates: on the manifold where the model has such."""

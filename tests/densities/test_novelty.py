@@ -20,7 +20,7 @@ from skmanifoldflow import (
     StackingDensity,
     TransformedDensity,
 )
-from skmanifoldflow._densities.base import column_log_det, novelty_scores
+from skmanifoldflow._densities.base import log_crowding, novelty_scores
 from skmanifoldflow._densities.explanation import column_candidates, column_contributions
 
 SMALL = {"n_layers": 1, "hidden_layer_sizes": (4,), "max_iter": 2}
@@ -200,9 +200,9 @@ def of_zeros():
 
 
 def test_scores_are_the_density_of_mapped_columns(of_zeros):
-    """The Jacobian is that of the map by central differences."""
+    """The derivative of the map is that by central differences, and zeros have a width."""
     flow, X = of_zeros.density_, rows_with_zeros(40, seed=1)
-    # Away from zero, where differences would leave its step.
+    # Away from zero, where the map has a jump.
     X = X[(X[:, 0] == 0) | (X[:, 0] > 0.1)]
     h = 1e-6 * X.std(axis=0)
 
@@ -210,10 +210,10 @@ def test_scores_are_the_density_of_mapped_columns(of_zeros):
         return flow._standardizer._mapped(torch.from_numpy(rows))[0].numpy()
 
     slope = (mapped(X + h) - mapped(X - h)) / (2 * h)
-    # A value that recurs is in the middle of its step, where the map is not continuous.
     is_zero = X[:, 0] == 0
-    step = np.array([[1e-4, 0, 0]])
-    slope[is_zero, 0] = ((mapped(X + 2 * step) - mapped(X + step)) / 1e-4)[is_zero, 0]
+    maps = flow._standardizer.maps
+    cell = maps.is_cell[0].nonzero().item()
+    slope[is_zero, 0] = 1 / (maps.knots[0, cell + 1] - maps.knots[0, cell]).item()
     expected = flow.score_samples(X) - np.log(slope).sum(axis=1)
     np.testing.assert_allclose(of_zeros.score_samples(X), expected, atol=0.05)
 
@@ -230,27 +230,66 @@ def test_zeros_do_not_hide_strange_rows(of_zeros):
     assert (of_zeros.explain(strange[:100]).argmax(axis=1) == 2).mean() > 0.95
 
 
+def detector_of(X, **params):
+    flow = NoisyInjectiveFlow(1, n_layers=1, hidden_layer_sizes=(8,), max_iter=8, noise_floor=0.1)
+    return NoveltyDetector(flow, cv=3, random_state=0, **params).fit(X)
+
+
+def test_values_where_no_rows_are_are_strange():
+    rng = np.random.RandomState(0)
+    grade = rng.choice([1.0, 2.0, 3.0, 8.0, 9.0, 10.0], 600)
+    spent = np.where(rng.uniform(size=600) < 0.6, 0.0, 10 + rng.exponential(5.0, 600))
+    detector = detector_of(np.c_[grade, spent])
+    usual = [[2.0, 0.0], [9.0, 12.0]]
+    assert detector.p_value(usual).min() > 0.05
+    assert detector.p_value([[5.0, 0.0], [2.0, 5.0]]).max() < 0.02
+    assert detector.explain([[5.0, 0.0], [2.0, 5.0]]).argmax(axis=1).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("rare", range(3))
+def test_a_rare_category_is_strange_wherever_its_column_is(rare):
+    """One row in a hundred has it."""
+    rng = np.random.RandomState(0)
+    order = np.roll(np.arange(3), rare)
+    dummies = np.eye(3)[rng.choice(3, 900, p=[0.01, 0.5, 0.49])]
+    detector = detector_of(np.c_[dummies[:, order], rng.standard_normal(900)])
+    rows = np.c_[np.eye(3)[:, order], np.zeros(3)]
+    p_values = detector.p_value(rows)
+    assert p_values[0] < 0.03
+    assert p_values[1:].min() > 0.3
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
+def test_rate_is_kept_where_folds_have_other_maps(unit):
+    """Forty integers have a map in 900 rows, and none in the 600 of a fold."""
+    rng = np.random.RandomState(0)
+
+    def draw(n):
+        integers = unit * rng.randint(40, size=n)
+        return np.c_[integers, rng.standard_normal(n)]
+
+    detector = detector_of(draw(900))
+    assert abs((detector.predict(draw(2000)) < 0).mean() - 0.05) < 0.04
+
+
 def test_maps_of_columns_are_found_within_other_estimators():
     train, X = rows_with_zeros(200), rows_with_zeros(50, seed=1)
     scaler = StandardScaler().fit(train)
     params = {**SMALL, "random_state": 0}
-    rows = scaler.transform(train)
-    inner = NoisyInjectiveFlow(**params).fit(rows)
-    expected = column_log_det(inner, scaler.transform(X))
+    inner = NoisyInjectiveFlow(**params).fit(scaler.transform(train))
+    expected = log_crowding(inner, scaler.transform(X))
     assert np.ptp(expected) > 1
     pipe = make_pipeline(scaler, inner)
-    np.testing.assert_array_equal(column_log_det(pipe, X), expected)
+    np.testing.assert_array_equal(log_crowding(pipe, X), expected)
     search = GridSearchCV(make_pipeline(StandardScaler(), NoisyInjectiveFlow(**params)), {}, cv=2)
-    np.testing.assert_allclose(column_log_det(search.fit(train), X), expected)
+    np.testing.assert_allclose(log_crowding(search.fit(train), X), expected)
     model = TransformedDensity(NoisyInjectiveFlow(**params)).fit(train)
-    np.testing.assert_allclose(column_log_det(model, X), expected)
-    stack = StackingDensity(
-        [("mixture", GaussianMixture()), ("flow", NoisyInjectiveFlow(**params))]
-    )
-    stack.fit(train)
-    np.testing.assert_array_equal(column_log_det(stack, X), column_log_det(stack.estimators_[1], X))
+    np.testing.assert_allclose(log_crowding(model, X), expected)
+    members = [("mixture", GaussianMixture()), ("flow", NoisyInjectiveFlow(**params))]
+    stack = StackingDensity(members, cv=2).fit(train)
+    mixture, flow = stack.estimators_
+    np.testing.assert_array_equal(log_crowding(stack, X), log_crowding(flow, X))
     # Others have none.
-    mixture = stack.estimators_[0]
     np.testing.assert_array_equal(novelty_scores(mixture, X), mixture.score_samples(X))
 
 

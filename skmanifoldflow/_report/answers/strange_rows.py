@@ -161,7 +161,7 @@ def _expected(detector, encoder, row, column):
         candidates = np.eye(len(indices)) + 0.5
     rows = np.repeat(row[None], len(candidates), axis=0)
     rows[:, indices] = candidates
-    best = rows[int(np.argmax(detector.score_samples(rows)))]
+    best = rows[int(np.argmax(detector.density_.score_samples(rows)))]
     return str(encoder.inverse_transform(best[None])[column][0])
 
 
