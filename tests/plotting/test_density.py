@@ -13,7 +13,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler
 
-from skmanifoldflow import NoveltyDetector
+from skmanifoldflow import NoisyInjectiveFlow, NoveltyDetector
 from skmanifoldflow.plotting import DensityDisplay
 from skmanifoldflow.plotting._density import _mass_levels
 from skmanifoldflow.plotting._places import at_places, grid, plane, robust_range
@@ -132,6 +132,16 @@ def test_the_density_of_a_detector():
     plain = DensityDisplay.from_estimator(detector.density_, X, columns=(0, 1))
     np.testing.assert_array_equal(display.log_density, plain.log_density)
     assert display.ax_.get_ylabel() == "sepal width (cm)"
+
+
+def test_the_density_of_a_detector_integrates_to_one():
+    """Its scores do not where the density has maps of columns."""
+    X = np.exp(1.5 * np.random.RandomState(0).standard_normal((300, 1)))
+    flow = NoisyInjectiveFlow(1, n_layers=1, hidden_layer_sizes=(4,), max_iter=2)
+    detector = NoveltyDetector(flow, cv=2, random_state=0).fit(X)
+    display = DensityDisplay.from_estimator(detector, X, grid_resolution=500)
+    share = ((X > display.x[0]) & (X < display.x[-1])).mean()
+    assert np.trapezoid(np.exp(display.log_density), display.x) == pytest.approx(share, abs=0.1)
 
 
 def test_behind_steps_without_an_inverse():
